@@ -1,0 +1,2 @@
+//! Bookinfo.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `limen` binary: arguments to wiring, no logic.
+fn main() {}
