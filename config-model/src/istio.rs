@@ -1,0 +1,31 @@
+//! Mirrors of the kinds of `networking.istio.io`, one file a kind, with every field of the API.
+//!
+//! Invariant: names and nesting are the API's, in snake case. Absent lists and maps are empty, absent messages are
+//! `None`. Rules that span fields belong to validation.
+
+pub mod destination_rule;
+pub mod gateway;
+pub mod service_entry;
+pub mod sidecar;
+pub mod virtual_service;
+pub mod workload_entry;
+
+pub use destination_rule::DestinationRule;
+pub use gateway::Gateway;
+pub use service_entry::ServiceEntry;
+pub use sidecar::Sidecar;
+pub use virtual_service::VirtualService;
+pub use workload_entry::WorkloadEntry;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// Selects workloads by labels: all pairs must be on the pod. DestinationRule calls the field `matchLabels`, the others `labels`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WorkloadSelector {
+    /// The labels a workload must carry.
+    #[serde(alias = "matchLabels")]
+    pub labels: BTreeMap<String, String>,
+}

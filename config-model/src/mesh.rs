@@ -1,0 +1,207 @@
+//! The fields of MeshConfig and its default ProxyConfig that matter to a gateway, with Istio's defaults.
+//!
+//! Invariant: [`MeshConfig::default`] is what Istio uses when nothing is written. The text of the ConfigMap is read by
+//! the parser, which alone knows YAML.
+
+use serde::Deserialize;
+
+use crate::{
+    istio::{
+        destination_rule::{H2UpgradePolicy, LocalityLbSetting, TcpKeepalive, TrafficPolicy},
+        gateway::TlsProtocol,
+        virtual_service::HttpRetry,
+    },
+    scalar::{Duration, lenient},
+};
+
+/// Mesh-wide settings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MeshConfig {
+    /// Namespace of mesh-wide configuration and the last place a DestinationRule is looked for.
+    pub root_namespace: String,
+    /// Trust domain of workload identities.
+    pub trust_domain: String,
+    /// Time to connect to an endpoint.
+    pub connect_timeout: Duration,
+    /// Use mutual TLS where both ends can.
+    pub enable_auto_mtls: bool,
+    /// Visibility of Services and ServiceEntries that do not say.
+    pub default_service_export_to: Vec<String>,
+    /// Visibility of VirtualServices that do not say.
+    pub default_virtual_service_export_to: Vec<String>,
+    /// Visibility of DestinationRules that do not say.
+    pub default_destination_rule_export_to: Vec<String>,
+    /// Locality load balancing; on by default.
+    pub locality_lb_setting: LocalityLbSetting,
+    /// Retries of rules that do not say; absent is the built-in default.
+    pub default_http_retry_policy: Option<HttpRetry>,
+    /// Traffic policy blocks for rules that do not give them.
+    pub default_traffic_policy: Option<TrafficPolicy>,
+    /// Upgrade of HTTP/1 to HTTP/2 upstream.
+    pub h2_upgrade_policy: H2UpgradePolicy,
+    /// How paths are normalised before matching.
+    pub path_normalization: PathNormalization,
+    /// Time between look-ups after a failure.
+    pub dns_refresh_rate: Duration,
+    /// TCP keep-alive of upstream connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// TLS bounds of servers that do not say.
+    pub tls_defaults: Option<MeshTlsConfig>,
+    /// Settings of the proxies themselves.
+    pub default_config: ProxyConfig,
+    /// Where the access log goes; empty is off.
+    pub access_log_file: String,
+    /// Format of the access log; empty is Istio's.
+    pub access_log_format: String,
+    /// TEXT or JSON.
+    pub access_log_encoding: String,
+}
+
+impl Default for MeshConfig {
+    fn default() -> MeshConfig {
+        let everyone = || vec!["*".to_owned()];
+        MeshConfig {
+            root_namespace: "istio-system".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            enable_auto_mtls: true,
+            default_service_export_to: everyone(),
+            default_virtual_service_export_to: everyone(),
+            default_destination_rule_export_to: everyone(),
+            locality_lb_setting: LocalityLbSetting { enabled: Some(true), ..LocalityLbSetting::default() },
+            default_http_retry_policy: None,
+            default_traffic_policy: None,
+            h2_upgrade_policy: H2UpgradePolicy::DoNotUpgrade,
+            path_normalization: PathNormalization::default(),
+            dns_refresh_rate: Duration::from_secs(60),
+            tcp_keepalive: None,
+            tls_defaults: None,
+            default_config: ProxyConfig::default(),
+            access_log_file: String::new(),
+            access_log_format: String::new(),
+            access_log_encoding: String::new(),
+        }
+    }
+}
+
+impl MeshConfig {
+    /// Name of the ConfigMap that holds it, in the root namespace.
+    pub const CONFIG_MAP: &'static str = "istio";
+    /// Key of that ConfigMap.
+    pub const KEY: &'static str = "mesh";
+
+    /// The cluster's DNS domain. Istio takes it from the installation, not from MeshConfig; its default is used.
+    pub fn domain(&self) -> &'static str {
+        "cluster.local"
+    }
+}
+
+/// How paths are normalised before matching.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PathNormalization {
+    /// The kind of normalisation.
+    pub normalization: NormalizationType,
+}
+
+/// The kinds of path normalisation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "each arm is the API's own value")]
+pub enum NormalizationType {
+    #[default]
+    Default,
+    None,
+    Base,
+    MergeSlashes,
+    DecodeAndMergeSlashes,
+}
+
+impl NormalizationType {
+    /// `DEFAULT` stands for `BASE`.
+    pub fn effective(self) -> NormalizationType {
+        if self == NormalizationType::Default { NormalizationType::Base } else { self }
+    }
+}
+
+/// TLS bounds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MeshTlsConfig {
+    /// Lowest version.
+    #[serde(deserialize_with = "mesh_tls_version")]
+    pub min_protocol_version: TlsProtocol,
+    /// Ciphers for TLS 1.2 and below.
+    pub cipher_suites: Vec<String>,
+    /// Key exchange groups.
+    pub ecdh_curves: Vec<String>,
+}
+
+/// MeshConfig writes `TLSV1_2` and `TLSV1_3` as a Gateway does.
+fn mesh_tls_version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<TlsProtocol, D::Error> {
+    TlsProtocol::deserialize(deserializer)
+}
+
+/// Settings of the proxies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProxyConfig {
+    /// What stands in front of the gateway.
+    pub gateway_topology: GatewayTopology,
+    /// Worker threads; absent or 0 is the number of cores.
+    #[serde(deserialize_with = "lenient::option_int")]
+    pub concurrency: Option<u32>,
+    /// How long to drain.
+    pub drain_duration: Option<Duration>,
+    /// How long to wait before ending after a drain.
+    pub termination_drain_duration: Option<Duration>,
+}
+
+/// What stands in front of the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GatewayTopology {
+    /// Trusted proxies that append to X-Forwarded-For.
+    #[serde(deserialize_with = "lenient::int")]
+    pub num_trusted_proxies: u32,
+    /// What happens to X-Forwarded-Client-Cert.
+    pub forward_client_cert_details: ForwardClientCertDetails,
+    /// When present, every listener accepts the PROXY protocol.
+    pub proxy_protocol: Option<ProxyProtocolConfiguration>,
+}
+
+/// Marks that the PROXY protocol is accepted; it has no fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ProxyProtocolConfiguration {}
+
+/// What happens to X-Forwarded-Client-Cert.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "each arm is the API's own value")]
+pub enum ForwardClientCertDetails {
+    #[default]
+    Undefined,
+    Sanitize,
+    ForwardOnly,
+    AppendForward,
+    SanitizeSet,
+    AlwaysForwardOnly,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_is_istios_default() {
+        let mesh: MeshConfig = serde_json::from_str(
+            r#"{"rootNamespace":"infra","defaultConfig":{"gatewayTopology":{"numTrustedProxies":2}}}"#,
+        )
+        .unwrap();
+        assert_eq!(mesh.root_namespace, "infra");
+        assert_eq!(mesh.default_config.gateway_topology.num_trusted_proxies, 2);
+        assert_eq!(mesh.connect_timeout, Duration::from_secs(10));
+        assert_eq!(mesh.path_normalization.normalization.effective(), NormalizationType::Base);
+    }
+}
