@@ -1,0 +1,119 @@
+//! Compiled listeners: an address, and the filter chains that share it.
+//!
+//! Invariant: a key never has two listeners; merging and its conflicts were settled by `compile`.
+
+use crate::table::RouteTable;
+use crate::host::HostIndex;
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+/// Where a listener is bound, before any port map of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Bind {
+    /// Every address of the pod.
+    Any,
+    /// One address.
+    Ip(IpAddr),
+    /// A unix domain socket path.
+    Unix(Arc<str>),
+}
+
+/// Identity of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerKey {
+    /// Address.
+    pub bind: Bind,
+    /// Port after the Service's targetPort translation; 0 for a unix socket.
+    pub port: u16,
+}
+
+impl fmt::Display for ListenerKey {
+    /// Istio's listener name, `0.0.0.0_80`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.bind {
+            Bind::Any => write!(f, "0.0.0.0_{}", self.port),
+            Bind::Ip(ip) => write!(f, "{ip}_{}", self.port),
+            Bind::Unix(p) => write!(f, "{p}"),
+        }
+    }
+}
+
+/// Versions of TLS that a server may be held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.0.
+    V1_0,
+    /// TLS 1.1.
+    V1_1,
+    /// TLS 1.2.
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
+}
+
+/// Where a server's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateSource {
+    /// Secret in the gateway's own namespace.
+    Secret {
+        /// Namespace of the gateway workload.
+        namespace: Arc<str>,
+        /// Name of the Secret.
+        name: Arc<str>,
+    },
+    /// PEM files.
+    Files {
+        /// Path of the certificate chain.
+        certificate: Arc<str>,
+        /// Path of the private key.
+        key: Arc<str>,
+    },
+}
+
+/// TLS SIMPLE termination of one server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerTls {
+    /// One, or one per key type (RSA and ECDSA).
+    pub certificates: Vec<CertificateSource>,
+    /// Lowest version accepted (Istio's default: 1.2).
+    pub min_version: TlsVersion,
+    /// Highest version offered (default: 1.3).
+    pub max_version: TlsVersion,
+    /// OpenSSL names in order; empty: the library's default.
+    pub cipher_suites: Vec<String>,
+}
+
+/// The part of a listener that one server block makes: what is done with a connection that chose it.
+#[derive(Clone, Debug)]
+pub struct FilterChain {
+    /// `namespace/name` of the Gateway.
+    pub gateway: Arc<str>,
+    /// Name of the server, or of its port where it has none.
+    pub server: Arc<str>,
+    /// Server port number as written, before translation.
+    pub server_port: u16,
+    /// TLS termination; `None` on plain text.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Routes of this chain.
+    pub table: Arc<RouteTable>,
+}
+
+/// How a listener finds the chain of a connection.
+#[derive(Clone, Debug)]
+pub enum Chains {
+    /// Plain-text HTTP: one chain for all.
+    Http(Arc<FilterChain>),
+    /// TLS: by server name; exact, then longest wildcard, then any (which also takes clients without a name).
+    Tls(HostIndex<Arc<FilterChain>>),
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Identity.
+    pub key: ListenerKey,
+    /// Its chains.
+    pub chains: Chains,
+}
+
+/// All listeners by key.
+pub type Listeners = BTreeMap<ListenerKey, Arc<Listener>>;
