@@ -180,6 +180,11 @@ impl Diagnostics {
         self.0.iter()
     }
 
+    /// The findings, to be changed in place.
+    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Diagnostic> {
+        self.0.iter_mut()
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()

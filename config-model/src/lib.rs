@@ -8,5 +8,7 @@ pub mod istio;
 pub mod kubernetes;
 pub mod mesh;
 pub mod meta;
+pub mod parse;
 pub mod scalar;
 pub mod set;
+pub mod support;

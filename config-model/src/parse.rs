@@ -1,0 +1,94 @@
+//! Text to resources: the one place that names serde_yaml.
+//!
+//! Invariant: a document that cannot be read becomes a finding with its line, and the others go on. Size, depth and
+//! expansion are bounded before anything is built from a document. Takes text and opens no file.
+
+mod document;
+mod guard;
+pub mod locate;
+mod mesh;
+mod split;
+mod suggest;
+
+use std::sync::Arc;
+
+pub use mesh::mesh_config;
+
+use crate::{
+    diagnostic::{Code, Diagnostic, Diagnostics},
+    meta::{Origin, ResourceKey},
+    set::AnyResource,
+};
+
+/// Largest file that is read, in bytes.
+pub const MAX_FILE_BYTES: usize = 32 << 20;
+/// Largest document that is read, in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 3 << 20;
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// The documents that became resources, in the order written.
+    pub resources: Vec<AnyResource>,
+    /// The documents that did not, with as much of their identity as could be made out.
+    pub failed: Vec<FailedDocument>,
+    /// Documents of kinds that are not read.
+    pub ignored: Vec<IgnoredDocument>,
+    /// What is to be said about all of them, in the order of the file.
+    pub diagnostics: Diagnostics,
+}
+
+/// A document that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedDocument {
+    /// The resource it would have been, if that much could be read: an earlier version of it may go on being served.
+    pub key: Option<ResourceKey>,
+    /// Where it begins.
+    pub origin: Origin,
+}
+
+/// A document of a kind that is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredDocument {
+    /// API version and kind, e.g. `apps/v1 Deployment`.
+    pub kind: String,
+    /// Where it begins.
+    pub origin: Origin,
+}
+
+/// Reads a file of YAML or JSON: any number of documents, `List`s among them. `file` is only a name for messages.
+pub fn parse(file: &str, text: impl AsRef<[u8]>) -> Parsed {
+    let mut parsed = Parsed::default();
+    let file: Arc<str> = file.into();
+    let bytes = text.as_ref();
+    if bytes.len() > MAX_FILE_BYTES {
+        let message = format!("the file has {} bytes; the limit is {MAX_FILE_BYTES}", bytes.len());
+        fail(&mut parsed, Code::LIMIT, Origin::new(file, 1, 1), None, message);
+        return parsed;
+    }
+    let text: Arc<str> = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text).into(),
+        Err(error) => {
+            let line = 1 + bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
+            let origin = Origin::new(file, u32::try_from(line).unwrap_or(u32::MAX), 1);
+            fail(&mut parsed, Code::LIMIT, origin, None, "the file is not UTF-8 text".to_owned());
+            return parsed;
+        }
+    };
+    for piece in split::documents(&text) {
+        document::read(&file, &text, &piece, &mut parsed);
+    }
+    locate::place(&mut parsed.diagnostics);
+    parsed
+}
+
+/// Notes a document that could not be read.
+fn fail(parsed: &mut Parsed, code: Code, origin: Origin, key: Option<ResourceKey>, message: String) {
+    let mut diagnostic = Diagnostic::new(code, message).from_origin(origin.clone()).rejected();
+    diagnostic.resource = key.clone();
+    parsed.diagnostics.push(diagnostic);
+    parsed.failed.push(FailedDocument { key, origin });
+}
+
+#[cfg(test)]
+mod tests;

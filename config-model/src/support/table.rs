@@ -1,0 +1,322 @@
+//! The table itself: edit a row here when a field becomes honoured.
+//!
+//! Invariant: every field of the API is under some row. `below` names the fields that have no row of their own.
+
+use super::{
+    Row, Support,
+    Support::{Honoured, NoEffectOnGateway, NotYet},
+};
+use crate::meta::Kind;
+
+/// All rows by kind.
+pub(super) const ROWS: &[&[Row]] =
+    &[GATEWAY, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, SIDECAR];
+
+const fn g(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::Gateway, path, support, below }
+}
+
+const fn v(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::VirtualService, path, support, below }
+}
+
+const fn d(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::DestinationRule, path, support, below }
+}
+
+const fn s(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::ServiceEntry, path, support, below }
+}
+
+const fn w(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::WorkloadEntry, path, support, below }
+}
+
+const MTLS: Support = NotYet("client certificates");
+const L4: Support = NotYet("TCP and TLS routing");
+const STATS: Support = NotYet("statistics by name");
+const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
+const POOL: Support = NotYet("connection pool limits");
+const LOCALITY: Support = NotYet("locality load balancing");
+const SELECTOR: Support = NotYet("selection of endpoints by labels");
+
+const GATEWAY: &[Row] = &[
+    g("spec.selector", Honoured, &[]),
+    g("spec.servers[].port.number", Honoured, &[]),
+    g("spec.servers[].port.name", Honoured, &[]),
+    g("spec.servers[].port.protocol", Honoured, &[]),
+    g("spec.servers[].port.protocol=TLS", L4, &[]),
+    g("spec.servers[].port.protocol=TCP", L4, &[]),
+    g("spec.servers[].port.protocol=MONGO", L4, &[]),
+    g("spec.servers[].port.protocol=REDIS", L4, &[]),
+    g("spec.servers[].port.protocol=MYSQL", L4, &[]),
+    g("spec.servers[].port.protocol=UDP", NoEffectOnGateway("UDP has no listener"), &[]),
+    g("spec.servers[].port.targetPort", NoEffectOnGateway("deprecated"), &[]),
+    g("spec.servers[].bind", Honoured, &[]),
+    g("spec.servers[].hosts", Honoured, &[]),
+    g("spec.servers[].name", STATS, &[]),
+    g("spec.servers[].defaultEndpoint", NoEffectOnGateway("gateways do not read it"), &[]),
+    g("spec.servers[].tls.httpsRedirect", Honoured, &[]),
+    g("spec.servers[].tls.mode", Honoured, &[]),
+    g("spec.servers[].tls.mode=PASSTHROUGH", L4, &[]),
+    g("spec.servers[].tls.mode=AUTO_PASSTHROUGH", L4, &[]),
+    g("spec.servers[].tls.mode=MUTUAL", MTLS, &[]),
+    g("spec.servers[].tls.mode=OPTIONAL_MUTUAL", MTLS, &[]),
+    g("spec.servers[].tls.mode=ISTIO_MUTUAL", MTLS, &[]),
+    g("spec.servers[].tls.serverCertificate", Honoured, &[]),
+    g("spec.servers[].tls.privateKey", Honoured, &[]),
+    g("spec.servers[].tls.caCertificates", MTLS, &[]),
+    g("spec.servers[].tls.caCrl", MTLS, &[]),
+    g("spec.servers[].tls.credentialName", Honoured, &[]),
+    g("spec.servers[].tls.credentialNames", Honoured, &[]),
+    g("spec.servers[].tls.caCertCredentialName", MTLS, &[]),
+    g("spec.servers[].tls.tlsCertificates", Honoured, &["serverCertificate", "privateKey", "caCertificates"]),
+    g("spec.servers[].tls.subjectAltNames", MTLS, &[]),
+    g("spec.servers[].tls.verifyCertificateSpki", MTLS, &[]),
+    g("spec.servers[].tls.verifyCertificateHash", MTLS, &[]),
+    g("spec.servers[].tls.minProtocolVersion", Honoured, &[]),
+    g("spec.servers[].tls.maxProtocolVersion", Honoured, &[]),
+    g("spec.servers[].tls.cipherSuites", Honoured, &[]),
+    g("spec.servers[].tls.ecdhCurves", NotYet("key exchange groups"), &[]),
+    g("spec.servers[].tls.insecureSkipVerify", MTLS, &[]),
+];
+
+const VIRTUAL_SERVICE: &[Row] = &[
+    v("spec.hosts", Honoured, &[]),
+    v("spec.gateways", Honoured, &[]),
+    v("spec.exportTo", Honoured, &[]),
+    v("spec.http[].name", Honoured, &[]),
+    v("spec.http[].match[].name", Honoured, &[]),
+    v("spec.http[].match[].uri", Honoured, &["exact", "prefix", "regex"]),
+    v("spec.http[].match[].scheme", Honoured, &["exact", "prefix", "regex"]),
+    v("spec.http[].match[].method", Honoured, &["exact", "prefix", "regex"]),
+    v("spec.http[].match[].authority", Honoured, &["exact", "prefix", "regex"]),
+    v("spec.http[].match[].headers", Honoured, &[]),
+    v("spec.http[].match[].withoutHeaders", Honoured, &[]),
+    v("spec.http[].match[].queryParams", Honoured, &[]),
+    v("spec.http[].match[].ignoreUriCase", Honoured, &[]),
+    v("spec.http[].match[].port", Honoured, &[]),
+    v("spec.http[].match[].gateways", Honoured, &[]),
+    v("spec.http[].match[].sourceLabels", Honoured, &[]),
+    v("spec.http[].match[].sourceNamespace", Honoured, &[]),
+    v("spec.http[].match[].statPrefix", STATS, &[]),
+    v("spec.http[].route[].destination", Honoured, &["host", "subset", "port"]),
+    v("spec.http[].route[].weight", Honoured, &[]),
+    v("spec.http[].route[].headers", Honoured, &["request", "response"]),
+    v(
+        "spec.http[].redirect",
+        Honoured,
+        &["uri", "prefixRewrite", "authority", "port", "derivePort", "scheme", "redirectCode"],
+    ),
+    v("spec.http[].directResponse", Honoured, &["status", "body"]),
+    v("spec.http[].delegate", NotYet("delegation"), &["name", "namespace"]),
+    v("spec.http[].rewrite", Honoured, &["uri", "authority", "uriRegexRewrite"]),
+    v("spec.http[].timeout", Honoured, &[]),
+    v(
+        "spec.http[].retries",
+        NotYet("retry policies"),
+        &[
+            "attempts",
+            "perTryTimeout",
+            "retryOn",
+            "retryRemoteLocalities",
+            "retryIgnorePreviousHosts",
+            "backoff",
+        ],
+    ),
+    v("spec.http[].fault", NotYet("fault injection"), &["delay", "abort"]),
+    v("spec.http[].mirror", NotYet("mirroring"), &["host", "subset", "port"]),
+    v("spec.http[].mirrorPercent", NotYet("mirroring"), &[]),
+    v("spec.http[].mirror_percent", NotYet("mirroring"), &[]),
+    v("spec.http[].mirrorPercentage", NotYet("mirroring"), &["value"]),
+    v("spec.http[].mirrors", NotYet("mirroring"), &["destination", "percentage"]),
+    v(
+        "spec.http[].corsPolicy",
+        NotYet("cross-origin policies"),
+        &[
+            "allowOrigin",
+            "allowOrigins",
+            "allowMethods",
+            "allowHeaders",
+            "exposeHeaders",
+            "maxAge",
+            "allowCredentials",
+            "unmatchedPreflights",
+        ],
+    ),
+    v("spec.http[].headers", Honoured, &["request", "response"]),
+    v("spec.tls", L4, &["match", "route"]),
+    v("spec.tcp", L4, &["match", "route"]),
+];
+
+const DESTINATION_RULE: &[Row] = &[
+    d("spec.host", Honoured, &[]),
+    d("spec.exportTo", Honoured, &[]),
+    d("spec.workloadSelector", NotYet("rules for selected gateways"), &["matchLabels"]),
+    d("spec.subsets[].name", Honoured, &[]),
+    d("spec.subsets[].labels", Honoured, &[]),
+    d(
+        "spec.subsets[].trafficPolicy.loadBalancer",
+        NotYet("load balancing by subset"),
+        &[
+            "simple",
+            "consistentHash",
+            "warmupDurationSecs",
+            "localityLbSetting",
+            "zoneAwareLbSetting",
+            "warmup",
+        ],
+    ),
+    d("spec.subsets[].trafficPolicy.connectionPool", NotYet("connection pools by subset"), &["tcp", "http"]),
+    d("spec.subsets[].trafficPolicy.outlierDetection", NotYet("outlier detection"), OUTLIER),
+    d("spec.subsets[].trafficPolicy.tls", NotYet("upstream TLS by subset"), TLS),
+    d("spec.subsets[].trafficPolicy.portLevelSettings", NotYet("settings by port"), PORT_LEVEL),
+    d("spec.subsets[].trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
+    d("spec.subsets[].trafficPolicy.proxyProtocol", NotYet("the PROXY header upstream"), &["version"]),
+    d(
+        "spec.subsets[].trafficPolicy.retryBudget",
+        NotYet("retry budgets"),
+        &["percent", "minRetryConcurrency", "budgetInterval"],
+    ),
+    d("spec.trafficPolicy.loadBalancer.simple", Honoured, &[]),
+    d(
+        "spec.trafficPolicy.loadBalancer.simple=PASSTHROUGH",
+        NoEffectOnGateway("there is no original destination; such a host has no endpoints"),
+        &[],
+    ),
+    d(
+        "spec.trafficPolicy.loadBalancer.consistentHash",
+        NotYet("consistent hashing"),
+        &[
+            "httpHeaderName",
+            "httpCookie",
+            "useSourceIp",
+            "httpQueryParameterName",
+            "ringHash",
+            "maglev",
+            "minimumRingSize",
+        ],
+    ),
+    d(
+        "spec.trafficPolicy.loadBalancer.localityLbSetting",
+        LOCALITY,
+        &["distribute", "failover", "failoverPriority", "enabled"],
+    ),
+    d(
+        "spec.trafficPolicy.loadBalancer.zoneAwareLbSetting",
+        LOCALITY,
+        &["enabled", "failover", "failoverPriority", "minClusterSize"],
+    ),
+    d(
+        "spec.trafficPolicy.loadBalancer.warmup",
+        NotYet("slow start"),
+        &["duration", "minimumPercent", "aggression"],
+    ),
+    d("spec.trafficPolicy.loadBalancer.warmupDurationSecs", NotYet("slow start"), &[]),
+    d("spec.trafficPolicy.connectionPool.tcp.maxConnections", POOL, &[]),
+    d("spec.trafficPolicy.connectionPool.tcp.connectTimeout", Honoured, &[]),
+    d("spec.trafficPolicy.connectionPool.tcp.tcpKeepalive", POOL, &["probes", "time", "interval"]),
+    d("spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration", POOL, &[]),
+    d("spec.trafficPolicy.connectionPool.tcp.idleTimeout", POOL, &[]),
+    d(
+        "spec.trafficPolicy.connectionPool.http",
+        POOL,
+        &[
+            "http1MaxPendingRequests",
+            "http2MaxRequests",
+            "maxRequestsPerConnection",
+            "maxRetries",
+            "idleTimeout",
+            "h2UpgradePolicy",
+            "useClientProtocol",
+            "maxConcurrentStreams",
+            "http2KeepAlive",
+        ],
+    ),
+    d("spec.trafficPolicy.outlierDetection", NotYet("outlier detection"), OUTLIER),
+    d("spec.trafficPolicy.tls.mode", Honoured, &[]),
+    d("spec.trafficPolicy.tls.mode=MUTUAL", MTLS, &[]),
+    d("spec.trafficPolicy.tls.mode=ISTIO_MUTUAL", MTLS, &[]),
+    d("spec.trafficPolicy.tls.clientCertificate", MTLS, &[]),
+    d("spec.trafficPolicy.tls.privateKey", MTLS, &[]),
+    d("spec.trafficPolicy.tls.caCertificates", Honoured, &[]),
+    d("spec.trafficPolicy.tls.caCrl", MTLS, &[]),
+    d("spec.trafficPolicy.tls.credentialName", MTLS, &[]),
+    d("spec.trafficPolicy.tls.subjectAltNames", Honoured, &[]),
+    d("spec.trafficPolicy.tls.sni", Honoured, &[]),
+    d("spec.trafficPolicy.tls.insecureSkipVerify", Honoured, &[]),
+    d("spec.trafficPolicy.portLevelSettings", NotYet("settings by port"), PORT_LEVEL),
+    d("spec.trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
+    d("spec.trafficPolicy.proxyProtocol", NotYet("the PROXY header upstream"), &["version"]),
+    d(
+        "spec.trafficPolicy.retryBudget",
+        NotYet("retry budgets"),
+        &["percent", "minRetryConcurrency", "budgetInterval"],
+    ),
+];
+
+const OUTLIER: &[&str] = &[
+    "consecutiveErrors",
+    "splitExternalLocalOriginErrors",
+    "consecutiveLocalOriginFailures",
+    "consecutiveGatewayErrors",
+    "consecutive5xxErrors",
+    "interval",
+    "baseEjectionTime",
+    "maxEjectionPercent",
+    "minHealthPercent",
+    "outlierDetectionHttpErrorCodes",
+];
+const TLS: &[&str] = &[
+    "mode",
+    "clientCertificate",
+    "privateKey",
+    "caCertificates",
+    "credentialName",
+    "subjectAltNames",
+    "sni",
+    "insecureSkipVerify",
+    "caCrl",
+];
+const PORT_LEVEL: &[&str] = &["port", "loadBalancer", "connectionPool", "outlierDetection", "tls"];
+
+const SERVICE_ENTRY: &[Row] = &[
+    s("spec.hosts", Honoured, &[]),
+    s("spec.addresses", NoEffectOnGateway("virtual addresses are for traffic that a sidecar captures"), &[]),
+    s("spec.ports", Honoured, &["number", "protocol", "name", "targetPort"]),
+    s("spec.location", Honoured, &[]),
+    s("spec.resolution", Honoured, &[]),
+    s(
+        "spec.resolution=NONE",
+        NoEffectOnGateway("there is no original destination; such a host has no endpoints"),
+        &[],
+    ),
+    s("spec.resolution=DYNAMIC_DNS", NotYet("resolution by the requested name"), &[]),
+    s("spec.endpoints[].address", Honoured, &[]),
+    s("spec.endpoints[].ports", Honoured, &[]),
+    s("spec.endpoints[].labels", Honoured, &[]),
+    s("spec.endpoints[].network", NotYet("several networks"), &[]),
+    s("spec.endpoints[].locality", LOCALITY, &[]),
+    s("spec.endpoints[].weight", Honoured, &[]),
+    s("spec.endpoints[].serviceAccount", MTLS, &[]),
+    s("spec.workloadSelector", SELECTOR, &["labels"]),
+    s("spec.exportTo", Honoured, &[]),
+    s("spec.subjectAltNames", Honoured, &[]),
+];
+
+const WORKLOAD_ENTRY: &[Row] = &[
+    w("spec.address", SELECTOR, &[]),
+    w("spec.ports", SELECTOR, &[]),
+    w("spec.labels", SELECTOR, &[]),
+    w("spec.network", NotYet("several networks"), &[]),
+    w("spec.locality", LOCALITY, &[]),
+    w("spec.weight", SELECTOR, &[]),
+    w("spec.serviceAccount", MTLS, &[]),
+];
+
+const SIDECAR: &[Row] = &[Row {
+    kind: Kind::Sidecar,
+    path: "spec",
+    support: SIDECAR_ONLY,
+    below: &["workloadSelector", "ingress", "egress", "inboundConnectionPool", "outboundTrafficPolicy"],
+}];
