@@ -5,8 +5,17 @@
 //! is an argument. A lookup allocates nothing and its cost does not grow with the number of hosts or routes.
 
 pub mod action;
+pub mod balance;
 pub mod cluster;
 pub mod decision;
+pub mod explain;
+pub mod header;
+pub mod host;
 pub mod listener;
+pub mod matcher;
+pub mod path;
+pub mod precedence;
+pub mod query;
 pub mod request;
 pub mod route;
+pub mod table;

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a key never has two listeners; merging and its conflicts were settled by `compile`.
 
-use crate::table::RouteTable;
 use crate::host::HostIndex;
+use crate::table::RouteTable;
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 /// Where a listener is bound, before any port map of the process.

@@ -39,3 +39,11 @@ pub struct RequestHead<'a> {
     /// All regular headers.
     pub headers: &'a http::HeaderMap,
 }
+
+impl RequestHead<'_> {
+    /// Path and query as they stand in a request line: the value of `:path`.
+    #[must_use]
+    pub fn path_and_query(&self) -> String {
+        crate::action::rewrite::path_and_query(self.path, self.query)
+    }
+}

@@ -2,9 +2,175 @@
 //!
 //! Invariant: order is the vector's order in its virtual host; nothing in a route decides precedence.
 
-use crate::action::{headers::HeaderPlan, redirect::Redirect, reply::DirectReply, rewrite::PathRewrite};
-use crate::cluster::ClusterName;
-use std::{sync::Arc, time::Duration};
+use crate::action::{
+    headers::{HeaderOps, HeaderPlan},
+    redirect::Redirect,
+    reply::DirectReply,
+    rewrite::PathRewrite,
+};
+use crate::{
+    cluster::ClusterName, header::HeaderKey, matcher::StringMatcher, path::PathMatch, query,
+    request::RequestHead,
+};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// One entry of a virtual host's list.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Where it stands in the configuration.
+    pub origin: RouteOrigin,
+    /// What it takes.
+    pub matcher: RouteMatch,
+    /// What it does.
+    pub action: Action,
+    /// The rule's own response operations, for the replies that have no destination: redirect, direct reply, and
+    /// errors before one was chosen. A destination's plan already contains them.
+    pub response_headers: HeaderOps,
+}
+
+/// The conditions of one entry: all must hold.
+#[derive(Clone, Debug)]
+pub struct RouteMatch {
+    /// On the path.
+    pub path: PathMatch,
+    /// On everything else.
+    pub conditions: Box<[Condition]>,
+}
+
+impl RouteMatch {
+    /// Compares a request with path and conditions.
+    pub fn evaluate(&self, head: &RequestHead<'_>) -> Outcome<'_> {
+        if self.path.is_match(head.path) {
+            self.evaluate_conditions(head)
+        } else {
+            Outcome::Fails(Failure::Path(&self.path))
+        }
+    }
+
+    /// Compares a request with the conditions only: for a request whose path is known to match.
+    pub fn evaluate_conditions(&self, head: &RequestHead<'_>) -> Outcome<'_> {
+        match self.conditions.iter().find(|condition| !condition.holds(head)) {
+            None => Outcome::Matches,
+            Some(condition) => Outcome::Fails(Failure::Condition(condition)),
+        }
+    }
+
+    /// Whether Istio counts it as one that takes everything. Method, scheme and authority are header conditions
+    /// there, so that they too rule it out (Istio: route.go `isCatchAllRoute`).
+    #[must_use]
+    pub fn is_catch_all(&self) -> bool {
+        self.conditions.is_empty() && self.path.is_catch_all()
+    }
+}
+
+/// One condition on anything but the path.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// On the method.
+    Method(StringMatcher),
+    /// On the scheme.
+    Scheme(StringMatcher),
+    /// On `Host` as sent, port included.
+    Authority(StringMatcher),
+    /// An entry of `headers`.
+    Header {
+        /// Which header.
+        name: HeaderKey,
+        /// What it must be.
+        matcher: StringMatcher,
+    },
+    /// An entry of `withoutHeaders`.
+    NotHeader {
+        /// Which header.
+        name: HeaderKey,
+        /// What it must not be.
+        matcher: StringMatcher,
+    },
+    /// An entry of `queryParams`.
+    Query {
+        /// Which parameter, undecoded.
+        key: Box<str>,
+        /// What its first value must be.
+        matcher: StringMatcher,
+    },
+    /// Cannot hold on this gateway, such as a claim of a token that nothing validates.
+    Never {
+        /// Why not, for people.
+        reason: Box<str>,
+    },
+}
+
+impl Condition {
+    fn holds(&self, head: &RequestHead<'_>) -> bool {
+        match self {
+            Self::Method(matcher) => matcher.is_match(head.method.as_bytes()),
+            Self::Scheme(matcher) => matcher.is_match(head.scheme.as_str().as_bytes()),
+            Self::Authority(matcher) => matcher.is_match(head.authority.as_bytes()),
+            Self::Header { name, matcher } => name.is_match(head, matcher),
+            Self::NotHeader { name, matcher } => name.is_without(head, matcher),
+            Self::Query { key, matcher } => {
+                query::first_value(head.query, key).is_some_and(|value| matcher.is_match(value.as_bytes()))
+            }
+            Self::Never { .. } => false,
+        }
+    }
+}
+
+/// What comparing a request with an entry gave.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub enum Outcome<'r> {
+    /// Everything holds.
+    Matches,
+    /// The first thing that does not.
+    Fails(Failure<'r>),
+}
+
+/// The part of an entry that a request failed.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure<'r> {
+    /// The path.
+    Path(&'r PathMatch),
+    /// Another condition.
+    Condition(&'r Condition),
+}
+
+impl Failure<'_> {
+    /// What was wanted and what there was instead, in one line.
+    #[must_use]
+    pub fn reason(&self, head: &RequestHead<'_>) -> String {
+        match self {
+            Self::Path(path) => format!("path: wants {path}, got {:?}", head.path),
+            Self::Condition(condition) => match condition {
+                Condition::Method(m) => wants("method", &"", m, Some(head.method)),
+                Condition::Scheme(m) => wants("scheme", &"", m, Some(head.scheme.as_str())),
+                Condition::Authority(m) => wants("authority", &"", m, Some(head.authority)),
+                Condition::Header { name, matcher } => {
+                    wants("header", name, matcher, name.value(head).as_deref())
+                }
+                Condition::NotHeader { name, matcher: StringMatcher::Present } => {
+                    format!("header {name}: wants absent, got {}", quoted(name.value(head).as_deref()))
+                }
+                Condition::NotHeader { name, matcher } => {
+                    format!("header {name}: wants not {matcher}, got {}", quoted(name.value(head).as_deref()))
+                }
+                Condition::Query { key, matcher } => {
+                    wants("query", key, matcher, query::first_value(head.query, key))
+                }
+                Condition::Never { reason } => reason.to_string(),
+            },
+        }
+    }
+}
+
+fn wants(what: &str, name: &dyn fmt::Display, matcher: &StringMatcher, got: Option<&str>) -> String {
+    let subject = format!("{what} {name}");
+    format!("{}: wants {matcher}, got {}", subject.trim_end(), quoted(got))
+}
+
+fn quoted(got: Option<&str>) -> String {
+    got.map_or_else(|| "none".to_owned(), |text| format!("{text:?}"))
+}
 
 /// Which rule of which resource a route came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +183,20 @@ pub struct RouteOrigin {
     pub index: u32,
     /// Index in that rule's `match`; 0 where the rule has none.
     pub match_index: u32,
+}
+
+impl fmt::Display for RouteOrigin {
+    /// As in `default/shop http[2].match[0] "name"`; the match is left out where it is the first.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} http[{}]", self.virtual_service, self.index)?;
+        if self.match_index > 0 {
+            write!(f, ".match[{}]", self.match_index)?;
+        }
+        match &self.name {
+            Some(name) => write!(f, " {name:?}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a rule does with a request it matched.
@@ -71,5 +251,132 @@ impl Forward {
             ticket = ticket.saturating_sub(w);
             hit
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Scheme;
+
+    fn exact(text: &str) -> StringMatcher {
+        StringMatcher::Exact(text.into())
+    }
+
+    fn reason(condition: Condition) -> Option<String> {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("x-canary", "1".parse().unwrap());
+        let head = RequestHead {
+            method: "GET",
+            scheme: Scheme::Http,
+            authority: "foo.com:8080",
+            path: "/nope",
+            query: Some("k&v=a%20b"),
+            headers: &headers,
+        };
+        let matcher = RouteMatch { path: PathMatch::Any, conditions: [condition].into() };
+        match matcher.evaluate(&head) {
+            Outcome::Matches => None,
+            Outcome::Fails(failure) => Some(failure.reason(&head)),
+        }
+    }
+
+    fn header(name: &str, matcher: StringMatcher) -> Condition {
+        Condition::Header { name: HeaderKey::parse(name).unwrap(), matcher }
+    }
+
+    fn without(name: &str, matcher: StringMatcher) -> Condition {
+        Condition::NotHeader { name: HeaderKey::parse(name).unwrap(), matcher }
+    }
+
+    fn parameter(key: &str, matcher: StringMatcher) -> Condition {
+        Condition::Query { key: key.into(), matcher }
+    }
+
+    #[test]
+    fn conditions_that_hold() {
+        for condition in [
+            Condition::Method(exact("GET")),
+            Condition::Scheme(exact("http")),
+            Condition::Scheme(StringMatcher::Present),
+            Condition::Authority(exact("foo.com:8080")),
+            header("X-Canary", exact("1")),
+            without("x-canary", exact("2")),
+            without("x-other", StringMatcher::Present),
+            parameter("k", exact("")),
+            parameter("k", StringMatcher::Present),
+            parameter("v", exact("a%20b")),
+        ] {
+            let shown = format!("{condition:?}");
+            assert_eq!(reason(condition), None, "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_first_failure_says_what_was_wanted() {
+        for (condition, want) in [
+            (Condition::Method(exact("get")), r#"method: wants exact "get", got "GET""#),
+            (
+                Condition::Authority(exact("foo.com")),
+                r#"authority: wants exact "foo.com", got "foo.com:8080""#,
+            ),
+            (header("x-canary", exact("2")), r#"header x-canary: wants exact "2", got "1""#),
+            (header("x-other", StringMatcher::Present), "header x-other: wants present, got none"),
+            (without("x-canary", exact("1")), r#"header x-canary: wants not exact "1", got "1""#),
+            (without("x-canary", StringMatcher::Present), r#"header x-canary: wants absent, got "1""#),
+            (parameter("v", exact("a b")), r#"query v: wants exact "a b", got "a%20b""#),
+            (parameter("K", StringMatcher::Present), "query K: wants present, got none"),
+            (Condition::Never { reason: "no token is validated".into() }, "no token is validated"),
+        ] {
+            assert_eq!(reason(condition).as_deref(), Some(want));
+        }
+    }
+
+    #[test]
+    fn a_catch_all_has_no_condition() {
+        let path = || PathMatch::Prefix { text: "/".into(), ignore_case: false };
+        assert!(RouteMatch { path: path(), conditions: [].into() }.is_catch_all());
+        let method = [Condition::Method(exact("GET"))];
+        assert!(!RouteMatch { path: path(), conditions: method.into() }.is_catch_all());
+    }
+
+    #[test]
+    fn weights_share_the_whole_range() {
+        let destination = |name: &str, weight| Destination {
+            cluster: ClusterName::outbound(80, "", name),
+            weight,
+            headers: HeaderPlan::default(),
+        };
+        let forward = Forward {
+            destinations: [destination("a", 1), destination("b", 3)].into(),
+            total_weight: 4,
+            rewrite: None,
+            authority: None,
+            timeout: None,
+        };
+        let at = |entropy| forward.pick(entropy).unwrap().cluster.as_str().to_owned();
+        assert_eq!(at(0), "outbound|80||a");
+        assert_eq!(at(u64::MAX / 4), "outbound|80||a");
+        assert_eq!(at(u64::MAX / 4 + 1), "outbound|80||b");
+        assert_eq!(at(u64::MAX), "outbound|80||b");
+    }
+
+    #[test]
+    fn one_destination_takes_all_whatever_its_weight() {
+        let only = Destination {
+            cluster: ClusterName::outbound(80, "", "a"),
+            weight: 0,
+            headers: HeaderPlan::default(),
+        };
+        let mut forward = Forward {
+            destinations: [only].into(),
+            total_weight: 0,
+            rewrite: None,
+            authority: None,
+            timeout: None,
+        };
+        assert!(forward.pick(7).is_some());
+        forward.destinations = [].into();
+        assert!(forward.pick(7).is_none());
     }
 }

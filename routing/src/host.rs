@@ -1,0 +1,228 @@
+//! From an authority, or a TLS server name, to what is configured for it.
+//!
+//! Invariant: exact beats the longest wildcard, which beats `*`; the choice is made once (Envoy: `findVirtualHost`).
+//! A lookup lower-cases on the stack and allocates nothing.
+
+use foldhash::fast::FixedState;
+use std::collections::HashMap;
+
+/// Longest name DNS allows (RFC 1035 §2.3.4), and the room for lower-casing one. A longer host can equal no domain.
+const LONGEST: usize = 253;
+
+/// Values by domain: `a.example.com`, `*.example.com` or `*`.
+#[derive(Clone, Debug)]
+pub struct HostIndex<T> {
+    entries: Vec<(Box<str>, T)>,
+    exact: HashMap<Box<str>, usize, FixedState>,
+    /// Keyed by what follows the star, dot included.
+    wildcards: HashMap<Box<str>, usize, FixedState>,
+    /// Length of the longest wildcard suffix: longer ends of a host need no look.
+    longest_suffix: usize,
+    any: Option<usize>,
+}
+
+impl<T> Default for HostIndex<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> HostIndex<T> {
+    /// An empty index.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            exact: HashMap::with_hasher(FixedState::default()),
+            wildcards: HashMap::with_hasher(FixedState::default()),
+            longest_suffix: 0,
+            any: None,
+        }
+    }
+
+    /// Puts a value under a domain, in any case; gives back the value that was there.
+    pub fn insert(&mut self, domain: &str, value: T) -> Option<T> {
+        let domain = domain.to_ascii_lowercase();
+        if let Some((_, old)) = self.find_domain(&domain).and_then(|at| self.entries.get_mut(at)) {
+            return Some(std::mem::replace(old, value));
+        }
+        let at = self.entries.len();
+        if domain == "*" {
+            self.any = Some(at);
+        } else if let Some(suffix) = wildcard_suffix(&domain) {
+            self.longest_suffix = self.longest_suffix.max(suffix.len());
+            self.wildcards.insert(suffix.into(), at);
+        } else {
+            self.exact.insert(domain.as_str().into(), at);
+        }
+        self.entries.push((domain.into(), value));
+        None
+    }
+
+    /// The value for a request's authority; its port is ignored (Istio sets `ignore_port_in_host_matching`).
+    #[must_use]
+    pub fn lookup(&self, authority: &str) -> Option<&T> {
+        self.lookup_name(without_port(authority))
+    }
+
+    /// The value for a TLS server name; a client that sent none gets the one of `*`.
+    #[must_use]
+    pub fn lookup_sni(&self, name: Option<&str>) -> Option<&T> {
+        match name {
+            Some(name) => self.lookup_name(name),
+            None => self.at(self.any?),
+        }
+    }
+
+    /// The value put under exactly this domain, the pattern itself and not what it matches.
+    #[must_use]
+    pub fn get(&self, domain: &str) -> Option<&T> {
+        self.at(self.find_domain(&domain.to_ascii_lowercase())?)
+    }
+
+    /// All domains and values, in the order in which the domains were first put in.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &T)> {
+        self.entries.iter().map(|(domain, value)| (&**domain, value))
+    }
+
+    /// Number of domains.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no domain.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn lookup_name(&self, name: &str) -> Option<&T> {
+        let mut buffer = [0; LONGEST];
+        let found = lower(name, &mut buffer).and_then(|name| self.find(name)).or(self.any)?;
+        self.at(found)
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        if let Some(at) = self.exact.get(name) {
+            return Some(*at);
+        }
+        if self.wildcards.is_empty() {
+            return None;
+        }
+        // From the left, so that the first hit is the longest suffix. The star stands for at least one byte.
+        memchr::memchr_iter(b'.', name.as_bytes())
+            .filter(|dot| *dot > 0 && name.len() - dot <= self.longest_suffix)
+            .find_map(|dot| self.wildcards.get(name.get(dot..)?).copied())
+    }
+
+    fn find_domain(&self, lower_cased: &str) -> Option<usize> {
+        if lower_cased == "*" {
+            return self.any;
+        }
+        match wildcard_suffix(lower_cased) {
+            Some(suffix) => self.wildcards.get(suffix).copied(),
+            None => self.exact.get(lower_cased).copied(),
+        }
+    }
+
+    fn at(&self, at: usize) -> Option<&T> {
+        self.entries.get(at).map(|(_, value)| value)
+    }
+}
+
+/// An authority without its port; an IPv6 address keeps its brackets (Envoy: `HeaderUtility::getPortStart`).
+#[must_use]
+pub fn without_port(authority: &str) -> &str {
+    match authority.rfind(':') {
+        Some(colon) if authority.rfind(']').is_none_or(|bracket| bracket < colon) => {
+            authority.get(..colon).unwrap_or(authority)
+        }
+        _ => authority,
+    }
+}
+
+fn wildcard_suffix(domain: &str) -> Option<&str> {
+    domain.strip_prefix('*').filter(|suffix| suffix.starts_with('.'))
+}
+
+fn lower<'b>(name: &str, buffer: &'b mut [u8; LONGEST]) -> Option<&'b str> {
+    let room = buffer.get_mut(..name.len())?;
+    room.copy_from_slice(name.as_bytes());
+    room.make_ascii_lowercase();
+    std::str::from_utf8(room).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(domains: &[&'static str]) -> HostIndex<&'static str> {
+        let mut index = HostIndex::new();
+        for domain in domains {
+            assert_eq!(index.insert(domain, *domain), None);
+        }
+        index
+    }
+
+    #[test]
+    fn exact_then_longest_wildcard_then_any() {
+        let hosts = index(&["*", "*.com", "*.foo.com", "*.a.foo.com", "a.foo.com"]);
+        for (authority, want) in [
+            ("a.foo.com", "a.foo.com"),
+            ("A.Foo.COM:8080", "a.foo.com"),
+            ("b.foo.com", "*.foo.com"),
+            ("x.y.foo.com", "*.foo.com"),
+            ("b.a.foo.com", "*.a.foo.com"),
+            ("foo.com", "*.com"),
+            ("bar.org", "*"),
+            ("", "*"),
+            (".foo.com", "*.com"),
+        ] {
+            assert_eq!(hosts.lookup(authority), Some(&want), "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_does_not_match_its_own_suffix() {
+        let hosts = index(&["*.foo.com"]);
+        assert_eq!(hosts.lookup("foo.com"), None);
+        assert_eq!(hosts.lookup("xfoo.com"), None);
+        assert_eq!(hosts.lookup(".foo.com"), None);
+    }
+
+    #[test]
+    fn ports_go_and_brackets_stay() {
+        let hosts = index(&["[::1]", "10.0.0.1"]);
+        assert!(hosts.lookup("[::1]").is_some());
+        assert!(hosts.lookup("[::1]:8080").is_some());
+        assert!(hosts.lookup("10.0.0.1:80").is_some());
+        assert!(hosts.lookup("10.0.0.2:80").is_none());
+    }
+
+    #[test]
+    fn a_name_too_long_for_dns_gets_only_the_star() {
+        let long = format!("{}.foo.com", "a.".repeat(200));
+        assert_eq!(index(&["*.foo.com"]).lookup(&long), None);
+        assert_eq!(index(&["*.foo.com", "*"]).lookup(&long), Some(&"*"));
+    }
+
+    #[test]
+    fn server_names() {
+        let hosts = index(&["*", "*.foo.com"]);
+        assert_eq!(hosts.lookup_sni(None), Some(&"*"));
+        assert_eq!(hosts.lookup_sni(Some("B.foo.com")), Some(&"*.foo.com"));
+        assert_eq!(index(&["a.com"]).lookup_sni(None), None);
+    }
+
+    #[test]
+    fn domains_are_put_in_once_and_kept_in_order() {
+        let mut hosts = index(&["b.com", "*.a.com", "*"]);
+        assert_eq!(hosts.insert("B.com", "again"), Some("b.com"));
+        assert_eq!(hosts.insert("*", "all"), Some("*"));
+        assert_eq!(hosts.get("*.A.com"), Some(&"*.a.com"));
+        assert_eq!(hosts.get("x.a.com"), None);
+        let order: Vec<_> = hosts.iter().collect();
+        assert_eq!(order, [("b.com", &"again"), ("*.a.com", &"*.a.com"), ("*", &"all")]);
+    }
+}
