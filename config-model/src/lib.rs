@@ -12,3 +12,4 @@ pub mod parse;
 pub mod scalar;
 pub mod set;
 pub mod support;
+pub mod validate;

@@ -1,0 +1,198 @@
+//! Raw resources to [`Validated`]: what Istio's admission and analysis would say, before anything is served.
+//!
+//! Invariant: [`Validated`] is made only here. A resource with a finding that rejects it is left out, and nothing else is
+//! affected. Cross-resource findings are made after that, on what is left, and never reject.
+
+mod check;
+mod destination_rule;
+mod gateway;
+mod names;
+mod references;
+mod regex;
+mod service_entry;
+mod sidecar;
+mod virtual_service;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+pub use references::{resolve_gateway_name, resolve_short_name};
+pub use regex::check_regex;
+
+use crate::{
+    diagnostic::{Diagnostics, Effect},
+    istio, kubernetes,
+    mesh::MeshConfig,
+    meta::{Kind, Resource, ResourceKey},
+    parse,
+    set::{AnyResource, ResourceSet, Resources},
+};
+
+/// Resources that admission would accept, with the mesh configuration that holds for them.
+#[derive(Debug, Clone, Default)]
+pub struct Validated {
+    set: ResourceSet,
+    mesh: MeshConfig,
+    rejected: BTreeSet<ResourceKey>,
+    gateways: Vec<Arc<Resource<istio::Gateway>>>,
+    virtual_services: Vec<Arc<Resource<istio::VirtualService>>>,
+    destination_rules: Vec<Arc<Resource<istio::DestinationRule>>>,
+    service_entries: Vec<Arc<Resource<istio::ServiceEntry>>>,
+    workload_entries: Vec<Arc<Resource<istio::WorkloadEntry>>>,
+    sidecars: Vec<Arc<Resource<istio::Sidecar>>>,
+}
+
+/// Checks every resource by itself and then the references between those that are accepted.
+pub fn validate(mut set: ResourceSet) -> (Validated, Diagnostics) {
+    let mut diagnostics = Diagnostics::new();
+    for resource in set.iter() {
+        check_one(&resource, &mut diagnostics);
+    }
+    let rejected: BTreeSet<ResourceKey> = diagnostics
+        .iter()
+        .filter(|finding| finding.effect == Effect::Rejected)
+        .filter_map(|finding| finding.resource.clone())
+        .collect();
+    for key in &rejected {
+        set.remove(key);
+    }
+    let mesh = mesh(&set, &mut diagnostics);
+    let validated = Validated {
+        gateways: oldest_first(set.gateways()),
+        virtual_services: oldest_first(set.virtual_services()),
+        destination_rules: oldest_first(set.destination_rules()),
+        service_entries: oldest_first(set.service_entries()),
+        workload_entries: oldest_first(set.workload_entries()),
+        sidecars: oldest_first(set.sidecars()),
+        set,
+        mesh,
+        rejected,
+    };
+    references::check(&validated, &mut diagnostics);
+    parse::locate::place(&mut diagnostics);
+    diagnostics.sort();
+    (validated, diagnostics)
+}
+
+impl Validated {
+    /// Gateways, oldest first.
+    pub fn gateways(&self) -> &[Arc<Resource<istio::Gateway>>] {
+        &self.gateways
+    }
+
+    /// VirtualServices, oldest first.
+    pub fn virtual_services(&self) -> &[Arc<Resource<istio::VirtualService>>] {
+        &self.virtual_services
+    }
+
+    /// DestinationRules, oldest first.
+    pub fn destination_rules(&self) -> &[Arc<Resource<istio::DestinationRule>>] {
+        &self.destination_rules
+    }
+
+    /// ServiceEntries, oldest first.
+    pub fn service_entries(&self) -> &[Arc<Resource<istio::ServiceEntry>>] {
+        &self.service_entries
+    }
+
+    /// WorkloadEntries, oldest first.
+    pub fn workload_entries(&self) -> &[Arc<Resource<istio::WorkloadEntry>>] {
+        &self.workload_entries
+    }
+
+    /// Sidecars, oldest first. They have no effect on a gateway.
+    pub fn sidecars(&self) -> &[Arc<Resource<istio::Sidecar>>] {
+        &self.sidecars
+    }
+
+    /// Services by key.
+    pub fn services(&self) -> &Resources<kubernetes::Service> {
+        self.set.services()
+    }
+
+    /// EndpointSlices by key.
+    pub fn endpoint_slices(&self) -> &Resources<kubernetes::EndpointSlice> {
+        self.set.endpoint_slices()
+    }
+
+    /// Endpoints by key.
+    pub fn endpoints(&self) -> &Resources<kubernetes::Endpoints> {
+        self.set.endpoints()
+    }
+
+    /// Secrets by key.
+    pub fn secrets(&self) -> &Resources<kubernetes::Secret> {
+        self.set.secrets()
+    }
+
+    /// ConfigMaps by key.
+    pub fn config_maps(&self) -> &Resources<kubernetes::ConfigMap> {
+        self.set.config_maps()
+    }
+
+    /// Pods by key.
+    pub fn pods(&self) -> &Resources<kubernetes::Pod> {
+        self.set.pods()
+    }
+
+    /// Namespaces by key.
+    pub fn namespaces(&self) -> &Resources<kubernetes::Namespace> {
+        self.set.namespaces()
+    }
+
+    /// The mesh configuration: from the ConfigMap `istio`, or Istio's defaults.
+    pub fn mesh(&self) -> &MeshConfig {
+        &self.mesh
+    }
+
+    /// Everything that was accepted, in the order of keys.
+    pub fn set(&self) -> &ResourceSet {
+        &self.set
+    }
+
+    /// The resources that were left out, in the order of keys: a caller that has an earlier version of one may go on with it.
+    pub fn rejected(&self) -> impl Iterator<Item = &ResourceKey> {
+        self.rejected.iter()
+    }
+}
+
+/// The rules of one resource by itself. Kubernetes' own kinds are validated by Kubernetes; their types suffice here.
+fn check_one(resource: &AnyResource, diagnostics: &mut Diagnostics) {
+    match resource {
+        AnyResource::Gateway(resource) => gateway::check(resource, diagnostics),
+        AnyResource::VirtualService(resource) => virtual_service::check(resource, diagnostics),
+        AnyResource::DestinationRule(resource) => destination_rule::check(resource, diagnostics),
+        AnyResource::ServiceEntry(resource) => service_entry::check(resource, diagnostics),
+        AnyResource::WorkloadEntry(resource) => service_entry::check_workload_entry(resource, diagnostics),
+        AnyResource::Sidecar(resource) => sidecar::check(resource, diagnostics),
+        AnyResource::Service(_)
+        | AnyResource::EndpointSlice(_)
+        | AnyResource::Endpoints(_)
+        | AnyResource::Secret(_)
+        | AnyResource::ConfigMap(_)
+        | AnyResource::Namespace(_)
+        | AnyResource::Pod(_) => {}
+    }
+}
+
+fn oldest_first<T>(resources: &Resources<T>) -> Vec<Arc<Resource<T>>> {
+    let mut list: Vec<_> = resources.values().cloned().collect();
+    list.sort_by(|a, b| a.age().cmp(&b.age()));
+    list
+}
+
+/// The ConfigMap is looked for in the default root namespace, as istiod does before it knows of another.
+fn mesh(set: &ResourceSet, diagnostics: &mut Diagnostics) -> MeshConfig {
+    let default = MeshConfig::default();
+    let key = ResourceKey::new(Kind::ConfigMap, default.root_namespace.as_str(), MeshConfig::CONFIG_MAP);
+    let Some(config_map) = set.config_maps().get(&key) else { return default };
+    match parse::mesh_config(config_map) {
+        Ok(mesh) => mesh,
+        Err(finding) => {
+            diagnostics.push(*finding);
+            default
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
