@@ -1,6 +1,7 @@
 //! What was routed for this one page, as an inline SVG: who asked whom, which version was chosen, and which pod answered.
 //!
-//! Pure; every word that another service said is escaped. A path that was not taken is drawn faint, a failed one red.
+//! Pure; every word that another service said is escaped. A path that was not taken is drawn faint, a failed one red. v1 of reviews never asks ratings,
+//! so no path leads from it.
 
 use super::html::escaped;
 use super::page::View;
@@ -39,7 +40,9 @@ pub(crate) fn draw(view: &View<'_>) -> String {
     edge(&mut svg, (412, MIDDLE_Y), (542, DETAILS_Y), details_hop);
     for (version, y) in VERSIONS {
         edge(&mut svg, (412, MIDDLE_Y), (542, y), reviews_hop(view, version));
-        edge(&mut svg, (692, y), (800, MIDDLE_Y), ratings_hop(view, version));
+        if version != "v1" {
+            edge(&mut svg, (692, y), (800, MIDDLE_Y), ratings_hop(view, version));
+        }
     }
 
     gateway(&mut svg, 150);

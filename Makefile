@@ -1,0 +1,45 @@
+# The commands of this repository. `make run` and `make test` are all a newcomer needs.
+
+CARGO ?= cargo
+# What the tests use of the gateway beyond its defaults.
+TEST_FLAGS := --workspace --locked --features gateway/testing
+
+.DEFAULT_GOAL := help
+.PHONY: help deps run build test smoke fmt lint docs bench ci
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the system packages that the build needs, where missing
+	@.ci/deps
+
+run: deps ## build, and run the Bookinfo demo on http://localhost:8080/productpage
+	$(CARGO) build --release --locked -p gateway -p bookinfo --bin limen --bin bookinfo
+	@exec deploy/samples/bookinfo/run.sh
+
+build: deps ## build limen for release
+	$(CARGO) build --release --locked -p gateway --bin limen
+
+test: deps ## every test, and every benchmark once
+	$(CARGO) test $(TEST_FLAGS)
+	$(CARGO) test $(TEST_FLAGS) --bench '*'
+
+smoke: ## ask a running demo for its pages
+	deploy/samples/bookinfo/smoke.sh
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: deps ## what CI checks without running: format, clippy, walls between the crates
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	.ci/walls
+
+docs: deps ## the API documentation, in target/doc
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --locked
+
+bench: deps ## the micro-benchmarks
+	$(CARGO) bench -p benches --locked
+
+ci: ## all that CI does
+	.ci/run
