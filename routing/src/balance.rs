@@ -125,7 +125,7 @@ mod tests {
     fn round_robin_takes_turns() {
         let set = set(&[1, 0, 1, 1]);
         let load = Active(vec![0; 4]);
-        let mut turn = |cursor| pick(LbPolicy::RoundRobin, &set, &load, &mut || 0, cursor).unwrap();
+        let turn = |cursor| pick(LbPolicy::RoundRobin, &set, &load, &mut || 0, cursor).unwrap();
         assert_eq!([turn(0), turn(1), turn(2), turn(3), turn(u64::MAX)], [0, 2, 3, 0, 0]);
     }
 

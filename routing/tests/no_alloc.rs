@@ -1,0 +1,149 @@
+//! From a request's head to its decision, and from a cluster to an endpoint, nothing is allocated.
+//!
+//! Regex engines build their states as they first meet an input; each case is therefore run once before it is counted.
+
+use routing::{
+    action::{headers::HeaderOps, reply::DirectReply},
+    balance::{self, EndpointSet, LoadView},
+    cluster::{Address, Endpoint, Health, LbPolicy},
+    decision::{Decision, NotFound},
+    header::HeaderKey,
+    matcher::{Pattern, StringMatcher},
+    path::PathMatch,
+    request::{RequestHead, Scheme},
+    route::{Action, Condition, Route, RouteMatch, RouteOrigin},
+    table::{RouteTable, VirtualHost},
+};
+use std::sync::Arc;
+
+fn route(name: String, path: PathMatch, conditions: Vec<Condition>) -> Arc<Route> {
+    Arc::new(Route {
+        origin: RouteOrigin { virtual_service: name.into(), name: None, index: 0, match_index: 0 },
+        matcher: RouteMatch { path, conditions: conditions.into() },
+        action: Action::Reply(DirectReply { status: 200, body: [].into() }),
+        response_headers: HeaderOps::default(),
+    })
+}
+
+fn prefix(text: &str) -> PathMatch {
+    PathMatch::Prefix { text: text.into(), ignore_case: false }
+}
+
+fn regex(text: &str) -> Pattern {
+    Pattern::new(text).unwrap()
+}
+
+fn header(name: &str, matcher: StringMatcher) -> Condition {
+    Condition::Header { name: HeaderKey::parse(name).unwrap(), matcher }
+}
+
+/// A thousand hosts; one of them with every kind of path and condition, and prefixes nested a hundred deep.
+fn table() -> RouteTable {
+    let mut hosts: Vec<_> = (0..1000)
+        .map(|n| {
+            let routes =
+                (0..5).map(|r| route(format!("h{n}-{r}"), prefix(&format!("/r{r}")), vec![])).collect();
+            Arc::new(VirtualHost::new(format!("h{n}.com:80"), format!("h{n}.com"), false, routes))
+        })
+        .collect();
+    let mut routes = vec![
+        route("joined".into(), prefix("/"), vec![header("x-many", StringMatcher::Regex(regex("1,2,9")))]),
+        route(
+            "query".into(),
+            prefix("/"),
+            vec![Condition::Query { key: "q".into(), matcher: StringMatcher::Regex(regex("[0-9]+")) }],
+        ),
+        route("whole".into(), prefix("/"), vec![header(":path", StringMatcher::Regex(regex(r"/w\?a=.*")))]),
+        route(
+            "without".into(),
+            PathMatch::Any,
+            vec![Condition::NotHeader {
+                name: HeaderKey::parse("x-many").unwrap(),
+                matcher: StringMatcher::Present,
+            }],
+        ),
+        route("exact".into(), PathMatch::Exact { text: "/Exact".into(), ignore_case: true }, vec![]),
+        route("regex-a".into(), PathMatch::Regex(regex("/users/[^/]+")), vec![]),
+        route("regex-b".into(), PathMatch::Regex(regex(r"/img/.*\.(png|jpg)")), vec![]),
+    ];
+    routes.extend((1..100).rev().map(|n| route(format!("deep-{n}"), prefix(&"/d".repeat(n)), vec![])));
+    hosts.push(Arc::new(VirtualHost::new("*.wild.com:80", "*.wild.com", false, routes)));
+    RouteTable::new("http.80", hosts)
+}
+
+#[test]
+fn a_lookup_allocates_nothing() {
+    let table = table();
+    let mut many = http::HeaderMap::new();
+    for value in ["1", "2"] {
+        many.append("x-many", http::HeaderValue::from_static(value));
+    }
+    let deep = "/d".repeat(200);
+    let long = format!("{}.wild.com", "x".repeat(300));
+    let labels = format!("{}wild.com", "a.".repeat(100));
+    let cases = [
+        ("H999.com:8080", "/r4/x", None, "h999-4"),
+        ("h0.com", "/nope", None, "no route"),
+        ("nope.org", "/", None, "no host"),
+        (&long, "/", None, "no host"),
+        (&labels, "/exact", None, "exact"),
+        ("a.wild.com", "/users/7", None, "regex-a"),
+        ("a.wild.com", "/img/a/b.png", None, "regex-b"),
+        ("a.wild.com", "/img/a/b.gif", None, "no route"),
+        ("a.wild.com", "/x", Some("p=&q=12"), "query"),
+        ("a.wild.com", "/w", Some("a=b"), "whole"),
+        ("a.wild.com", &deep, None, "deep-99"),
+    ];
+    for (authority, path, query, want) in cases {
+        let head =
+            RequestHead { method: "GET", scheme: Scheme::Http, authority, path, query, headers: &many };
+        let found = || match table.lookup(&head) {
+            Decision::Reply { route, .. } => &*route.origin.virtual_service,
+            Decision::NotFound(NotFound::Host) => "no host",
+            Decision::NotFound(NotFound::Route(_)) => "no route",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found(), want, "{authority}{path}");
+        let counted = allocation_counter::measure(|| {
+            for _ in 0..10 {
+                assert_eq!(found(), want);
+            }
+        });
+        assert_eq!(counted.count_total, 0, "{authority}{path}");
+    }
+}
+
+struct Idle;
+
+impl LoadView for Idle {
+    fn active(&self, index: usize) -> u32 {
+        index as u32
+    }
+}
+
+#[test]
+fn a_pick_allocates_nothing() {
+    for weights in [[1, 1, 1], [1, 2, 3]] {
+        let endpoints = weights.map(|weight| Endpoint {
+            address: Address::Ip(([127, 0, 0, 1], 80).into()),
+            weight,
+            health: Health::Healthy,
+            labels: Default::default(),
+            workload: None,
+        });
+        let set = EndpointSet::new(&endpoints);
+        for policy in [LbPolicy::LeastRequest, LbPolicy::RoundRobin, LbPolicy::Random] {
+            let counted = allocation_counter::measure(|| {
+                for cursor in 0..10 {
+                    assert!(balance::pick(policy, &set, &Idle, &mut || cursor << 60, cursor).is_some());
+                }
+            });
+            assert_eq!(counted.count_total, 0, "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    assert!(allocation_counter::measure(|| drop(std::hint::black_box(vec![0_u8; 64]))).count_total > 0);
+}
