@@ -169,9 +169,14 @@ impl Diagnostics {
 
     /// Sorts by file, line and column, then by resource, code and path: the same input gives the same output.
     pub fn sort(&mut self) {
+        let key = |d: &Diagnostic| (d.code, d.severity);
         self.0.sort_by(|a, b| {
-            let key = |d: &Diagnostic| (d.origin.clone(), d.resource.clone(), d.code, d.path.clone());
-            key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+            a.origin
+                .cmp(&b.origin)
+                .then_with(|| a.resource.cmp(&b.resource))
+                .then_with(|| key(a).cmp(&key(b)))
+                .then_with(|| a.path.cmp(&b.path))
+                .then_with(|| a.message.cmp(&b.message))
         });
     }
 

@@ -25,6 +25,9 @@ pub const MAX_FILE_BYTES: usize = 32 << 20;
 /// Largest document that is read, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 3 << 20;
 
+/// Most objects that are read of one file; each may cost a finding that is many times longer than itself.
+pub const MAX_OBJECTS: usize = 100_000;
+
 /// What a file holds.
 #[derive(Debug, Default)]
 pub struct Parsed {
@@ -76,7 +79,9 @@ pub fn parse(file: &str, text: impl AsRef<[u8]>) -> Parsed {
         }
     };
     for piece in split::documents(&text) {
-        document::read(&file, &text, &piece, &mut parsed);
+        if document::read(&file, &text, &piece, &mut parsed).is_break() {
+            break;
+        }
     }
     locate::place(&mut parsed.diagnostics);
     parsed

@@ -3,8 +3,10 @@
 //! Invariant: either resources come out or a failed document with a finding; never both for one object. A `List` is its items.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
+    ops::ControlFlow,
     sync::Arc,
 };
 
@@ -12,7 +14,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_yaml::{Mapping, Value};
 
 use super::{
-    FailedDocument, IgnoredDocument, MAX_DOCUMENT_BYTES, Parsed, fail, guard, split::Piece, suggest,
+    FailedDocument, IgnoredDocument, MAX_DOCUMENT_BYTES, MAX_OBJECTS, Parsed, fail, guard, split::Piece,
+    suggest,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -25,8 +28,28 @@ use crate::{
 /// Most unknown fields that are reported for one object.
 const MAX_UNKNOWN: usize = 50;
 
-/// Reads one document of the file into `parsed`.
-pub(super) fn read(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Parsed) {
+/// Reads one document of the file into `parsed`; breaks when the file has no room for more.
+pub(super) fn read(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Parsed) -> ControlFlow<()> {
+    let origin = Origin::new(Arc::clone(file), piece.first_line, 1);
+    has_room(parsed, &origin)?;
+    read_piece(file, text, piece, parsed);
+    ControlFlow::Continue(())
+}
+
+/// Says once that the file holds too many objects.
+fn has_room(parsed: &mut Parsed, origin: &Origin) -> ControlFlow<()> {
+    match (parsed.resources.len() + parsed.failed.len() + parsed.ignored.len()).cmp(&MAX_OBJECTS) {
+        Ordering::Less => ControlFlow::Continue(()),
+        Ordering::Equal => {
+            let message = format!("the file holds more than {MAX_OBJECTS} objects; the rest is not read");
+            fail(parsed, Code::LIMIT, origin.clone(), None, message);
+            ControlFlow::Break(())
+        }
+        Ordering::Greater => ControlFlow::Break(()),
+    }
+}
+
+fn read_piece(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Parsed) {
     let document = text.get(piece.range.clone()).unwrap_or_default();
     let first_line = content_line(document, piece.first_line);
     let source = Source {
@@ -129,6 +152,9 @@ fn object(mut value: Value, origin: &Origin, hash: u64, parsed: &mut Parsed) {
 fn list(mut value: Value, origin: &Origin, parsed: &mut Parsed) {
     let Some(Value::Sequence(items)) = value.get_mut("items").map(std::mem::take) else { return };
     for (index, item) in items.into_iter().enumerate() {
+        if has_room(parsed, origin).is_break() {
+            return;
+        }
         let mut hasher = DefaultHasher::new();
         item.hash(&mut hasher);
         let mut origin = origin.clone();
@@ -434,15 +460,22 @@ fn content_line(document: &str, first_line: u32) -> u32 {
     first_line.saturating_add(u32::try_from(document.lines().take_while(blank).count()).unwrap_or(0))
 }
 
-/// The message without serde_yaml's own position (it counts from the document), and the position in the file.
+/// The message with its lines counted from the file (serde_yaml counts from the document), and the position in the file.
 fn syntax_error(error: &serde_yaml::Error, first_line: u32, origin: &Origin) -> (String, Origin) {
-    let mut message = error.to_string();
-    if let Some(at) = message.find(" at line ") {
-        message.truncate(at);
+    let in_file = |line: usize| first_line.saturating_add(u32::try_from(line).unwrap_or(1)).saturating_sub(1);
+    let text = error.to_string();
+    let mut parts = text.split(" at line ");
+    let mut message = parts.next().unwrap_or_default().to_owned();
+    for (index, part) in parts.enumerate() {
+        let line: String = part.chars().take_while(char::is_ascii_digit).collect();
+        // The first position is the finding's own; what follows it says where the broken construct began.
+        if let (true, Ok(line)) = (index > 0, line.parse()) {
+            message.push_str(&format!(" on line {}", in_file(line)));
+        }
+        message.push_str(part.find(',').and_then(|comma| part.get(comma..)).unwrap_or_default());
     }
     let Some(location) = error.location() else { return (message, origin.clone()) };
-    let line = first_line.saturating_add(u32::try_from(location.line()).unwrap_or(1)).saturating_sub(1);
-    (message, origin.at(line, u32::try_from(location.column()).unwrap_or(1)))
+    (message, origin.at(in_file(location.line()), u32::try_from(location.column()).unwrap_or(1)))
 }
 
 /// The identity of a document that is not YAML, from the lines where it is usually written.

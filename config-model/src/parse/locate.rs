@@ -14,7 +14,8 @@ use crate::{
 
 /// Moves every finding that names a field from the start of its document to that field.
 pub fn place(diagnostics: &mut Diagnostics) {
-    let mut indexes: HashMap<(usize, usize, usize), Index> = HashMap::new();
+    // Findings about one document stand together, so one index at a time is kept.
+    let mut current: Option<((usize, usize, usize), Index)> = None;
     for diagnostic in diagnostics.iter_mut() {
         if diagnostic.path.is_empty() {
             continue;
@@ -22,7 +23,10 @@ pub fn place(diagnostics: &mut Diagnostics) {
         let Some(origin) = &diagnostic.origin else { continue };
         let Some(source) = origin.source() else { continue };
         let identity = (source.text.as_ptr().addr(), source.range.start, source.range.end);
-        let index = indexes.entry(identity).or_insert_with(|| Index::new(source.document()));
+        if current.as_ref().is_none_or(|(of, _)| *of != identity) {
+            current = Some((identity, Index::new(source.document())));
+        }
+        let Some((_, index)) = &current else { continue };
         if let Some(position) = position(index, source, &diagnostic.path) {
             diagnostic.origin = Some(origin.at(position.0, position.1));
         }
@@ -61,8 +65,14 @@ enum NodeKind {
     Scalar,
     Alias(usize),
     Sequence(Vec<usize>),
-    /// Key text, position of the key, value.
-    Mapping(Vec<(String, (usize, usize), usize)>),
+    Mapping(Vec<Entry>),
+}
+
+struct Entry {
+    key: String,
+    /// Line and column of the key.
+    at: (usize, usize),
+    value: usize,
 }
 
 /// A collection that is being read.
@@ -121,7 +131,9 @@ impl Index {
                 node = target;
             }
             let step = match &node.kind {
-                NodeKind::Mapping(entries) => member(entries, rest),
+                NodeKind::Mapping(entries) => {
+                    member(entries, rest).map(|(entry, after)| (Some(entry.at), entry.value, after))
+                }
                 NodeKind::Sequence(items) => item(items, rest).map(|(id, after)| (None, id, after)),
                 NodeKind::Scalar | NodeKind::Alias(_) => None,
             };
@@ -142,7 +154,7 @@ fn start(span: &Span) -> (usize, usize) {
 fn attach(nodes: &mut [Node], parent: &mut Open, id: usize, text: Option<&str>, position: (usize, usize)) {
     match (nodes.get_mut(parent.node).map(|node| &mut node.kind), parent.key.take()) {
         (Some(NodeKind::Sequence(items)), _) => items.push(id),
-        (Some(NodeKind::Mapping(entries)), Some((key, at))) => entries.push((key, at, id)),
+        (Some(NodeKind::Mapping(entries)), Some((key, at))) => entries.push(Entry { key, at, value: id }),
         (Some(NodeKind::Mapping(_)), None) => {
             parent.key = Some((text.unwrap_or_default().to_owned(), position))
         }
@@ -150,24 +162,18 @@ fn attach(nodes: &mut [Node], parent: &mut Open, id: usize, text: Option<&str>, 
     }
 }
 
-/// The entry whose key begins `rest` and is followed by a separator. Keys may contain dots themselves (labels), so the longest wins.
-fn member<'a>(
-    entries: &[(String, (usize, usize), usize)],
-    rest: &'a str,
-) -> Option<(Option<(usize, usize)>, usize, &'a str)> {
-    let mut best: Option<(usize, Option<(usize, usize)>, usize, &str)> = None;
-    for (key, at, id) in entries {
-        let Some(after) = rest.strip_prefix(key.as_str()) else { continue };
-        let after = match after.strip_prefix('.') {
-            Some(after) => after,
-            None if after.is_empty() || after.starts_with('[') => after,
-            None => continue,
-        };
-        if best.as_ref().is_none_or(|(length, ..)| key.len() > *length) {
-            best = Some((key.len(), Some(*at), *id, after));
+/// The entry whose key begins `rest` and is followed by a separator, and what follows it. Keys may contain dots themselves
+/// (labels), so the longest wins.
+fn member<'e, 'p>(entries: &'e [Entry], rest: &'p str) -> Option<(&'e Entry, &'p str)> {
+    let matching = entries.iter().filter_map(|entry| {
+        let after = rest.strip_prefix(entry.key.as_str())?;
+        match after.strip_prefix('.') {
+            Some(after) => Some((entry, after)),
+            None if after.is_empty() || after.starts_with('[') => Some((entry, after)),
+            None => None,
         }
-    }
-    best.map(|(_, at, id, after)| (at, id, after))
+    });
+    matching.max_by_key(|(entry, _)| entry.key.len())
 }
 
 /// The member that `[3]` names.

@@ -27,6 +27,16 @@ fn one_broken_document_does_not_stop_the_others() {
 }
 
 #[test]
+fn a_syntax_error_says_where_the_construct_began() {
+    let parsed = parse("a.yaml", "---\nkind: x\n---\nkind: y\nname: \"open\nb: c\n");
+    let line = lines(&parsed).pop().unwrap();
+    assert_eq!(
+        line,
+        "Error [LIM0001] (a.yaml:7) found unexpected end of stream, while scanning a quoted scalar on line 5"
+    );
+}
+
+#[test]
 fn a_wrong_type_names_its_field_and_line() {
     let parsed = parse(
         "a.yaml",
@@ -157,6 +167,36 @@ fn hostile_files_get_an_error() {
     }
     assert_eq!(parse("a.yaml", b"kind: \xff\xfe").failed.len(), 1);
     assert_eq!(parse("a.yaml", vec![b'a'; 100 << 20]).failed.len(), 1);
+}
+
+#[test]
+fn a_file_of_countless_objects_is_read_up_to_a_limit() {
+    let parsed = parse("a.yaml", "---\n1\n".repeat(MAX_OBJECTS + 10));
+    assert_eq!(
+        (parsed.failed.len(), parsed.diagnostics.iter().filter(|d| d.code == Code::LIMIT).count()),
+        (MAX_OBJECTS + 1, 1)
+    );
+    let parsed = parse(
+        "a.yaml",
+        format!("{{apiVersion: v1, kind: List, items: [{}]}}", "1,".repeat(MAX_OBJECTS + 10)),
+    );
+    assert_eq!(parsed.failed.len(), MAX_OBJECTS + 1);
+}
+
+#[test]
+fn documents_that_are_slow_to_scan_end_soon() {
+    let started = std::time::Instant::now();
+    for unit in [
+        "&a ", "!a ", "? \n", "- \n", "a\n", "\"\n", "[a, ", "*a ", "| \n", "'", "a: &a\n", "{a: b},", "a,",
+        "- - -\n", "\t", "%\n", "a: 'x\n",
+    ] {
+        let text = unit.repeat((512 << 10) / unit.len());
+        for text in [text.clone(), format!("a: [{text}"), format!("a: \"{text}")] {
+            parse("a.yaml", text);
+        }
+    }
+    // Unoptimised, and with all of the test suite beside it; a quadratic scan would take hours.
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
 
 #[test]

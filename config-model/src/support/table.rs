@@ -54,7 +54,7 @@ const GATEWAY: &[Row] = &[
     g("spec.servers[].port.targetPort", NoEffectOnGateway("deprecated"), &[]),
     g("spec.servers[].bind", Honoured, &[]),
     g("spec.servers[].hosts", Honoured, &[]),
-    g("spec.servers[].name", STATS, &[]),
+    g("spec.servers[].name", Honoured, &[]),
     g("spec.servers[].defaultEndpoint", NoEffectOnGateway("gateways do not read it"), &[]),
     g("spec.servers[].tls.httpsRedirect", Honoured, &[]),
     g("spec.servers[].tls.mode", Honoured, &[]),

@@ -6,21 +6,26 @@ use std::collections::BTreeSet;
 
 use super::names;
 use crate::{
-    diagnostic::{Code, Diagnostic, Diagnostics},
+    diagnostic::{Code, Diagnostic, Diagnostics, Effect},
     meta::Resource,
     scalar::Duration,
 };
+
+/// Most findings that are kept for one resource; a list of a million wrong hosts is one mistake.
+const MAX_FINDINGS: usize = 100;
 
 /// The findings about one resource, being made.
 pub(super) struct Check<'a, T> {
     pub(super) resource: &'a Resource<T>,
     out: &'a mut Diagnostics,
+    count: usize,
+    rejected: bool,
 }
 
 impl<'a, T> Check<'a, T> {
     /// Begins with the rules that hold for every kind.
     pub(super) fn new(resource: &'a Resource<T>, out: &'a mut Diagnostics) -> Check<'a, T> {
-        let mut check = Check { resource, out };
+        let mut check = Check { resource, out, count: 0, rejected: false };
         check.annotations();
         check
     }
@@ -42,6 +47,13 @@ impl<'a, T> Check<'a, T> {
 
     /// Any finding, about this resource.
     pub(super) fn push(&mut self, finding: Diagnostic) {
+        // What rejects the resource must be said once, however late it comes.
+        let rejects = finding.effect == Effect::Rejected;
+        if self.count >= MAX_FINDINGS && (self.rejected || !rejects) {
+            return;
+        }
+        self.count += 1;
+        self.rejected |= rejects;
         self.out.push(finding.about(&self.resource.key, &self.resource.origin));
     }
 

@@ -195,7 +195,9 @@ fn consistent_hash(check: Checks<'_, '_>, path: &str, hash: &ConsistentHashLb) {
 /// By trial: called for numbers below five million only.
 fn is_prime(number: u64) -> bool {
     number >= 2
-        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| number % divisor != 0)
+        && (2..)
+            .take_while(|divisor| divisor * divisor <= number)
+            .all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn locality_setting(check: Checks<'_, '_>, path: &str, locality: &LocalityLbSetting, has_outlier: bool) {
@@ -325,10 +327,11 @@ fn client_tls(check: Checks<'_, '_>, path: &str, tls: &ClientTlsSettings) {
         check.error(path, "credentialName cannot be used with certificate files");
     }
     match tls.mode {
-        ClientTlsMode::Mutual if tls.credential_name.is_empty() => {
-            if tls.client_certificate.is_empty() || tls.private_key.is_empty() {
-                check.error(path, "MUTUAL needs clientCertificate and privateKey, or credentialName");
-            }
+        ClientTlsMode::Mutual
+            if tls.credential_name.is_empty()
+                && (tls.client_certificate.is_empty() || tls.private_key.is_empty()) =>
+        {
+            check.error(path, "MUTUAL needs clientCertificate and privateKey, or credentialName");
         }
         ClientTlsMode::IstioMutual if any_file || !tls.credential_name.is_empty() => {
             check

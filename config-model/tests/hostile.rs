@@ -1,0 +1,84 @@
+//! Whatever stands in a file, reading and validating it ends with findings, never with a panic.
+
+use config_model::{
+    parse::parse,
+    set::ResourceSet,
+    validate::{check_regex, validate},
+};
+use proptest::prelude::*;
+
+/// One of each kind that has rules, to be damaged.
+const VALID: &str = include_str!("valid/one-of-each.yaml");
+
+fn read(text: &[u8]) {
+    let parsed = parse("a.yaml", text);
+    for finding in &parsed.diagnostics {
+        assert!(!finding.to_string().is_empty());
+    }
+    let mut set = ResourceSet::new();
+    set.extend(parsed.resources);
+    let before = set.len();
+    let (validated, diagnostics) = validate(set);
+    assert_eq!(validated.set().len() + validated.rejected().count(), before);
+    for finding in &diagnostics {
+        assert!(finding.resource.is_some(), "{finding}");
+    }
+}
+
+#[test]
+fn the_valid_sample_has_no_error() {
+    let parsed = parse("a.yaml", VALID);
+    let (_, diagnostics) =
+        validate(parsed.resources.into_iter().fold(ResourceSet::new(), |mut set, resource| {
+            assert!(set.insert(resource).is_none());
+            set
+        }));
+    let all: Vec<String> = parsed.diagnostics.iter().chain(&diagnostics).map(ToString::to_string).collect();
+    assert!(
+        parsed.failed.is_empty() && !diagnostics.has_errors() && !parsed.diagnostics.has_errors(),
+        "{all:#?}"
+    );
+    assert!(!all.iter().any(|line| line.contains("LIM0003")), "{all:#?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        read(&bytes);
+    }
+
+    #[test]
+    fn any_text_of_yaml_signs(text in "[-:?\\[\\]{}&*!|>'\"%@`#,a1 \\n\\t.<~]{0,200}") {
+        read(text.as_bytes());
+    }
+
+    #[test]
+    fn damaged_resources(at in 0..VALID.len(), length in 0_usize..40, insert in "[-:\\[\\]{}&*'\"#a19 \\n~.%/]{0,12}") {
+        let mut bytes = VALID.as_bytes().to_vec();
+        let end = (at + length).min(bytes.len());
+        bytes.splice(at..end, insert.bytes());
+        read(&bytes);
+    }
+
+    #[test]
+    fn swapped_values(from in 0_usize..200, to in 0_usize..200) {
+        // Values in places that are not theirs: every field gets to see wrong types.
+        let lines: Vec<&str> = VALID.lines().collect();
+        let value = |line: &str| line.split_once(": ").map(|(_, value)| value.to_owned());
+        let (Some(source), Some(target)) = (lines.get(from % lines.len()), lines.get(to % lines.len())) else { return Ok(()) };
+        let (Some(new), Some((key, _))) = (value(source), target.split_once(": ")) else { return Ok(()) };
+        let text: Vec<String> = lines
+            .iter()
+            .enumerate()
+            .map(|(index, line)| if index == to % lines.len() { format!("{key}: {new}") } else { (*line).to_owned() })
+            .collect();
+        read(text.join("\n").as_bytes());
+    }
+
+    #[test]
+    fn any_regex(pattern in "\\PC{0,60}") {
+        let _ = check_regex(&pattern);
+    }
+}
