@@ -33,14 +33,13 @@ impl Pattern {
     /// meant.
     pub fn new(text: &str) -> Result<Self, PatternError> {
         let body = from_re2(text);
-        // A closing parenthesis too many would otherwise be hidden by the group that anchors.
         let fails = |message: String| PatternError { pattern: text.into(), message };
-        let bytes = format!(r"\A(?-u:{body})\z");
-        let unicode = format!(r"\A(?u:{body})\z");
-        let parse = syntax::parse_with(&body, &syntax_of());
-        if let Err(e) = parse {
+        // Alone first: the group that anchors would hide a closing parenthesis too many.
+        if let Err(e) = syntax::parse_with(&body, &syntax_of()) {
             return Err(fails(last_line(&e.to_string())));
         }
+        let bytes = format!(r"\A(?-u:{body})\z");
+        let unicode = format!(r"\A(?u:{body})\z");
         let (anchored, built) = if text.is_ascii() {
             match compile(&bytes) {
                 Ok(regex) => (bytes, Ok(regex)),
@@ -285,13 +284,13 @@ fn is_repetition(text: &str) -> bool {
     }
 }
 
-fn compile(anchored: &str) -> Result<Regex, BuildError> {
+fn compile(anchored: &str) -> Result<Regex, Box<BuildError>> {
     let config = Regex::config()
         .utf8_empty(false)
         .nfa_size_limit(Some(PROGRAM_LIMIT))
         .hybrid_cache_capacity(CACHE_LIMIT)
         .which_captures(regex_automata::nfa::thompson::WhichCaptures::None);
-    Regex::builder().configure(config).syntax(syntax_of()).build(anchored)
+    Regex::builder().configure(config).syntax(syntax_of()).build(anchored).map_err(Box::new)
 }
 
 pub(crate) fn describe(error: &BuildError) -> String {

@@ -1,6 +1,8 @@
 //! The index is an optimisation and nothing else: over random tables and requests it gives what a plain scan of the
 //! list gives, and `explain` names the same route.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests; a panic is the failure")]
+
 use proptest::prelude::*;
 use routing::{
     action::{headers::HeaderOps, reply::DirectReply},

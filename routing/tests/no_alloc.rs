@@ -2,6 +2,8 @@
 //!
 //! Regex engines build their states as they first meet an input; each case is therefore run once before it is counted.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests; a panic is the failure")]
+
 use routing::{
     action::{headers::HeaderOps, reply::DirectReply},
     balance::{self, EndpointSet, LoadView},

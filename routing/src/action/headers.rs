@@ -3,7 +3,10 @@
 //! Invariant: pseudo-headers and `host` are never edited as headers; naming them in a request block makes an authority
 //! rewrite (Istio: route.go `TranslateHeadersOperations`). A value that is empty is skipped, as Envoy does.
 
-use config_model::{istio::virtual_service::HeaderOperations, scalar::HeaderName as ModelName};
+use config_model::{
+    istio::virtual_service::{HeaderOperations, Headers},
+    scalar::HeaderName as ModelName,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::{fmt, sync::Arc};
 
@@ -183,6 +186,21 @@ pub struct HeaderPlan {
     pub authority: Option<Arc<str>>,
 }
 
+impl HeaderPlan {
+    /// Compiles a `headers` field of a rule or a destination; what cannot be done is left out and reported.
+    #[must_use]
+    pub fn compile(model: Option<&Headers>) -> (Self, Vec<HeaderProblem>) {
+        let block = |operations: Option<&HeaderOperations>, direction| {
+            operations
+                .map_or_else(CompiledOps::default, |operations| HeaderOps::compile(operations, direction))
+        };
+        let request = block(model.and_then(|headers| headers.request.as_ref()), Direction::Request);
+        let response = block(model.and_then(|headers| headers.response.as_ref()), Direction::Response);
+        let problems = request.problems.into_iter().chain(response.problems).collect();
+        (Self { request: request.ops, response: response.ops, authority: request.authority }, problems)
+    }
+}
+
 /// The plan of a rule with one destination: both blocks run as one, so that the destination's sets win; the rule's
 /// authority wins (Istio: route.go `applyHTTPRouteDestination`).
 #[must_use]
@@ -320,6 +338,19 @@ mod tests {
         let removed = HeaderOps::compile(&model(&[], &[], &["Host", ":path"]), Direction::Request);
         assert!(removed.ops.is_empty());
         assert_eq!(removed.problems.len(), 2);
+    }
+
+    #[test]
+    fn both_directions_make_one_plan() {
+        let headers = Headers {
+            request: Some(model(&[("host", "b.com"), ("a", "1")], &[], &[])),
+            response: Some(model(&[], &[("b", "%REQ(x)%")], &["c"])),
+        };
+        let (plan, problems) = HeaderPlan::compile(Some(&headers));
+        assert_eq!(plan.authority.as_deref(), Some("b.com"));
+        assert_eq!((plan.request.set.len(), plan.response.remove.len(), plan.response.add.len()), (1, 1, 0));
+        assert_eq!(problems.len(), 1);
+        assert_eq!(HeaderPlan::compile(None), (HeaderPlan::default(), vec![]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::{
     matcher::{PatternError, describe, from_re2, syntax_of},
     path::PathMatch,
 };
+use config_model::istio::virtual_service::HttpRewrite;
 use regex_automata::meta::Regex;
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -31,6 +32,15 @@ pub enum PathRewrite {
 }
 
 impl PathRewrite {
+    /// Compiles the path part of `rewrite` for one entry; the regex takes precedence over `uri`. `None`: the path
+    /// stays. Fails as [`PathRewrite::regex`] does.
+    pub fn compile(model: &HttpRewrite, matched: &PathMatch) -> Result<Option<Self>, RewriteError> {
+        match &model.uri_regex_rewrite {
+            Some(regex) => Self::regex(&regex.pattern, &regex.rewrite).map(Some),
+            None => Ok(Self::uri(matched, &model.uri)),
+        }
+    }
+
     /// `rewrite.uri` on an entry: a matched prefix is replaced, everything else as a whole; no path condition counts
     /// as prefix `/`. `None` for an empty text, which asks for nothing.
     #[must_use]
@@ -253,6 +263,21 @@ mod tests {
         assert_eq!(apply("a|(b)", r"<\0\1>", "/ab"), "/<a><bb>");
         assert_eq!(apply("a", r"\\", "/a"), r"/\");
         assert_eq!(apply("zzz", "y", "/a"), "/a");
+    }
+
+    #[test]
+    fn the_regex_takes_precedence() {
+        let mut model = HttpRewrite { uri: "/u".to_owned(), ..HttpRewrite::default() };
+        let apply = |model: &HttpRewrite| {
+            PathRewrite::compile(model, &prefix("/a", false)).unwrap().map(|r| r.apply("/a/a").into_owned())
+        };
+        assert_eq!(apply(&model).as_deref(), Some("/u/a"));
+        model.uri_regex_rewrite = Some(config_model::istio::virtual_service::RegexRewrite {
+            pattern: "a".to_owned(),
+            rewrite: "b".to_owned(),
+        });
+        assert_eq!(apply(&model).as_deref(), Some("/b/b"));
+        assert_eq!(apply(&HttpRewrite::default()), None);
     }
 
     #[test]

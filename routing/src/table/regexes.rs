@@ -5,7 +5,7 @@
 
 use crate::matcher::{Pattern, syntax_of};
 use regex_automata::{
-    Anchored, Input, MatchKind, PatternID, PatternSet,
+    Anchored, Input, MatchKind, PatternSet,
     meta::Regex,
     nfa::thompson::WhichCaptures,
     util::pool::{Pool, PoolGuard},
@@ -20,53 +20,75 @@ const PROGRAM_LIMIT: usize = 16 << 20;
 /// Largest state cache of one set in one thread, in bytes.
 const CACHE_LIMIT: usize = 4 << 20;
 
-type MakeSet = Box<dyn Fn() -> PatternSet + Send + Sync + UnwindSafe + RefUnwindSafe>;
+type MakeScratch = Box<dyn Fn() -> Scratch + Send + Sync + UnwindSafe + RefUnwindSafe>;
 
 /// Patterns and the routes they belong to, ascending.
 pub(super) struct RegexSet {
-    routes: Box<[(u32, Pattern)]>,
+    routes: Box<[u32]>,
+    /// One for each route.
+    patterns: Box<[Pattern]>,
     together: Option<Together>,
 }
 
 struct Together {
     regex: Regex,
-    /// Which patterns matched; pooled, because a set is on the heap.
-    scratch: Pool<PatternSet, MakeSet>,
+    /// Pooled, because it is on the heap.
+    scratch: Pool<Scratch, MakeScratch>,
+}
+
+struct Scratch {
+    /// Which patterns matched.
+    set: PatternSet,
+    /// The same as routes, ascending. Has room for all.
+    routes: Vec<u32>,
 }
 
 impl RegexSet {
     /// Compiles the patterns of a host, given in the order of their routes.
     pub(super) fn new(routes: Vec<(u32, Pattern)>) -> Self {
         // For one pattern its own program is the faster.
-        let together = if routes.len() < 2 { None } else { Together::new(&routes) };
-        Self { routes: routes.into(), together }
+        let (routes, patterns): (Vec<_>, Vec<_>) = routes.into_iter().unzip();
+        let together = if patterns.len() < 2 { None } else { Together::new(&patterns) };
+        Self { routes: routes.into(), patterns: patterns.into(), together }
     }
 
     /// A cursor over the routes whose pattern matches a path.
     pub(super) fn matches<'s>(&'s self, path: &'s [u8]) -> Matches<'s> {
-        Matches { set: self, path, at: 0, matched: None }
+        Matches { set: self, path, at: 0, found: None }
     }
 }
 
 impl fmt::Debug for RegexSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.routes).finish()
+        f.debug_map().entries(self.routes.iter().zip(&self.patterns)).finish()
     }
 }
 
 impl Together {
-    fn new(routes: &[(u32, Pattern)]) -> Option<Self> {
+    fn new(patterns: &[Pattern]) -> Option<Self> {
         let config = Regex::config()
             .match_kind(MatchKind::All)
             .utf8_empty(false)
             .nfa_size_limit(Some(PROGRAM_LIMIT))
             .hybrid_cache_capacity(CACHE_LIMIT)
             .which_captures(WhichCaptures::None);
-        let texts: Vec<&str> = routes.iter().map(|(_, pattern)| pattern.anchored()).collect();
+        let texts: Vec<&str> = patterns.iter().map(Pattern::anchored).collect();
         let regex = Regex::builder().configure(config).syntax(syntax_of()).build_many(&texts).ok()?;
-        let count = routes.len();
-        let make: MakeSet = Box::new(move || PatternSet::new(count));
+        let count = patterns.len();
+        let make: MakeScratch =
+            Box::new(move || Scratch { set: PatternSet::new(count), routes: Vec::with_capacity(count) });
         Some(Self { regex, scratch: Pool::new(make) })
+    }
+
+    fn run(&self, routes: &[u32], path: &[u8]) -> PoolGuard<'_, Scratch, MakeScratch> {
+        let mut guard = self.scratch.get();
+        let Scratch { set, routes: matched } = &mut *guard;
+        set.clear();
+        matched.clear();
+        self.regex.which_overlapping_matches(&Input::new(path).anchored(Anchored::Yes), set);
+        // The set is a flag for each pattern: with the last one found, the rest needs no look.
+        matched.extend(set.iter().take(set.len()).filter_map(|id| routes.get(id.as_usize())));
+        guard
     }
 }
 
@@ -74,38 +96,41 @@ impl Together {
 pub(super) struct Matches<'s> {
     set: &'s RegexSet,
     path: &'s [u8],
-    /// Patterns before this one are done with.
+    /// What stands before is done with: in the patterns, or in what the automaton found.
     at: usize,
-    matched: Option<PoolGuard<'s, PatternSet, MakeSet>>,
+    found: Option<PoolGuard<'s, Scratch, MakeScratch>>,
 }
 
 impl Matches<'_> {
     /// The next matching route that is not below `floor` and is below `limit`; `None` means no limit.
     pub(super) fn next_below(&mut self, floor: u32, limit: Option<u32>) -> Option<u32> {
-        loop {
-            let (route, pattern) = self.set.routes.get(self.at)?;
-            if limit.is_some_and(|limit| *route >= limit) {
+        let below = |route: u32| limit.is_none_or(|limit| route < limit);
+        let Some(together) = &self.set.together else { return self.next_alone(floor, below) };
+        if self.found.is_none() {
+            let first = self.set.routes.partition_point(|route| *route < floor);
+            if !self.set.routes.get(first).is_some_and(|route| below(*route)) {
                 return None;
             }
-            let hit = *route >= floor && self.is_match(self.at, pattern);
-            self.at += 1;
-            if hit {
-                return Some(*route);
-            }
+            self.found = Some(together.run(&self.set.routes, self.path));
         }
+        let rest = self.found.as_ref()?.routes.get(self.at..)?;
+        let skipped = rest.iter().take_while(|route| **route < floor).count();
+        self.at += skipped;
+        let next = rest.get(skipped).copied().filter(|route| below(*route))?;
+        self.at += 1;
+        Some(next)
     }
 
-    fn is_match(&mut self, at: usize, pattern: &Pattern) -> bool {
-        let Some(together) = &self.set.together else { return pattern.is_match(self.path) };
-        let path = self.path;
-        let matched = self.matched.get_or_insert_with(|| {
-            let mut matched = together.scratch.get();
-            matched.clear();
-            let input = Input::new(path).anchored(Anchored::Yes);
-            together.regex.which_overlapping_matches(&input, &mut matched);
-            matched
-        });
-        PatternID::new(at).is_ok_and(|id| matched.contains(id))
+    /// The same, pattern by pattern.
+    fn next_alone(&mut self, floor: u32, below: impl Fn(u32) -> bool) -> Option<u32> {
+        loop {
+            let route = self.set.routes.get(self.at).copied().filter(|route| below(*route))?;
+            let pattern = self.set.patterns.get(self.at)?;
+            self.at += 1;
+            if route >= floor && pattern.is_match(self.path) {
+                return Some(route);
+            }
+        }
     }
 }
 
@@ -136,7 +161,7 @@ mod tests {
         let set = set(&["/x", "/a", ".*"]);
         let mut matches = set.matches(b"/a");
         assert_eq!(matches.next_below(0, Some(10)), None);
-        assert!(matches.matched.is_some(), "/x was tried, it stands before the limit");
+        assert!(matches.found.is_some(), "/x was tried, it stands before the limit");
         assert_eq!(matches.next_below(0, Some(11)), Some(10));
         assert_eq!(matches.next_below(11, None), Some(20));
         assert_eq!(matches.next_below(21, None), None);
