@@ -1,1 +1,7 @@
 //! How it runs.
+
+pub mod app;
+pub mod drain;
+pub mod listener;
+pub mod shutdown;
+pub mod tls;

@@ -101,6 +101,8 @@ codes! {
     SERVER_DROPPED "LIM0015" "ServerDropped" Warning;
     /// A rule, match or destination left out when compiled.
     RULE_DROPPED "LIM0016" "RuleDropped" Warning;
+    /// A listener whose address cannot be bound now.
+    LISTENER_NOT_BOUND "LIM0030" "ListenerNotBound" Error;
 }
 
 impl Code {

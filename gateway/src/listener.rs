@@ -1,0 +1,66 @@
+//! The edge: sockets that come and go with the configuration, and the connections accepted on them.
+//!
+//! Invariant: a change of configuration closes no connection. Whatever a peer sends before a request exists (nothing, half a
+//! ClientHello, half a request head) is bounded by a deadline of [`EdgeTimeouts`].
+//! It must not know routes: what a connection says is the [`ConnectionHandler`]'s business.
+
+mod accept;
+mod bind;
+mod connection;
+mod manager;
+mod preface;
+mod stream;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use pingora_core::{protocols::Stream, server::ShutdownWatch};
+use routing::listener::{Listener, ListenerKey, Listeners};
+use tokio::sync::watch;
+
+use crate::tls::Certificates;
+
+pub use bind::{BindFailure, BindOptions, BoundAddress};
+pub use connection::{ConnectionInfo, connection_info};
+pub use manager::ListenerManager;
+pub use stream::EdgeStream;
+
+/// What is done with a connection once it is known to speak HTTP, in the clear or after its TLS handshake.
+#[async_trait]
+pub trait ConnectionHandler: Send + Sync {
+    /// Serves the connection until it ends. `shutdown` turns true when the connection should finish what it has begun:
+    /// `Connection: close` on HTTP/1, GOAWAY on HTTP/2.
+    async fn serve(&self, stream: Stream, info: Arc<ConnectionInfo>, shutdown: ShutdownWatch);
+}
+
+/// Where the edge reads the configuration that is live.
+pub trait ListenerSource: Send + Sync {
+    /// All listeners of the live snapshot.
+    fn listeners(&self) -> Listeners;
+    /// One listener with the certificates of the same snapshot; `None` once it is gone.
+    fn listener(&self, key: &ListenerKey) -> Option<(Arc<Listener>, Arc<Certificates>)>;
+    /// Changes with every published snapshot.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// How long a peer may take before there is a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeTimeouts {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From accept (or from the handshake) to the first byte of a request.
+    pub first_byte: Duration,
+    /// From the first byte of a request to the end of its head; then 408 and close.
+    pub request_head: Duration,
+}
+
+impl Default for EdgeTimeouts {
+    /// 10 s, 60 s and 60 s; the last is the value of Istio's EDGE profile.
+    fn default() -> Self {
+        EdgeTimeouts {
+            handshake: Duration::from_secs(10),
+            first_byte: Duration::from_secs(60),
+            request_head: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! From an accepted socket to a stream that speaks HTTP.
+//!
+//! Invariant: a connection gets its listener, chain and certificate from one snapshot. A peer's fault ends its own connection,
+//! with a line at debug level at most.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::AsRawFd,
+    sync::Arc,
+    time::Duration,
+};
+
+use pingora_core::protocols::{
+    ALPN, GetSocketDigest, IO, SocketDigest, Ssl, l4::socket::SocketAddr as EngineAddr, l4::stream::Stream,
+    tls,
+};
+use routing::listener::{Chains, FilterChain};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    time::timeout,
+};
+
+use super::{
+    ConnectionHandler, ConnectionInfo, EdgeStream, EdgeTimeouts, ListenerSource, connection::Endpoints,
+    manager::Serving, preface, stream::Protocol,
+};
+use crate::tls::client_hello;
+
+/// Pauses after an accept that failed for want of something (descriptors, memory), so that the loop does not spin.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What every connection needs.
+pub(super) struct Edge {
+    pub(super) source: Arc<dyn ListenerSource>,
+    pub(super) handler: Arc<dyn ConnectionHandler>,
+    pub(super) timeouts: EdgeTimeouts,
+}
+
+/// A listening socket in the runtime.
+pub(super) enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Acceptor {
+    async fn accept(&self) -> io::Result<(Stream, SocketAddr, SocketAddr)> {
+        const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        match self {
+            Acceptor::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                let (peer, local) = (canonical(peer), canonical(socket.local_addr()?));
+                socket.set_nodelay(true)?;
+                let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+                let _ = digest.peer_addr.set(Some(EngineAddr::Inet(peer)));
+                let _ = digest.local_addr.set(Some(EngineAddr::Inet(local)));
+                let mut stream = Stream::from(socket);
+                stream.set_socket_digest(digest);
+                Ok((stream, peer, local))
+            }
+            Acceptor::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+                let mut stream = Stream::from(socket);
+                stream.set_socket_digest(digest);
+                Ok((stream, NOWHERE, NOWHERE))
+            }
+        }
+    }
+}
+
+/// A dual-stack socket shows IPv4 peers as `::ffff:a.b.c.d`; address rules are written for `a.b.c.d`.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Accepts until the task is aborted.
+pub(super) async fn accept_loop(acceptor: Arc<Acceptor>, serving: Arc<Serving>, edge: Arc<Edge>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match acceptor.accept().await {
+            Ok((stream, peer, local)) => {
+                pause = FIRST_PAUSE;
+                // Counted here and not in the task, so that a drain never sees a moment with an accepted, uncounted connection.
+                let counted = serving.count_connection();
+                let (serving, edge) = (serving.clone(), edge.clone());
+                tokio::spawn(async move {
+                    let _counted = counted;
+                    serve(stream, peer, local, &serving, &edge).await;
+                });
+            }
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                tracing::warn!(listener = %serving.key, %error, "cannot accept a connection");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Errors of one connection that was gone before it was accepted (accept(2)); the next may be tried at once.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NotConnected)
+}
+
+async fn serve(mut stream: Stream, peer: SocketAddr, local: SocketAddr, serving: &Serving, edge: &Edge) {
+    let Some((listener, certificates)) = edge.source.listener(&serving.key) else { return };
+    let endpoints = Endpoints { listener: serving.key.clone(), bound_port: serving.port(), peer, local };
+    match &listener.chains {
+        Chains::Http(_) => {
+            let mut close_idle = serving.close_idle.clone();
+            let detected = tokio::select! {
+                detected = preface::detect(&mut stream, edge.timeouts) => detected,
+                _ = close_idle.wait_for(|close| *close) => return,
+            };
+            match detected {
+                Ok(protocol) => hand_over(stream, protocol, endpoints, None, false, serving, edge).await,
+                Err(error) => {
+                    tracing::debug!(listener = %serving.key, %peer, %error, "closed before a request")
+                }
+            }
+        }
+        Chains::Tls(chains) => {
+            let shaken = timeout(edge.timeouts.handshake, async {
+                let hello = client_hello::peek(&mut stream).await.map_err(|error| error.to_string())?;
+                let chain: &Arc<FilterChain> = chains
+                    .lookup_sni(hello.server_name.as_deref())
+                    .ok_or_else(|| format!("no server for name {:?}", hello.server_name))?;
+                let acceptor = certificates.acceptor(chain, hello.signs).ok_or_else(|| {
+                    format!("server {} of {} has no certificate", chain.server, chain.gateway)
+                })?;
+                let stream =
+                    tls::server::handshake(acceptor, stream).await.map_err(|error| error.to_string())?;
+                Ok::<_, String>((stream, hello))
+            });
+            match shaken.await {
+                Ok(Ok((stream, hello))) => {
+                    let protocol = match stream.selected_alpn_proto() {
+                        Some(ALPN::H2) => Protocol::Http2,
+                        _ => Protocol::Http1,
+                    };
+                    let sni = hello.server_name.map(Arc::from);
+                    hand_over(stream, protocol, endpoints, sni, true, serving, edge).await;
+                }
+                Ok(Err(reason)) => tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused"),
+                Err(_) => {
+                    tracing::debug!(listener = %serving.key, %peer, "TLS handshake not complete in time")
+                }
+            }
+        }
+    }
+}
+
+async fn hand_over<S: IO + 'static>(
+    stream: S,
+    protocol: Protocol,
+    endpoints: Endpoints,
+    sni: Option<Arc<str>>,
+    tls: bool,
+    serving: &Serving,
+    edge: &Edge,
+) {
+    let draining = serving.draining.clone();
+    let shutdown = shutdown_for(protocol, draining.clone(), serving.close_idle.clone());
+    let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, draining));
+    let stream = EdgeStream::new(stream, info.clone(), protocol, edge.timeouts, serving.close_idle.clone());
+    edge.handler.serve(Box::new(stream), info, shutdown).await;
+}
+
+/// An HTTP/2 client that comes while draining would be told to go before its first request; it is served until idle
+/// connections are closed. On HTTP/1 the first response says so.
+fn shutdown_for(
+    protocol: Protocol,
+    draining: watch::Receiver<bool>,
+    close_idle: watch::Receiver<bool>,
+) -> watch::Receiver<bool> {
+    let already = *draining.borrow();
+    match protocol {
+        Protocol::Http2 if already => close_idle,
+        Protocol::Http2 | Protocol::Http1 => draining,
+    }
+}

@@ -1,0 +1,11 @@
+//! TLS termination: which server a ClientHello means, and with which certificate it is answered.
+//!
+//! Invariant: a certificate is parsed and matched with its key before it goes live; one that is missing or wrong takes down its
+//! own server only, and not even that when an earlier good one is known. Key material is never printed.
+
+mod certificates;
+pub mod client_hello;
+mod material;
+
+pub use certificates::{CertificateProblem, CertificateSummary, Certificates, SecretReader};
+pub use material::MaterialError;

@@ -1,0 +1,327 @@
+//! The acceptors of a snapshot: one per server block, with its own versions, ciphers and session-ticket keys.
+//!
+//! Invariant: an acceptor is carried over to the next snapshot when nothing in it changed, so sessions go on to be resumed; two
+//! server blocks never share one, so a session of one cannot be resumed at another.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use config_model::{
+    diagnostic::{Code, Diagnostic},
+    kubernetes::Secret,
+};
+use pingora_core::tls::{
+    error::ErrorStack,
+    ssl::{self, AlpnError, SslAcceptor, SslMethod, SslOptions, SslVersion},
+};
+use routing::listener::{CertificateSource, Chains, FilterChain, Listeners, ServerTls, TlsVersion};
+
+use super::{
+    MaterialError,
+    client_hello::Signs,
+    material::{self, CertifiedKey, KeyType},
+};
+
+/// What Envoy serves when a server names none: forward secrecy and AEAD only.
+const DEFAULT_CIPHERS: &str = "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]:\
+[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
+
+/// In order of our preference.
+const ALPN: &[u8] = b"\x02h2\x08http/1.1";
+
+/// Where Secrets are looked up; files are read by the store itself.
+pub trait SecretReader {
+    /// A Secret by namespace and name.
+    fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+}
+
+/// The acceptors of a snapshot.
+#[derive(Default)]
+pub struct Certificates {
+    servers: HashMap<ServerKey, Arc<Acceptors>>,
+    sources: HashMap<CertificateSource, Arc<CertifiedKey>>,
+}
+
+/// A server that cannot be served as it was meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateProblem {
+    /// The certificate; `None` when it is the server's other settings.
+    pub source: Option<CertificateSource>,
+    /// `namespace/name` of the Gateways that use it.
+    pub gateways: BTreeSet<Arc<str>>,
+    /// What is wrong.
+    pub reason: String,
+    /// Whether there is no such Secret.
+    pub missing: bool,
+    /// Whether an earlier good certificate is served in its place.
+    pub kept: bool,
+}
+
+/// What may be shown of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateSummary {
+    /// Where it comes from.
+    pub source: CertificateSource,
+    /// Subject alternative names that are DNS names or addresses.
+    pub names: Vec<String>,
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// Begin of validity, as in `Jan  1 00:00:00 2026 GMT`.
+    pub not_before: String,
+    /// End of validity.
+    pub not_after: String,
+    /// Certificates in the chain, the leaf included.
+    pub chain_length: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct ServerKey {
+    gateway: Arc<str>,
+    server: Arc<str>,
+    port: u16,
+    tls: Arc<ServerTls>,
+}
+
+impl ServerKey {
+    fn of(chain: &FilterChain, tls: &Arc<ServerTls>) -> ServerKey {
+        ServerKey {
+            gateway: chain.gateway.clone(),
+            server: chain.server.clone(),
+            port: chain.server_port,
+            tls: tls.clone(),
+        }
+    }
+}
+
+/// One acceptor a key type. BoringSSL chooses between certificates only through callbacks; we know the client's signatures
+/// before the handshake.
+struct Acceptors {
+    rsa: Option<SslAcceptor>,
+    ecdsa: Option<SslAcceptor>,
+    fingerprints: Vec<[u8; 32]>,
+}
+
+impl Certificates {
+    /// Builds the acceptors for `listeners`, reusing what `previous` has. Reads files, so not on a runtime that serves.
+    #[must_use]
+    pub fn build(
+        listeners: &Listeners,
+        secrets: &dyn SecretReader,
+        previous: &Certificates,
+    ) -> (Certificates, Vec<CertificateProblem>) {
+        let mut building =
+            Building { secrets, previous, built: Certificates::default(), problems: HashMap::new() };
+        for chain in chains(listeners) {
+            if let Some(tls) = &chain.tls {
+                building.add(chain, tls);
+            }
+        }
+        let mut problems: Vec<CertificateProblem> = building.problems.into_values().collect();
+        problems.sort_by(|a, b| (&a.gateways, &a.reason).cmp(&(&b.gateways, &b.reason)));
+        (building.built, problems)
+    }
+
+    /// The acceptor of a chain for a client; `None` when the server has no certificate.
+    pub fn acceptor(&self, chain: &FilterChain, signs: Signs) -> Option<&SslAcceptor> {
+        let acceptors = self.servers.get(&ServerKey::of(chain, chain.tls.as_ref()?))?;
+        match signs {
+            Signs::Ecdsa => acceptors.ecdsa.as_ref().or(acceptors.rsa.as_ref()),
+            // A client that does not list its signatures may still take an ECDSA certificate; better than none.
+            Signs::Rsa => acceptors.rsa.as_ref().or(acceptors.ecdsa.as_ref()),
+        }
+    }
+
+    /// Every certificate that is loaded, in no order.
+    pub fn summaries(&self) -> Vec<CertificateSummary> {
+        self.sources.iter().map(|(source, key)| summary(source, key)).collect()
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates")
+            .field("servers", &self.servers.len())
+            .field("sources", &self.sources.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl CertificateProblem {
+    /// As a finding.
+    pub fn diagnostic(&self) -> Diagnostic {
+        let gateways: Vec<&str> = self.gateways.iter().map(AsRef::as_ref).collect();
+        let about = match &self.source {
+            Some(CertificateSource::Secret { namespace, name }) => format!("credential {namespace}/{name}"),
+            Some(CertificateSource::Files { certificate, .. }) => format!("certificate file {certificate}"),
+            None => "TLS settings".to_owned(),
+        };
+        let effect = if self.kept { "; the last good one is served" } else { "" };
+        let code = if self.missing { Code::REFERENCE_NOT_FOUND } else { Code::INVALID_CREDENTIAL };
+        let message = format!("{about} of Gateway {}: {}{effect}", gateways.join(", "), self.reason);
+        let diagnostic = Diagnostic::new(code, message);
+        match &self.source {
+            Some(CertificateSource::Secret { namespace, .. }) => diagnostic.hint(format!(
+                "put a Secret with tls.crt and tls.key (or cert and key) into namespace {namespace}, where the gateway runs"
+            )),
+            Some(CertificateSource::Files { .. }) | None => diagnostic,
+        }
+    }
+}
+
+struct Building<'a> {
+    secrets: &'a dyn SecretReader,
+    previous: &'a Certificates,
+    built: Certificates,
+    problems: HashMap<Option<CertificateSource>, CertificateProblem>,
+}
+
+impl Building<'_> {
+    fn add(&mut self, chain: &FilterChain, tls: &Arc<ServerTls>) {
+        let server = ServerKey::of(chain, tls);
+        if self.built.servers.contains_key(&server) {
+            return;
+        }
+        let keys: Vec<Arc<CertifiedKey>> =
+            tls.certificates.iter().filter_map(|source| self.load(source, &chain.gateway)).collect();
+        if keys.is_empty() {
+            return;
+        }
+        let fingerprints: Vec<[u8; 32]> = keys.iter().map(|key| key.fingerprint).collect();
+        let acceptors = match self.previous.servers.get(&server) {
+            Some(acceptors) if acceptors.fingerprints == fingerprints => acceptors.clone(),
+            earlier => match Acceptors::new(tls, &keys, fingerprints) {
+                Ok(acceptors) => Arc::new(acceptors),
+                Err(reason) => {
+                    self.note(None, &chain.gateway, reason, false, earlier.is_some());
+                    let Some(earlier) = earlier else { return };
+                    earlier.clone()
+                }
+            },
+        };
+        self.built.servers.insert(server, acceptors);
+    }
+
+    fn load(&mut self, source: &CertificateSource, gateway: &Arc<str>) -> Option<Arc<CertifiedKey>> {
+        if let Some(problem) = self.problems.get_mut(&Some(source.clone())) {
+            problem.gateways.insert(gateway.clone());
+        } else if !self.built.sources.contains_key(source) {
+            let read = material::read(source, |namespace, name| self.secrets.secret(namespace, name));
+            match read.and_then(|(certificate, key)| CertifiedKey::parse(&certificate, &key)) {
+                Ok(key) => {
+                    self.built.sources.insert(source.clone(), Arc::new(key));
+                }
+                Err(error) => {
+                    let earlier = self.previous.sources.get(source);
+                    let missing = error == MaterialError::SecretNotFound;
+                    self.note(Some(source.clone()), gateway, error.to_string(), missing, earlier.is_some());
+                    if let Some(earlier) = earlier {
+                        self.built.sources.insert(source.clone(), earlier.clone());
+                    }
+                }
+            }
+        }
+        self.built.sources.get(source).cloned()
+    }
+
+    fn note(
+        &mut self,
+        source: Option<CertificateSource>,
+        gateway: &Arc<str>,
+        reason: String,
+        missing: bool,
+        kept: bool,
+    ) {
+        let problem = CertificateProblem {
+            source: source.clone(),
+            gateways: BTreeSet::from([gateway.clone()]),
+            reason,
+            missing,
+            kept,
+        };
+        self.problems.insert(source, problem);
+    }
+}
+
+impl Acceptors {
+    fn new(
+        tls: &ServerTls,
+        keys: &[Arc<CertifiedKey>],
+        fingerprints: Vec<[u8; 32]>,
+    ) -> Result<Acceptors, String> {
+        // As in Istio, the first of a type wins.
+        let of = |key_type: KeyType| {
+            let key = keys.iter().find(|key| key.key_type == key_type);
+            key.map(|key| acceptor(tls, key)).transpose().map_err(|error| error.to_string())
+        };
+        Ok(Acceptors { rsa: of(KeyType::Rsa)?, ecdsa: of(KeyType::Ecdsa)?, fingerprints })
+    }
+}
+
+fn acceptor(tls: &ServerTls, key: &CertifiedKey) -> Result<SslAcceptor, ErrorStack> {
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
+    // The preset forbids the old versions by option, which would win over a server that asks for them.
+    builder.clear_options(SslOptions::NO_TLSV1 | SslOptions::NO_TLSV1_1);
+    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+    builder.set_min_proto_version(Some(version(tls.min_version)))?;
+    builder.set_max_proto_version(Some(version(tls.max_version)))?;
+    let named = tls.cipher_suites.join(":");
+    // Istio drops names that it does not know; when none is left the default holds.
+    if named.is_empty() || builder.set_cipher_list(&named).is_err() {
+        builder.set_cipher_list(DEFAULT_CIPHERS)?;
+    }
+    builder.set_certificate(&key.leaf)?;
+    for intermediate in &key.intermediates {
+        builder.add_extra_chain_cert(intermediate.clone())?;
+    }
+    builder.set_private_key(&key.key)?;
+    builder.check_private_key()?;
+    builder
+        .set_alpn_select_callback(|_, client| ssl::select_next_proto(ALPN, client).ok_or(AlpnError::NOACK));
+    Ok(builder.build())
+}
+
+fn version(version: TlsVersion) -> SslVersion {
+    match version {
+        TlsVersion::V1_0 => SslVersion::TLS1,
+        TlsVersion::V1_1 => SslVersion::TLS1_1,
+        TlsVersion::V1_2 => SslVersion::TLS1_2,
+        TlsVersion::V1_3 => SslVersion::TLS1_3,
+    }
+}
+
+fn chains(listeners: &Listeners) -> Vec<&Arc<FilterChain>> {
+    let mut found = Vec::new();
+    for listener in listeners.values() {
+        match &listener.chains {
+            Chains::Http(chain) => found.push(chain),
+            Chains::Tls(index) => found.extend(index.iter().map(|(_, chain)| chain)),
+        }
+    }
+    found
+}
+
+fn summary(source: &CertificateSource, key: &CertifiedKey) -> CertificateSummary {
+    let names = key.leaf.subject_alt_names();
+    let names = names.iter().flatten().filter_map(|name| {
+        let address = || match name.ipaddress()? {
+            [a, b, c, d] => Some(std::net::Ipv4Addr::new(*a, *b, *c, *d).to_string()),
+            bytes => {
+                <[u8; 16]>::try_from(bytes).ok().map(|bytes| std::net::Ipv6Addr::from(bytes).to_string())
+            }
+        };
+        name.dnsname().map(str::to_owned).or_else(address)
+    });
+    let serial =
+        key.leaf.serial_number().to_bn().and_then(|number| number.to_hex_str().map(|hex| hex.to_string()));
+    CertificateSummary {
+        source: source.clone(),
+        names: names.collect(),
+        serial: serial.unwrap_or_default().to_lowercase(),
+        not_before: key.leaf.not_before().to_string(),
+        not_after: key.leaf.not_after().to_string(),
+        chain_length: key.intermediates.len() + 1,
+    }
+}
