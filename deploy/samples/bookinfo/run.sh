@@ -18,11 +18,11 @@ limen_pid='' services_pid=''
 
 alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
 
-# TERM, five seconds to drain, then KILL.
+# TERM, eight seconds to drain and end, then KILL.
 stop() {
   alive "$1" || return 0
   kill -TERM "$1" 2>/dev/null
-  for _ in {1..50}; do alive "$1" || return 0; sleep 0.1; done
+  for _ in {1..80}; do alive "$1" || return 0; sleep 0.1; done
   kill -KILL "$1" 2>/dev/null
 }
 
@@ -54,7 +54,8 @@ done
 
 "$binaries/bookinfo" all --via-gateway "$gateway" </dev/null &
 services_pid=$!
-"$binaries/limen" run --config "$config" </dev/null &
+# Nobody balances load over this one gateway, so it need not accept for a while after it is told to stop.
+"$binaries/limen" run --config "$config" --drain-time 3s --min-drain-time 0s </dev/null &
 limen_pid=$!
 
 # Ends the demo when a part of it has ended by itself; what it had to say is on the screen already.
