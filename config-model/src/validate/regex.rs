@@ -40,10 +40,15 @@ fn beyond_re2(pattern: &str) -> Option<&'static str> {
             "(?<=" | "(?<!" => "look-behind",
             "(?>" => "an atomic group",
             "(?#" => "a comment group",
+            _ if text.get(2..).is_some_and(|flags| flags.contains(['x', 'u', 'R'])) => {
+                "a flag other than i, m, s, U"
+            }
             _ => match escaped_class {
                 Some('1'..='9') => "a back-reference",
                 Some('k') => "a named back-reference",
-                Some('Z' | 'G' | 'R' | 'X' | 'h' | 'H' | 'K' | 'u' | 'e') => "the escape",
+                Some('Z' | 'G' | 'R' | 'X' | 'h' | 'H' | 'K' | 'u' | 'U' | 'e' | '<' | '>') => {
+                    "an escape of another regex dialect"
+                }
                 _ => continue,
             },
         };
@@ -94,15 +99,20 @@ fn groups(pattern: &str) -> impl Iterator<Item = (&str, Option<char>)> {
             '(' if !in_class => {
                 let rest = pattern.get(index..)?;
                 let special = ["(?<=", "(?<!", "(?=", "(?!", "(?>", "(?#"];
-                return special
-                    .iter()
-                    .find_map(|s| rest.get(..s.len()).filter(|r| r == s))
-                    .map(|s| (s, None));
+                let special = special.iter().find_map(|s| rest.get(..s.len()).filter(|r| r == s));
+                return special.or_else(|| flags(rest)).map(|text| (text, None));
             }
             _ => {}
         }
         None
     })
+}
+
+/// `(?i` of `(?i:…)`: the opening of a group up to the last of its flags.
+fn flags(rest: &str) -> Option<&str> {
+    let letters =
+        rest.strip_prefix("(?")?.bytes().take_while(|b| b.is_ascii_alphabetic() || *b == b'-').count();
+    rest.get(..2 + letters)
 }
 
 #[cfg(test)]
@@ -134,6 +144,8 @@ mod tests {
             ("(?<!a)", "look-behind"),
             (r"(a)\1", "back-reference"),
             ("(?>a)", "atomic"),
+            ("(?ix)a b", "flag"),
+            ("(?-u:a)", "flag"),
             (r"\C", "lacks"),
             ("[a&&b]", "doubled"),
             ("(", "unclosed group"),
