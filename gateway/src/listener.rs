@@ -10,6 +10,8 @@ mod connection;
 mod manager;
 mod preface;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -6,6 +6,8 @@
 mod certificates;
 pub mod client_hello;
 mod material;
+#[cfg(test)]
+pub(crate) mod test_keys;
 
 pub use certificates::{CertificateProblem, CertificateSummary, Certificates, SecretReader};
 pub use material::MaterialError;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::StatusCode;
-use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
 use routing::listener::ListenerKey;
 use tokio::sync::watch;
@@ -144,8 +144,11 @@ impl ConnectionInfo {
 /// Pingora's digests are the one thing that it hands from a stream to each session on HTTP/1 and on HTTP/2. Of these only the
 /// proxy digest takes data of ours, and nothing else uses it on the downstream side.
 pub fn connection_info(session: &pingora_proxy::Session) -> Option<&Arc<ConnectionInfo>> {
-    let data = session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?;
-    data.downcast_ref::<Arc<ConnectionInfo>>()
+    of_digest(session.digest()?)
+}
+
+pub(super) fn of_digest(digest: &Digest) -> Option<&Arc<ConnectionInfo>> {
+    digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }
 
 /// The digest that [`connection_info`] reads.

@@ -325,3 +325,135 @@ fn summary(source: &CertificateSource, key: &CertifiedKey) -> CertificateSummary
         chain_length: key.intermediates.len() + 1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use config_model::scalar::SecretBytes;
+    use routing::{
+        host::HostIndex,
+        listener::{Bind, Listener, ListenerKey},
+        table::RouteTable,
+    };
+
+    use super::*;
+    use crate::tls::test_keys::{Secrets, ecdsa};
+
+    fn server(name: &str, secret: &str, ciphers: &[&str]) -> FilterChain {
+        let tls = ServerTls {
+            certificates: vec![CertificateSource::Secret { namespace: "ns".into(), name: secret.into() }],
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            cipher_suites: ciphers.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        FilterChain {
+            gateway: "default/gw".into(),
+            server: name.into(),
+            server_port: 443,
+            tls: Some(Arc::new(tls)),
+            table: Arc::new(RouteTable::new("https.443", [])),
+        }
+    }
+
+    fn listeners(servers: &[FilterChain]) -> Listeners {
+        let mut chains = HostIndex::new();
+        for server in servers {
+            chains.insert(&format!("{}.example", server.server), Arc::new(server.clone()));
+        }
+        let key = ListenerKey { bind: Bind::Any, port: 443 };
+        BTreeMap::from([(key.clone(), Arc::new(Listener { key, chains: Chains::Tls(chains) }))])
+    }
+
+    fn context(certificates: &Certificates, server: &FilterChain) -> *const ssl::SslContextRef {
+        std::ptr::from_ref(certificates.acceptor(server, Signs::Ecdsa).unwrap().context())
+    }
+
+    #[test]
+    fn ticket_keys_are_a_servers_own_and_outlive_a_snapshot_until_its_certificate_changes() {
+        let (a, b) = (server("a", "same", &[]), server("b", "same", &[]));
+        let secrets = Secrets::default().with("same", ecdsa("same.example"));
+        let both = listeners(&[a.clone(), b.clone()]);
+        let (first, problems) = Certificates::build(&both, &secrets, &Certificates::default());
+        assert_eq!(problems, []);
+        // BoringSSL makes ticket keys and a session cache for each context.
+        assert_ne!(context(&first, &a), context(&first, &b));
+
+        let (second, _) = Certificates::build(&both, &secrets, &first);
+        assert_eq!(context(&first, &a), context(&second, &a));
+
+        let renewed = Secrets::default().with("same", ecdsa("same.example"));
+        let (third, _) = Certificates::build(&both, &renewed, &second);
+        assert_ne!(context(&second, &a), context(&third, &a));
+    }
+
+    #[test]
+    fn a_bad_certificate_keeps_the_last_good_one_and_hurts_no_other_server() {
+        let (a, b) = (server("a", "a", &[]), server("b", "b", &[]));
+        let both = listeners(&[a.clone(), b.clone()]);
+        let good = ecdsa("a.example");
+        let mut mixed = good.clone();
+        mixed.data.insert("tls.key".into(), ecdsa("x.example").data["tls.key"].clone());
+        let mut broken = good.clone();
+        broken
+            .data
+            .insert("tls.crt".into(), SecretBytes::new(b"-----BEGIN CERTIFICATE-----\nhunter2\n".to_vec()));
+        let mut half = good.clone();
+        half.data.remove("tls.key");
+
+        let secrets = Secrets::default().with("a", good).with("b", ecdsa("b.example"));
+        let (before, problems) = Certificates::build(&both, &secrets, &Certificates::default());
+        assert_eq!(problems, []);
+        assert_eq!(before.summaries().len(), 2);
+
+        for (bad, says) in
+            [(mixed, "does not belong"), (broken, "cannot be parsed"), (half, "no value for \"tls.key\"")]
+        {
+            let secrets = Secrets::default().with("a", bad).with("b", ecdsa("b.example"));
+            let (fresh, problems) = Certificates::build(&both, &secrets, &Certificates::default());
+            assert!(fresh.acceptor(&a, Signs::Ecdsa).is_none());
+            assert!(fresh.acceptor(&b, Signs::Ecdsa).is_some());
+            let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+            assert!(problem.reason.contains(says), "{problem:?}");
+            assert_eq!(problem.diagnostic().code, Code::INVALID_CREDENTIAL);
+            assert!(!format!("{problem:?}").contains("hunter2"));
+
+            let (after, problems) = Certificates::build(&both, &secrets, &before);
+            assert_eq!(context(&after, &a), context(&before, &a));
+            assert!(problems[0].kept);
+        }
+    }
+
+    #[test]
+    fn a_missing_secret_is_said_once_for_all_its_gateways() {
+        let (a, mut b) = (server("a", "none", &[]), server("b", "none", &[]));
+        b.gateway = "default/other".into();
+        let (certificates, problems) =
+            Certificates::build(&listeners(&[a.clone(), b]), &Secrets::default(), &Certificates::default());
+        assert!(certificates.acceptor(&a, Signs::Rsa).is_none());
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!(problem.gateways.len(), 2);
+        assert_eq!(problem.diagnostic().code, Code::REFERENCE_NOT_FOUND);
+    }
+
+    #[test]
+    fn generic_secrets_come_before_tls_ones_and_are_not_mixed() {
+        let mut secret = ecdsa("tls.example");
+        let generic = ecdsa("generic.example");
+        secret.data.insert("cert".into(), generic.data["tls.crt"].clone());
+        let a = server("a", "a", &["ECDHE-ECDSA-AES128-GCM-SHA256", "NO-SUCH-CIPHER"]);
+        let build = |secret: Secret| {
+            let secrets = Secrets::default().with("a", secret);
+            Certificates::build(&listeners(std::slice::from_ref(&a)), &secrets, &Certificates::default())
+        };
+        assert_eq!(build(secret.clone()).1.len(), 1, "cert without key");
+        secret.data.insert("key".into(), generic.data["tls.key"].clone());
+        let (certificates, problems) = build(secret);
+        assert_eq!(problems, []);
+        let [summary] = certificates.summaries().try_into().unwrap();
+        assert_eq!(
+            (summary.names, summary.serial, summary.chain_length),
+            (vec!["generic.example".into()], "1234".into(), 1)
+        );
+    }
+}

@@ -1,0 +1,488 @@
+//! The edge over real sockets: port 0, a handler that answers each request with what it knows of the connection.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use boring::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use pingora_core::{
+    apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp},
+    protocols::{Stream, http::ServerSession},
+    server::ShutdownWatch,
+};
+use pingora_http::ResponseHeader;
+use routing::{
+    host::HostIndex,
+    listener::{
+        Bind, CertificateSource, Chains, FilterChain, Listener, ListenerKey, Listeners, ServerTls, TlsVersion,
+    },
+    table::RouteTable,
+};
+use tokio::sync::watch;
+
+use super::*;
+use crate::{
+    drain::DrainController,
+    shutdown::{DrainTimes, Exit, drained},
+    tls::test_keys::{Secrets, ecdsa, rsa},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Live {
+    state: Mutex<(Listeners, Arc<Certificates>)>,
+    generation: watch::Sender<u64>,
+}
+
+impl Live {
+    fn new(listeners: Listeners, secrets: &Secrets) -> Arc<Live> {
+        let live = Live { state: Mutex::default(), generation: watch::Sender::new(0) };
+        live.publish(listeners, secrets);
+        Arc::new(live)
+    }
+
+    fn publish(&self, listeners: Listeners, secrets: &Secrets) {
+        let (certificates, _) = Certificates::build(&listeners, secrets, &self.state.lock().unwrap().1);
+        *self.state.lock().unwrap() = (listeners, Arc::new(certificates));
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+impl ListenerSource for Live {
+    fn listeners(&self) -> Listeners {
+        self.state.lock().unwrap().0.clone()
+    }
+
+    fn listener(&self, key: &ListenerKey) -> Option<(Arc<Listener>, Arc<Certificates>)> {
+        let state = self.state.lock().unwrap();
+        Some((state.0.get(key)?.clone(), state.1.clone()))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+}
+
+/// Answers `sni=… tls=… port=… draining=…`.
+struct Answer;
+
+#[async_trait]
+impl HttpServerApp for Answer {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !matches!(session.read_request().await, Ok(true)) {
+            return None;
+        }
+        let info = connection::of_digest(session.digest()?)?.clone();
+        info.head_read();
+        if *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        let body = format!(
+            "sni={} tls={} port={} draining={}",
+            info.sni.as_deref().unwrap_or("-"),
+            info.tls,
+            info.bound_port,
+            info.draining()
+        );
+        let mut head = ResponseHeader::build(200, None).ok()?;
+        head.insert_header("content-length", body.len()).ok()?;
+        session.write_response_header(Box::new(head)).await.ok()?;
+        session.write_response_body(body.into(), true).await.ok()?;
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok()?;
+        info.request_finished();
+        reusable.map(|stream| ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+struct Handler(Arc<Answer>);
+
+#[async_trait]
+impl ConnectionHandler for Handler {
+    async fn serve(&self, stream: Stream, _info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
+        self.0.process_new(stream, &shutdown).await;
+    }
+}
+
+fn key(port: u16) -> ListenerKey {
+    ListenerKey { bind: Bind::Any, port }
+}
+
+fn chain(server: &str, tls: Option<ServerTls>) -> Arc<FilterChain> {
+    Arc::new(FilterChain {
+        gateway: "default/gw".into(),
+        server: server.into(),
+        server_port: 443,
+        tls: tls.map(Arc::new),
+        table: Arc::new(RouteTable::new("http.443", [])),
+    })
+}
+
+fn http(ports: &[u16]) -> Listeners {
+    let listener = |port: &u16| {
+        let chains = Chains::Http(chain("http", None));
+        (key(*port), Arc::new(Listener { key: key(*port), chains }))
+    };
+    ports.iter().map(listener).collect()
+}
+
+fn https(servers: &[(&str, &[&str])]) -> Listeners {
+    let mut chains = HostIndex::new();
+    for (host, secrets) in servers {
+        let source = |name: &&str| CertificateSource::Secret { namespace: "ns".into(), name: (*name).into() };
+        let tls = ServerTls {
+            certificates: secrets.iter().map(source).collect(),
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            cipher_suites: Vec::new(),
+        };
+        chains.insert(host, chain(host, Some(tls)));
+    }
+    BTreeMap::from([(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(chains) }))])
+}
+
+fn start(live: &Arc<Live>, timeouts: EdgeTimeouts, grace: Duration) -> ListenerManager {
+    let bind = BindOptions { address: None, ports: (1..=9000).map(|port| (port, 0)).collect() };
+    let manager =
+        ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, timeouts, grace);
+    let running = manager.clone();
+    tokio::spawn(async move { running.run(2).await });
+    manager
+}
+
+async fn eventually<T>(mut probe: impl FnMut() -> Option<T>) -> T {
+    let waiting = async {
+        loop {
+            if let Some(found) = probe() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("did not happen in time")
+}
+
+async fn address(manager: &ListenerManager, port: u16) -> SocketAddr {
+    eventually(|| match manager.bound().get(&key(port)) {
+        Some(BoundAddress::Tcp(address)) => Some(SocketAddr::from(([127, 0, 0, 1], address.port()))),
+        _ => None,
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let work = tokio::task::spawn_blocking(work);
+    tokio::time::timeout(PATIENCE, work).await.expect("the peer hangs").expect("the peer panicked")
+}
+
+fn ask(stream: &mut (impl Read + Write)) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    while !String::from_utf8_lossy(&seen).contains("draining=") || !seen.ends_with(b"e") {
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            break;
+        }
+        seen.push(byte[0]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+fn tls_client(
+    to: SocketAddr,
+    name: Option<&str>,
+    sigalgs: Option<&str>,
+) -> Result<SslStream<TcpStream>, String> {
+    let mut builder = SslConnector::builder(SslMethod::tls()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    // In TLS 1.3 a refusal would show at the first read only, and the signatures are chosen in another way.
+    builder.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
+    builder.set_alpn_protos(b"\x08http/1.1").unwrap();
+    if let Some(sigalgs) = sigalgs {
+        builder.set_sigalgs_list(sigalgs).unwrap();
+    }
+    let mut configuration = builder.build().configure().unwrap().verify_hostname(false);
+    configuration.set_use_server_name_indication(name.is_some());
+    let socket = TcpStream::connect(to).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    configuration.connect(name.unwrap_or("none"), socket).map_err(|error| error.to_string())
+}
+
+fn certificate_name(stream: &SslStream<TcpStream>) -> String {
+    let certificate = stream.ssl().peer_certificate().unwrap();
+    certificate.subject_alt_names().unwrap().iter().next().unwrap().dnsname().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_gets_its_own_certificate_and_an_unknown_one_is_closed() {
+    let secrets = Secrets::default().with("a", ecdsa("a.example")).with("b", rsa("*.b.example"));
+    let live = Live::new(
+        https(&[("a.example", &["a"]), ("*.b.example", &["b"]), ("c.example", &["missing"])]),
+        &secrets,
+    );
+    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let to = address(&manager, 443).await;
+    blocking(move || {
+        for (name, certificate) in [("A.example", "a.example"), ("x.b.example", "*.b.example")] {
+            let mut stream = tls_client(to, Some(name), None).unwrap();
+            assert_eq!(certificate_name(&stream), certificate);
+            let sni = name.to_ascii_lowercase();
+            let answer = ask(&mut stream);
+            assert!(
+                answer.ends_with(&format!("sni={sni} tls=true port={} draining=false", to.port())),
+                "{answer}"
+            );
+        }
+        for refused in [Some("other.example"), Some("c.example"), None] {
+            assert!(tls_client(to, refused, None).is_err(), "{refused:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_key_types_are_chosen_by_what_the_client_can_check() {
+    let secrets = Secrets::default().with("rsa", rsa("rsa.example")).with("ec", ecdsa("ec.example"));
+    let live = Live::new(https(&[("a.example", &["rsa", "ec"])]), &secrets);
+    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let to = address(&manager, 443).await;
+    blocking(move || {
+        let modern = tls_client(to, Some("a.example"), None).unwrap();
+        assert_eq!(certificate_name(&modern), "ec.example");
+        let old = tls_client(to, Some("a.example"), Some("rsa_pkcs1_sha256:rsa_pss_rsae_sha256")).unwrap();
+        assert_eq!(certificate_name(&old), "rsa.example");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_come_and_go_and_an_open_connection_stays() {
+    let none = Secrets::default();
+    let live = Live::new(http(&[80]), &none);
+    let manager = start(&live, EdgeTimeouts::default(), Duration::from_secs(3600));
+    let first = address(&manager, 80).await;
+    let mut open = blocking(move || {
+        let mut open = TcpStream::connect(first).unwrap();
+        assert!(ask(&mut open).ends_with("draining=false"));
+        open
+    })
+    .await;
+    assert_eq!(manager.connections_by_listener().get(&key(80)), Some(&1));
+
+    assert!(manager.prepare(&http(&[80, 81])).is_empty());
+    live.publish(http(&[80, 81]), &none);
+    let second = address(&manager, 81).await;
+    assert!(manager.all_bound());
+    let mut open = blocking(move || {
+        ask(&mut TcpStream::connect(second).unwrap());
+        assert!(ask(&mut open).ends_with("draining=false"));
+        open
+    })
+    .await;
+
+    live.publish(http(&[81]), &none);
+    eventually(|| (!manager.bound().contains_key(&key(80))).then_some(())).await;
+    blocking(move || {
+        eventually_refused(first);
+        let answer = ask(&mut open);
+        assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+        assert!(answer.ends_with("draining=true"), "{answer}");
+        assert_eq!(open.read(&mut [0]).unwrap(), 0);
+    })
+    .await;
+    manager.none_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_of_a_retired_listener_is_closed_after_its_grace() {
+    let none = Secrets::default();
+    let live = Live::new(http(&[80, 81]), &none);
+    let manager = start(&live, EdgeTimeouts::default(), Duration::from_millis(20));
+    let (first, second) = (address(&manager, 80).await, address(&manager, 81).await);
+    let (mut retired, silent, mut stays) = blocking(move || {
+        let mut connections = (
+            TcpStream::connect(first).unwrap(),
+            TcpStream::connect(first).unwrap(),
+            TcpStream::connect(second).unwrap(),
+        );
+        ask(&mut connections.0);
+        ask(&mut connections.2);
+        connections
+    })
+    .await;
+    live.publish(http(&[81]), &none);
+    blocking(move || {
+        for mut closed in [&retired, &silent] {
+            assert_eq!(closed.read(&mut [0]).unwrap(), 0);
+        }
+        assert!(ask(&mut stays).ends_with("draining=false"));
+        let _ = retired.flush();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_and_silent_clients_are_closed() {
+    let mut listeners = http(&[80]);
+    listeners.extend(https(&[("a.example", &["a"])]));
+    let live = Live::new(listeners, &Secrets::default().with("a", ecdsa("a.example")));
+    let short = Duration::from_millis(150);
+    let timeouts = EdgeTimeouts { handshake: short, first_byte: short, request_head: short };
+    let manager = start(&live, timeouts, Duration::ZERO);
+    let (plain, tls) = (address(&manager, 80).await, address(&manager, 443).await);
+    blocking(move || {
+        let reads = |to: SocketAddr, bytes: &[u8]| {
+            let mut socket = TcpStream::connect(to).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.write_all(bytes).unwrap();
+            let mut seen = String::new();
+            let _ = socket.read_to_string(&mut seen);
+            seen
+        };
+        for (to, bytes) in
+            [(plain, &b""[..]), (plain, b"PRI * HTTP"), (tls, b""), (tls, &[22, 3, 1, 0, 90, 1])]
+        {
+            assert_eq!(reads(to, bytes), "", "{bytes:?}");
+        }
+        let half_a_head = reads(plain, b"GET / HTTP/1.1\r\nhost: a\r\nx: ");
+        assert!(half_a_head.starts_with("HTTP/1.1 408 "), "{half_a_head}");
+        let mut secure = tls_client(tls, Some("a.example"), None).unwrap();
+        secure.write_all(b"GET / HT").unwrap();
+        let mut seen = String::new();
+        let _ = secure.read_to_string(&mut seen);
+        assert!(seen.starts_with("HTTP/1.1 408 "), "{seen}");
+    })
+    .await;
+    manager.none_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_with_prior_knowledge_is_served_in_the_clear() {
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let to = address(&manager, 80).await;
+    let socket = tokio::net::TcpStream::connect(to).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for _ in 0..2 {
+        let request =
+            http::Request::get(format!("http://{to}/")).body(http_body_util::Empty::<bytes::Bytes>::new());
+        let response = client.send_request(request.unwrap()).await.unwrap();
+        assert_eq!(response.version(), http::Version::HTTP_2);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.starts_with(b"sni=- tls=false"), "{body:?}");
+    }
+    // Retired: GOAWAY, and the connection ends by itself.
+    live.publish(Listeners::new(), &Secrets::default());
+    tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_a_failure_that_heals() {
+    let taken = std::net::TcpListener::bind(("::", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let bind = BindOptions { address: None, ports: BTreeMap::from([(80, port)]) };
+    let manager = ListenerManager::new(
+        live.clone(),
+        Arc::new(Handler(Arc::new(Answer))),
+        bind,
+        EdgeTimeouts::default(),
+        Duration::ZERO,
+    );
+    assert_eq!(manager.prepare(&live.listeners()).len(), 1);
+    let running = manager.clone();
+    tokio::spawn(async move { running.run(1).await });
+    assert_eq!(manager.failures().len(), 1);
+    assert!(!manager.all_bound());
+    drop(taken);
+    assert_eq!(address(&manager, 80).await.port(), port);
+    assert!(manager.failures().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_accepts_for_a_while_and_ends_with_the_last_connection() {
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let to = address(&manager, 80).await;
+    let controller = Arc::new(DrainController::new());
+    let times = DrainTimes { min: Duration::from_millis(300), max: PATIENCE };
+    let ending = spawn_drained(controller.clone(), manager.clone(), times);
+    let mut busy = blocking(move || {
+        let mut busy = TcpStream::connect(to).unwrap();
+        busy.write_all(b"GET / HT").unwrap();
+        busy
+    })
+    .await;
+    eventually(|| (manager.connections() == 1).then_some(())).await;
+    controller.start();
+    blocking(move || {
+        let answer = ask(&mut TcpStream::connect(to).unwrap());
+        assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+        eventually_refused(to);
+    })
+    .await;
+    assert!(!ending.is_finished(), "a request is being read");
+    blocking(move || {
+        busy.write_all(b"TP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        busy.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("draining=true"), "{answer}");
+    })
+    .await;
+    assert_eq!(tokio::time::timeout(PATIENCE, ending).await.unwrap().unwrap(), Exit::Drained);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_when_its_time_is_up_or_when_told_to_quit() {
+    for quit in [false, true] {
+        let live = Live::new(http(&[80]), &Secrets::default());
+        let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+        let to = address(&manager, 80).await;
+        let _half_a_head = blocking(move || {
+            let mut socket = TcpStream::connect(to).unwrap();
+            socket.write_all(b"GET / HT").unwrap();
+            socket
+        })
+        .await;
+        eventually(|| (manager.connections() == 1).then_some(())).await;
+        let max = if quit { Duration::from_secs(3600) } else { Duration::from_millis(50) };
+        let controller = Arc::new(DrainController::new());
+        let ending =
+            spawn_drained(controller.clone(), manager.clone(), DrainTimes { min: Duration::ZERO, max });
+        controller.start();
+        if quit {
+            controller.quit();
+        }
+        let exit = tokio::time::timeout(PATIENCE, ending).await.unwrap().unwrap();
+        assert_eq!(exit, if quit { Exit::Quit } else { Exit::TimeUp(1) });
+    }
+}
+
+fn spawn_drained(
+    controller: Arc<DrainController>,
+    manager: ListenerManager,
+    times: DrainTimes,
+) -> tokio::task::JoinHandle<Exit> {
+    tokio::spawn(async move { drained(&controller, &manager, times).await })
+}
+
+fn eventually_refused(to: SocketAddr) {
+    let began = std::time::Instant::now();
+    while TcpStream::connect(to).is_ok() {
+        assert!(began.elapsed() < PATIENCE, "still accepting");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
