@@ -337,7 +337,7 @@ async fn slow_and_silent_clients_are_closed() {
     let mut listeners = http(&[80]);
     listeners.extend(https(&[("a.example", &["a"])]));
     let live = Live::new(listeners, &Secrets::default().with("a", ecdsa("a.example")));
-    let short = Duration::from_millis(150);
+    let short = Duration::from_millis(500);
     let timeouts = EdgeTimeouts { handshake: short, first_byte: short, request_head: short };
     let manager = start(&live, timeouts, Duration::ZERO);
     let (plain, tls) = (address(&manager, 80).await, address(&manager, 443).await);
@@ -390,6 +390,28 @@ async fn http2_with_prior_knowledge_is_served_in_the_clear() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn http2_is_agreed_on_in_the_handshake() {
+    let live = Live::new(https(&[("a.example", &["a"])]), &Secrets::default().with("a", ecdsa("a.example")));
+    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let socket = tokio::net::TcpStream::connect(address(&manager, 443).await).await.unwrap();
+    let mut builder = SslConnector::builder(SslMethod::tls()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_alpn_protos(b"\x08http/1.1\x02h2").unwrap();
+    let ssl = builder.build().configure().unwrap().verify_hostname(false).into_ssl("a.example").unwrap();
+    let mut stream = pingora_core::tls::tokio_ssl::SslStream::new(ssl, socket).unwrap();
+    std::pin::Pin::new(&mut stream).connect().await.unwrap();
+    // The client would rather have HTTP/1.1; the order is the server's.
+    assert_eq!(stream.ssl().selected_alpn_protocol(), Some(&b"h2"[..]));
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("https://a.example/").body(http_body_util::Empty::<bytes::Bytes>::new());
+    let body =
+        client.send_request(request.unwrap()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert!(body.starts_with(b"sni=a.example tls=true"), "{body:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_taken_port_is_a_failure_that_heals() {
     let taken = std::net::TcpListener::bind(("::", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -418,7 +440,7 @@ async fn a_drain_accepts_for_a_while_and_ends_with_the_last_connection() {
     let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
     let to = address(&manager, 80).await;
     let controller = Arc::new(DrainController::new());
-    let times = DrainTimes { min: Duration::from_millis(300), max: PATIENCE };
+    let times = DrainTimes { min: Duration::from_millis(1500), max: PATIENCE };
     let ending = spawn_drained(controller.clone(), manager.clone(), times);
     let mut busy = blocking(move || {
         let mut busy = TcpStream::connect(to).unwrap();

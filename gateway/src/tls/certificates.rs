@@ -12,6 +12,8 @@ use std::{
 use config_model::{
     diagnostic::{Code, Diagnostic},
     kubernetes::Secret,
+    meta::{Kind, ResourceKey},
+    set::ResourceSet,
 };
 use pingora_core::tls::{
     error::ErrorStack,
@@ -36,6 +38,13 @@ const ALPN: &[u8] = b"\x02h2\x08http/1.1";
 pub trait SecretReader {
     /// A Secret by namespace and name.
     fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+}
+
+impl SecretReader for ResourceSet {
+    fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
+        let key = ResourceKey::new(Kind::Secret, namespace, name);
+        self.secrets().get(&key).map(|secret| secret.spec.clone())
+    }
 }
 
 /// The acceptors of a snapshot.
