@@ -7,6 +7,7 @@
 pub mod action;
 pub mod balance;
 pub mod cluster;
+pub mod compile;
 pub mod decision;
 pub mod explain;
 pub mod header;

@@ -3,6 +3,7 @@
 //! Invariant: there is no sorting by specificity. A rule stands where its author put it, but for the two rules below.
 
 use crate::route::Route;
+use std::borrow::Borrow;
 
 /// Joins the routes of several VirtualServices on one host, given in order of age.
 ///
@@ -11,12 +12,12 @@ use crate::route::Route;
 /// 2. All lists are joined in order; then every catch-all moves behind all others, both groups keeping their order
 ///    (Istio: route.go `SortVHostRoutes`). So an old `/` never hides a younger `/api`.
 #[must_use]
-pub fn order(lists: Vec<Vec<Route>>) -> Vec<Route> {
+pub fn order<R: Borrow<Route>>(lists: Vec<Vec<R>>) -> Vec<R> {
     let mut routes = Vec::with_capacity(lists.iter().map(Vec::len).sum());
     let mut last = Vec::new();
     for list in lists {
         for route in list {
-            if route.matcher.is_catch_all() {
+            if route.borrow().matcher.is_catch_all() {
                 last.push(route);
                 break;
             }

@@ -1,0 +1,182 @@
+//! TLS settings of a server that terminates: where its certificates come from, and its bounds.
+//!
+//! Invariant: a Secret is looked for in the namespace of the gateway's pods and nowhere else. A server without a usable
+//! certificate stays: its handshakes fail until it has one, and other servers are not affected.
+
+use super::Identity;
+use crate::listener::{CertificateSource, ServerTls, TlsVersion};
+use config_model::{
+    istio::gateway::{ServerTlsSettings, TlsProtocol},
+    mesh::MeshConfig,
+};
+
+/// Cipher suites that Istio passes on (Istio: security.go `ValidCipherSuites`).
+const CIPHERS: [&str; 15] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+    "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-RSA-AES128-SHA",
+    "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-RSA-AES256-SHA",
+    "AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-SHA",
+    "AES256-SHA",
+    "DES-CBC3-SHA",
+];
+
+/// Compiles the settings of a SIMPLE server; what is wrong with its credentials comes as sentences.
+pub(super) fn compile(
+    settings: Option<&ServerTlsSettings>,
+    mesh: &MeshConfig,
+    identity: &Identity,
+) -> (ServerTls, Vec<String>) {
+    let none = ServerTlsSettings::default();
+    let settings = settings.unwrap_or(&none);
+    let mut problems = Vec::new();
+    let certificates = certificates(settings, identity, &mut problems);
+    let defaults = mesh.tls_defaults.as_ref();
+    let min = match (version(settings.min_protocol_version), defaults) {
+        (Some(version), _) => version,
+        (None, defaults) => {
+            defaults.and_then(|d| version(d.min_protocol_version)).unwrap_or(TlsVersion::V1_2)
+        }
+    };
+    let written = if settings.cipher_suites.is_empty() {
+        defaults.map(|d| d.cipher_suites.as_slice()).unwrap_or_default()
+    } else {
+        &settings.cipher_suites
+    };
+    let tls = ServerTls {
+        certificates,
+        min_version: min,
+        max_version: version(settings.max_protocol_version).unwrap_or(TlsVersion::V1_3),
+        cipher_suites: ciphers(written),
+    };
+    (tls, problems)
+}
+
+fn certificates(
+    settings: &ServerTlsSettings,
+    identity: &Identity,
+    problems: &mut Vec<String>,
+) -> Vec<CertificateSource> {
+    let references: Vec<&String> = if settings.credential_name.is_empty() {
+        settings.credential_names.iter().collect()
+    } else {
+        vec![&settings.credential_name]
+    };
+    if !references.is_empty() {
+        let mut found = Vec::new();
+        for reference in references {
+            match secret(reference, &identity.namespace) {
+                Ok(source) => found.push(source),
+                Err(why) => problems.push(format!("credential {reference:?} cannot be used: {why}")),
+            }
+        }
+        return found;
+    }
+    let pairs = settings.tls_certificates.iter().map(|c| (&c.server_certificate, &c.private_key));
+    let own = (&settings.server_certificate, &settings.private_key);
+    let files: Vec<_> = pairs
+        .chain(std::iter::once(own))
+        .filter(|(certificate, key)| !certificate.is_empty() && !key.is_empty())
+        .map(|(certificate, key)| CertificateSource::Files {
+            certificate: certificate.as_str().into(),
+            key: key.as_str().into(),
+        })
+        .collect();
+    if files.is_empty() {
+        problems.push("the server names no certificate: its handshakes fail".to_owned());
+    }
+    files
+}
+
+/// Istio: credentials/resource.go `ParseResourceName`.
+fn secret(reference: &str, namespace: &str) -> Result<CertificateSource, String> {
+    let plain = match reference.split_once("://") {
+        None => reference,
+        Some(("kubernetes" | "kubernetes-gateway", rest)) => rest,
+        Some((scheme, _)) => return Err(format!("{scheme}:// is not a source of server certificates here")),
+    };
+    let (of, name) = plain.split_once('/').unwrap_or((namespace, plain));
+    if of != namespace {
+        return Err(format!("a Secret must be in the gateway's own namespace, {namespace:?}"));
+    }
+    Ok(CertificateSource::Secret { namespace: of.into(), name: name.into() })
+}
+
+fn version(written: TlsProtocol) -> Option<TlsVersion> {
+    match written {
+        TlsProtocol::Auto => None,
+        TlsProtocol::V1_0 => Some(TlsVersion::V1_0),
+        TlsProtocol::V1_1 => Some(TlsVersion::V1_1),
+        TlsProtocol::V1_2 => Some(TlsVersion::V1_2),
+        TlsProtocol::V1_3 => Some(TlsVersion::V1_3),
+    }
+}
+
+/// Unknown and repeated names are dropped (Istio: security.go `FilterCipherSuites`).
+fn ciphers(written: &[String]) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for name in written {
+        let known = CIPHERS.contains(&name.as_str())
+            || name == "ALL"
+            || name.chars().next().is_some_and(|c| !c.is_ascii_alphanumeric());
+        if known && !kept.contains(name) {
+            kept.push(name.clone());
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::testing::identity;
+
+    fn compiled(settings: ServerTlsSettings) -> (ServerTls, Vec<String>) {
+        compile(Some(&settings), &MeshConfig::default(), &identity())
+    }
+
+    #[test]
+    fn secrets_are_looked_for_at_home() {
+        for (reference, name) in [
+            ("cert", Some("cert")),
+            ("istio-system/cert", Some("cert")),
+            ("kubernetes://cert", Some("cert")),
+            ("shop/cert", None),
+            ("sds://cert", None),
+        ] {
+            let settings = ServerTlsSettings { credential_name: reference.into(), ..Default::default() };
+            let (tls, problems) = compiled(settings);
+            let found: Vec<_> = tls.certificates.iter().collect();
+            match name {
+                Some(name) => assert_eq!(
+                    found,
+                    [&CertificateSource::Secret { namespace: "istio-system".into(), name: name.into() }]
+                ),
+                None => assert!(found.is_empty() && problems.len() == 1, "{reference}"),
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_default_to_1_2_and_1_3_and_ciphers_are_filtered() {
+        let settings = ServerTlsSettings {
+            server_certificate: "/c".into(),
+            private_key: "/k".into(),
+            cipher_suites: ["AES128-SHA", "NOPE", "AES128-SHA", "ALL"].map(str::to_owned).into(),
+            ..Default::default()
+        };
+        let (tls, problems) = compiled(settings);
+        assert_eq!((tls.min_version, tls.max_version), (TlsVersion::V1_2, TlsVersion::V1_3));
+        assert_eq!(tls.cipher_suites, ["AES128-SHA", "ALL"]);
+        assert!(problems.is_empty());
+        assert_eq!(compiled(ServerTlsSettings::default()).1.len(), 1);
+    }
+}
