@@ -1,0 +1,13 @@
+//! Mutable state that survives a change of configuration: endpoints as resolved, requests in flight, cursors.
+//!
+//! Invariant: state is keyed by cluster and address, never by generation, so that a reload neither forgets load nor
+//! counts it twice. Nothing here reads resources: it is told what is compiled.
+
+pub mod cluster;
+pub mod dns;
+pub mod endpoint;
+pub mod registry;
+
+pub use cluster::{Cluster, Trust};
+pub use endpoint::{EndpointState, EndpointView, InFlight};
+pub use registry::Registry;

@@ -1,0 +1,222 @@
+//! Names of endpoints to addresses, again and again.
+//!
+//! Invariant: a failure keeps the last good addresses; an answer lives as long as its TTL says, but at least 5 s.
+//! A task holds its cluster weakly, so that a cluster that left the configuration ends its task.
+
+use super::cluster::Cluster;
+use async_trait::async_trait;
+use hickory_resolver::{TokioResolver, config::LookupIpStrategy};
+use routing::cluster::{Address, Discovery, Endpoint};
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+/// Shortest time between two questions for the same name.
+pub const MIN_REFRESH: Duration = Duration::from_secs(5);
+/// Time between two questions where no answer says otherwise (Istio: `dnsRefreshRate`).
+pub const DEFAULT_REFRESH: Duration = Duration::from_secs(60);
+
+/// Addresses of a name, never empty, in the order of the answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// How long they hold.
+    pub ttl: Duration,
+}
+
+/// Why a name has no addresses.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ResolveError(pub String);
+
+/// Whoever answers for names: the system's resolver, or a test's.
+#[async_trait]
+pub trait Resolve: Send + Sync {
+    /// Addresses of `name`; an error when there are none.
+    async fn resolve(&self, name: &str) -> Result<Answer, ResolveError>;
+}
+
+/// The resolver that `/etc/resolv.conf` and `/etc/hosts` describe.
+pub struct SystemResolver(Result<TokioResolver, String>);
+
+impl SystemResolver {
+    /// Reads the system's configuration; where that fails, every question is answered with the reason.
+    #[must_use]
+    pub fn new() -> Self {
+        let built = TokioResolver::builder_tokio().and_then(|mut builder| {
+            // Istio asks for the address family of the proxy; a name with an A record needs no AAAA.
+            builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
+            builder.build()
+        });
+        Self(built.map_err(|e| e.to_string()))
+    }
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Resolve for SystemResolver {
+    async fn resolve(&self, name: &str) -> Result<Answer, ResolveError> {
+        let resolver = self.0.as_ref().map_err(|e| ResolveError(e.clone()))?;
+        let found = resolver.lookup_ip(name).await.map_err(|e| ResolveError(e.to_string()))?;
+        let addresses: Vec<IpAddr> = found.iter().collect();
+        if addresses.is_empty() {
+            return Err(ResolveError(format!("{name} has no address")));
+        }
+        let ttl = found.valid_until().saturating_duration_since(Instant::now());
+        Ok(Answer { addresses, ttl })
+    }
+}
+
+/// Whether any endpoint has to be asked for by name.
+#[must_use]
+pub fn needs_resolution(endpoints: &[Endpoint]) -> bool {
+    endpoints.iter().any(|e| match &e.address {
+        Address::Name(name, _) => literal(name).is_none(),
+        Address::Ip(_) | Address::Unix(_) => false,
+    })
+}
+
+/// The endpoints that `known` answers make of what was declared; names without an answer yield none.
+///
+/// Order: as declared, then as answered; an address listed twice is kept once.
+#[must_use]
+pub fn expand(
+    discovery: Discovery,
+    declared: &[Endpoint],
+    known: &HashMap<Arc<str>, Vec<IpAddr>>,
+) -> Vec<Endpoint> {
+    let mut seen = HashSet::new();
+    let mut out = Vec::with_capacity(declared.len());
+    for endpoint in declared {
+        let mut push = |address: Address| {
+            if seen.insert(address.clone()) {
+                out.push(Endpoint { address, ..endpoint.clone() });
+            }
+        };
+        match &endpoint.address {
+            Address::Name(name, port) => match (literal(name), known.get(name)) {
+                (Some(ip), _) => push(Address::Ip(SocketAddr::new(ip, *port))),
+                (None, Some(ips)) => {
+                    // A logical name stands for one host at a time, whatever the length of the answer.
+                    let take = if discovery == Discovery::LogicalDns { 1 } else { usize::MAX };
+                    ips.iter().take(take).for_each(|ip| push(Address::Ip(SocketAddr::new(*ip, *port))));
+                }
+                (None, None) => {}
+            },
+            other => push(other.clone()),
+        }
+    }
+    out
+}
+
+/// Keeps the names of `cluster` resolved until it is dropped.
+pub(super) async fn follow(cluster: Weak<Cluster>, resolver: Arc<dyn Resolve>) {
+    let mut known: HashMap<Arc<str>, Vec<IpAddr>> = HashMap::new();
+    let mut failing = false;
+    loop {
+        let (declared, changed) = match cluster.upgrade() {
+            Some(c) => (c.declared(), c.changed()),
+            None => return,
+        };
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for endpoint in declared.iter() {
+            if let Address::Name(name, _) = &endpoint.address
+                && literal(name).is_none()
+                && !names.contains(name)
+            {
+                names.push(name.clone());
+            }
+        }
+        known.retain(|name, _| names.contains(name));
+        let answers = futures::future::join_all(names.iter().map(|name| {
+            let resolver = &resolver;
+            async move { (name, resolver.resolve(name).await) }
+        }))
+        .await;
+        let mut wait = DEFAULT_REFRESH;
+        let mut failed = None;
+        for (name, answer) in answers {
+            match answer {
+                Ok(answer) => {
+                    wait = wait.min(answer.ttl.max(MIN_REFRESH));
+                    known.insert(name.clone(), answer.addresses);
+                }
+                Err(e) => {
+                    wait = MIN_REFRESH;
+                    failed = Some((name, e));
+                }
+            }
+        }
+        match cluster.upgrade() {
+            Some(c) => {
+                // Said once per spell of failure: a name that stays unknown must not fill the log.
+                match (&failed, failing) {
+                    (Some((name, e)), false) => {
+                        tracing::warn!(cluster = %c.spec.name, %name, error = %e, "name not resolved, last addresses kept");
+                    }
+                    (None, true) => tracing::info!(cluster = %c.spec.name, "names resolve again"),
+                    _ => {}
+                }
+                failing = failed.is_some();
+                c.resolved(&declared, &known);
+            }
+            None => return,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = changed.notified() => {}
+        }
+    }
+}
+
+fn literal(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use routing::cluster::Health;
+    use std::collections::BTreeMap;
+
+    fn named(name: &str) -> Endpoint {
+        Endpoint {
+            address: Address::Name(name.into(), 80),
+            weight: 1,
+            health: Health::Healthy,
+            labels: BTreeMap::new(),
+            workload: None,
+        }
+    }
+
+    fn addresses(endpoints: &[Endpoint]) -> Vec<String> {
+        endpoints.iter().map(|e| e.address.to_string()).collect()
+    }
+
+    #[test]
+    fn strict_takes_every_address_and_logical_only_the_first() {
+        let ips = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+        let known = HashMap::from([(Arc::from("a"), ips)]);
+        let strict = expand(Discovery::StrictDns, &[named("a")], &known);
+        assert_eq!(addresses(&strict), ["10.0.0.1:80", "10.0.0.2:80"]);
+        let logical = expand(Discovery::LogicalDns, &[named("a")], &known);
+        assert_eq!(addresses(&logical), ["10.0.0.1:80"]);
+    }
+
+    #[test]
+    fn an_address_written_as_a_name_is_not_asked_for() {
+        let declared = [named("127.0.0.1"), named("::1")];
+        assert!(!needs_resolution(&declared));
+        let got = expand(Discovery::StrictDns, &declared, &HashMap::new());
+        assert_eq!(addresses(&got), ["127.0.0.1:80", "[::1]:80"]);
+    }
+}

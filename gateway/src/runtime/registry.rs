@@ -1,0 +1,191 @@
+//! All clusters that the configuration in force has, and which of them a new configuration can keep.
+//!
+//! Invariant: only the writer of snapshots calls [`Registry::reconcile`]; a cluster whose specification is unchanged
+//! is the same object before and after.
+
+use super::{
+    cluster::Cluster,
+    dns::{self, Resolve},
+};
+use routing::cluster::ClusterName;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::runtime::Handle;
+
+/// Clusters by name, hashed for lookups on the request path.
+pub type Clusters = HashMap<ClusterName, Arc<Cluster>, foldhash::fast::RandomState>;
+
+/// How long a publication waits for the first answers to new names.
+pub const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
+
+/// The clusters in force, and what resolves their names.
+pub struct Registry {
+    current: Mutex<Clusters>,
+    resolver: Arc<dyn Resolve>,
+    background: Handle,
+}
+
+impl Registry {
+    /// An empty registry whose names are resolved by tasks on `background`.
+    #[must_use]
+    pub fn new(resolver: Arc<dyn Resolve>, background: Handle) -> Self {
+        Self { current: Mutex::new(Clusters::default()), resolver, background }
+    }
+
+    /// The clusters for a new configuration. Unchanged ones are kept with all their state; one whose endpoints alone
+    /// changed is kept and told; the rest are made anew and take over the counters of addresses that stay.
+    ///
+    /// Clusters that are gone live on until the last request that uses them is done.
+    pub fn reconcile<'c>(
+        &self,
+        compiled: impl IntoIterator<Item = &'c routing::cluster::Cluster>,
+    ) -> Clusters {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Clusters::default();
+        for cluster in compiled {
+            let before = current.get(&cluster.spec.name);
+            let kept = match before {
+                Some(c) if c.spec == cluster.spec => {
+                    let named = dns::needs_resolution(&c.declared());
+                    c.declare(cluster.endpoints.clone());
+                    if !named {
+                        self.follow(c);
+                    }
+                    c.clone()
+                }
+                _ => {
+                    let made = Arc::new(Cluster::new(
+                        cluster.spec.clone(),
+                        cluster.endpoints.clone(),
+                        before.map(Arc::as_ref),
+                    ));
+                    self.follow(&made);
+                    made
+                }
+            };
+            next.insert(cluster.spec.name.clone(), kept);
+        }
+        current.clone_from(&next);
+        next
+    }
+
+    /// Waits until every name was asked for once, but no longer than `limit`; then requests to a cluster whose names
+    /// are still unknown are answered as having no healthy upstream.
+    pub async fn settle(&self, clusters: &Clusters, limit: Duration) {
+        let all = futures::future::join_all(clusters.values().map(|c| c.settled()));
+        if tokio::time::timeout(limit, all).await.is_err() {
+            tracing::warn!(?limit, "some names are still being resolved; publishing without them");
+        }
+    }
+
+    fn follow(&self, cluster: &Arc<Cluster>) {
+        if dns::needs_resolution(&cluster.declared()) {
+            self.background.spawn(dns::follow(Arc::downgrade(cluster), self.resolver.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::dns::{Answer, ResolveError};
+    use async_trait::async_trait;
+    use routing::cluster::{Address, ClusterSpec, Discovery, Endpoint, Health, LbPolicy, UpstreamProtocol};
+    use std::collections::BTreeMap;
+
+    struct Fixed(Mutex<Result<Vec<std::net::IpAddr>, String>>);
+
+    #[async_trait]
+    impl Resolve for Fixed {
+        async fn resolve(&self, _name: &str) -> Result<Answer, ResolveError> {
+            match &*self.0.lock().unwrap() {
+                Ok(a) => Ok(Answer { addresses: a.clone(), ttl: Duration::from_secs(30) }),
+                Err(e) => Err(ResolveError(e.clone())),
+            }
+        }
+    }
+
+    fn cluster(address: Address, discovery: Discovery, connect: u64) -> routing::cluster::Cluster {
+        let endpoint =
+            Endpoint { address, weight: 1, health: Health::Healthy, labels: BTreeMap::new(), workload: None };
+        routing::cluster::Cluster {
+            spec: Arc::new(ClusterSpec {
+                name: ClusterName::outbound(80, "", "a.example.com"),
+                host: "a.example.com".into(),
+                port: 80,
+                subset: "".into(),
+                discovery,
+                lb: LbPolicy::LeastRequest,
+                protocol: UpstreamProtocol::Http1,
+                tls: None,
+                connect_timeout: Duration::from_secs(connect),
+                idle_timeout: None,
+                destination_rule: None,
+            }),
+            endpoints: Arc::from([endpoint]),
+        }
+    }
+
+    fn ip(address: &str) -> Address {
+        Address::Ip(address.parse().unwrap())
+    }
+
+    fn registry(answer: Result<Vec<std::net::IpAddr>, String>) -> (Registry, Arc<Fixed>) {
+        let resolver = Arc::new(Fixed(Mutex::new(answer)));
+        (Registry::new(resolver.clone(), Handle::current()), resolver)
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_cluster_is_kept_and_a_changed_one_keeps_its_load() {
+        let (registry, _) = registry(Ok(vec![]));
+        let compiled = cluster(ip("10.0.0.1:80"), Discovery::Static, 10);
+        let name = compiled.spec.name.clone();
+        let first = registry.reconcile([&compiled]);
+        let again = registry.reconcile([&compiled.clone()]);
+        assert!(Arc::ptr_eq(&first[&name], &again[&name]));
+
+        let guard = first[&name].endpoints().all[0].begin();
+        let changed = registry.reconcile([&cluster(ip("10.0.0.1:80"), Discovery::Static, 3)]);
+        assert!(!Arc::ptr_eq(&first[&name], &changed[&name]));
+        assert_eq!(changed[&name].endpoints().all[0].in_flight(), 1);
+        drop(guard);
+        assert_eq!(changed[&name].endpoints().all[0].in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_change_reaches_the_cluster_that_is_in_use() {
+        let (registry, _) = registry(Ok(vec![]));
+        let first = registry.reconcile([&cluster(ip("10.0.0.1:80"), Discovery::Static, 10)]);
+        registry.reconcile([&cluster(ip("10.0.0.2:80"), Discovery::Static, 10)]);
+        let one = first.values().next().unwrap();
+        assert_eq!(one.endpoints().all[0].endpoint.address, ip("10.0.0.2:80"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_resolved_before_settling_and_a_failure_keeps_the_last_answer() {
+        let (registry, resolver) = registry(Ok(vec!["10.1.0.1".parse().unwrap()]));
+        let named = cluster(Address::Name("a.example.com".into(), 8080), Discovery::StrictDns, 10);
+        let clusters = registry.reconcile([&named]);
+        registry.settle(&clusters, FIRST_RESOLUTION).await;
+        let one = clusters.values().next().unwrap();
+        assert_eq!(one.endpoints().all[0].endpoint.address, ip("10.1.0.1:8080"));
+
+        *resolver.0.lock().unwrap() = Err("gone".into());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        tokio::task::yield_now().await;
+        assert_eq!(one.endpoints().all.len(), 1);
+
+        *resolver.0.lock().unwrap() = Ok(vec!["10.1.0.2".parse().unwrap()]);
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            tokio::task::yield_now().await;
+            if one.endpoints().all[0].endpoint.address == ip("10.1.0.2:8080") {
+                return;
+            }
+        }
+        panic!("the new answer never arrived: {:?}", one.endpoints());
+    }
+}

@@ -1,0 +1,89 @@
+//! Everything that is in force at one moment, and the cell that holds it.
+//!
+//! Invariant: a snapshot never changes after it was published; a request that pinned one ends on it. There is one
+//! writer, the pipeline; readers never wait.
+
+use crate::{listener::ListenerSource, runtime::registry::Clusters, tls::Certificates};
+use arc_swap::ArcSwap;
+use config_model::diagnostic::Diagnostics;
+use routing::listener::{Listener, ListenerKey, Listeners};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One published configuration.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts publications; 0 is the empty snapshot before the first.
+    pub generation: u64,
+    /// What is listened on and how requests are routed.
+    pub listeners: Listeners,
+    /// What requests are sent to.
+    pub clusters: Clusters,
+    /// What TLS is terminated with.
+    pub certificates: Arc<Certificates>,
+    /// What is wrong with the configuration this was made from.
+    pub diagnostics: Arc<Diagnostics>,
+}
+
+/// The snapshot in force.
+#[derive(Debug)]
+pub struct SnapshotCell {
+    current: ArcSwap<Snapshot>,
+    announced: watch::Sender<u64>,
+}
+
+impl Default for SnapshotCell {
+    fn default() -> Self {
+        Self { current: ArcSwap::from_pointee(Snapshot::default()), announced: watch::Sender::new(0) }
+    }
+}
+
+impl SnapshotCell {
+    /// The snapshot in force; keep it for as long as one decision must be of one piece.
+    #[must_use]
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Puts a snapshot in force and tells subscribers its generation. For the pipeline alone.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let generation = snapshot.generation;
+        self.current.store(Arc::new(snapshot));
+        self.announced.send_replace(generation);
+    }
+
+    /// Receives the generation of each publication; a slow receiver sees the latest only.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.announced.subscribe()
+    }
+}
+
+impl ListenerSource for SnapshotCell {
+    fn listeners(&self) -> Listeners {
+        self.load().listeners.clone()
+    }
+
+    fn listener(&self, key: &ListenerKey) -> Option<(Arc<Listener>, Arc<Certificates>)> {
+        let snapshot = self.load();
+        Some((snapshot.listeners.get(key)?.clone(), snapshot.certificates.clone()))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_keeps_the_snapshot_it_loaded() {
+        let cell = SnapshotCell::default();
+        let before = cell.load();
+        let seen = cell.subscribe();
+        cell.publish(Snapshot { generation: 7, ..Snapshot::default() });
+        assert_eq!((before.generation, cell.load().generation, *seen.borrow()), (0, 7, 7));
+    }
+}

@@ -1,0 +1,604 @@
+//! Formats of a line: Envoy's command operators, compiled once.
+//!
+//! Invariant: a line is one line: control characters of a request are escaped, so that no client writes log lines of
+//! its own. What is not known is `-`.
+
+use super::time;
+use crate::telemetry::flags::Flags;
+use http::{HeaderMap, HeaderName};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+/// Istio's default text format.
+const ISTIO_TEXT: &str = concat!(
+    "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% ",
+    "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% ",
+    "\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ",
+    "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" ",
+    "\"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% ",
+    "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% ",
+    "%REQUESTED_SERVER_NAME% %ROUTE_NAME%",
+);
+
+/// Istio's JSON keys and what stands under each.
+const ISTIO_JSON: [(&str, &str); 24] = [
+    ("start_time", "%START_TIME%"),
+    ("route_name", "%ROUTE_NAME%"),
+    ("method", "%REQ(:METHOD)%"),
+    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+    ("protocol", "%PROTOCOL%"),
+    ("response_code", "%RESPONSE_CODE%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
+    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("duration", "%DURATION%"),
+    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
+    ("user_agent", "%REQ(USER-AGENT)%"),
+    ("request_id", "%REQ(X-REQUEST-ID)%"),
+    ("authority", "%REQ(:AUTHORITY)%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
+    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
+    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+];
+
+/// Everything a line may tell about one request.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// When the request began.
+    pub start: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// Method.
+    pub method: &'a str,
+    /// Path and query as normalised, before any rewrite.
+    pub path: &'a str,
+    /// Path and query as sent upstream.
+    pub upstream_path: &'a str,
+    /// Authority as sent upstream, or as received.
+    pub authority: &'a str,
+    /// `HTTP/1.1` or `HTTP/2`.
+    pub protocol: &'a str,
+    /// Status sent; 0 when none was.
+    pub response_code: u16,
+    /// Response flags.
+    pub flags: Flags,
+    /// Envoy's word for where the response came from.
+    pub details: &'a str,
+    /// Why the client's connection was closed, where we did that.
+    pub termination: &'a str,
+    /// Why the connection to the upstream failed.
+    pub transport_failure: &'a str,
+    /// Bytes of the request body.
+    pub bytes_received: u64,
+    /// Bytes of the response body.
+    pub bytes_sent: u64,
+    /// Headers of the request, as the upstream gets them before rules change them.
+    pub request: &'a HeaderMap,
+    /// Headers of the response, as sent.
+    pub response: Option<&'a HeaderMap>,
+    /// Address of the endpoint.
+    pub upstream_host: &'a str,
+    /// Name of the cluster.
+    pub upstream_cluster: &'a str,
+    /// Our end of the connection to the upstream.
+    pub upstream_local: Option<SocketAddr>,
+    /// Our end of the client's connection.
+    pub downstream_local: Option<SocketAddr>,
+    /// The client's end, as trusted.
+    pub downstream_remote: Option<SocketAddr>,
+    /// Name the client asked for in TLS.
+    pub server_name: &'a str,
+    /// Name of the route.
+    pub route_name: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    /// An entry that knows nothing; for lines about connections, and to be filled in.
+    #[must_use]
+    pub fn empty(request: &'a HeaderMap) -> Self {
+        Self {
+            start: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+            method: "",
+            path: "",
+            upstream_path: "",
+            authority: "",
+            protocol: "",
+            response_code: 0,
+            flags: Flags::default(),
+            details: "",
+            termination: "",
+            transport_failure: "",
+            bytes_received: 0,
+            bytes_sent: 0,
+            request,
+            response: None,
+            upstream_host: "",
+            upstream_cluster: "",
+            upstream_local: None,
+            downstream_local: None,
+            downstream_remote: None,
+            server_name: "",
+            route_name: "",
+        }
+    }
+}
+
+/// Why a format cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// A `%` that opens nothing, or is never closed; `%%` is a literal one.
+    #[error("`%` at byte {0} is not closed")]
+    Unclosed(usize),
+    /// An operator that is not known.
+    #[error("unknown operator `%{0}%`")]
+    Unknown(String),
+    /// A header operator whose argument is not a header name.
+    #[error("`{0}` is not a header name")]
+    Header(String),
+}
+
+/// A compiled format.
+#[derive(Clone, Debug)]
+pub struct Format(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Text(Vec<Segment>),
+    Json(Vec<(&'static str, Operator)>),
+}
+
+#[derive(Clone, Debug)]
+enum Segment {
+    Literal(String),
+    Operator(Operator),
+}
+
+#[derive(Clone, Debug)]
+struct Operator {
+    what: What,
+    /// Longest output in bytes.
+    limit: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    StartTime(Option<String>),
+    Request(Field, Option<Field>),
+    RequestWithoutQuery(Field, Option<Field>),
+    Response(HeaderName, Option<HeaderName>),
+    Protocol,
+    ResponseCode,
+    ResponseFlags,
+    ResponseCodeDetails,
+    ConnectionTerminationDetails,
+    TransportFailure,
+    BytesReceived,
+    BytesSent,
+    Duration,
+    UpstreamHost,
+    UpstreamCluster,
+    UpstreamLocal,
+    DownstreamLocal,
+    DownstreamLocalPort,
+    DownstreamRemote,
+    DownstreamRemoteHost,
+    ServerName,
+    RouteName,
+    /// Operators whose value this gateway never has.
+    Never,
+}
+
+#[derive(Clone, Debug)]
+enum Field {
+    Method,
+    Path,
+    OriginalPath,
+    Authority,
+    Header(HeaderName),
+}
+
+impl Format {
+    /// Istio's default.
+    ///
+    /// # Errors
+    /// Never in practice: the text is a constant, and a test compiles it.
+    pub fn istio_text() -> Result<Self, FormatError> {
+        Self::parse(ISTIO_TEXT)
+    }
+
+    /// Istio's JSON: one object a line.
+    ///
+    /// # Errors
+    /// Never in practice: the operators are constants, and a test compiles them.
+    pub fn istio_json() -> Result<Self, FormatError> {
+        let mut fields = Vec::with_capacity(ISTIO_JSON.len());
+        for (key, text) in ISTIO_JSON {
+            let operator = text.trim_matches('%');
+            fields.push((key, operator_of(operator)?));
+        }
+        Ok(Self(Kind::Json(fields)))
+    }
+
+    /// A format of the user's; a line break is added where it has none at its end.
+    ///
+    /// # Errors
+    /// [`FormatError`] where an operator is not known.
+    pub fn parse(text: &str) -> Result<Self, FormatError> {
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let mut segments = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('%') {
+            let position = text.len() - rest.len() + at;
+            let (before, from) = rest.split_at(at);
+            literal.push_str(before);
+            let after = from.get(1..).unwrap_or_default();
+            if let Some(tail) = after.strip_prefix('%') {
+                literal.push('%');
+                rest = tail;
+                continue;
+            }
+            // The argument in brackets may itself hold a percent sign: START_TIME(%Y).
+            let end = closing(after).ok_or(FormatError::Unclosed(position))?;
+            let (operator, tail) = after.split_at(end);
+            if !literal.is_empty() {
+                segments.push(Segment::Literal(std::mem::take(&mut literal)));
+            }
+            segments.push(Segment::Operator(operator_of(operator)?));
+            rest = tail.get(1..).unwrap_or_default();
+        }
+        literal.push_str(rest);
+        literal.push('\n');
+        segments.push(Segment::Literal(literal));
+        Ok(Self(Kind::Text(segments)))
+    }
+
+    /// Appends the line of one request, line break included.
+    pub fn write(&self, entry: &Entry<'_>, out: &mut String) {
+        match &self.0 {
+            Kind::Text(segments) => {
+                for segment in segments {
+                    match segment {
+                        Segment::Literal(text) => out.push_str(text),
+                        Segment::Operator(operator) => operator.text(entry, out),
+                    }
+                }
+            }
+            Kind::Json(fields) => {
+                out.push('{');
+                for (i, (key, operator)) in fields.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    push(out, format_args!("\"{key}\":"));
+                    operator.json(entry, out);
+                }
+                out.push_str("}\n");
+            }
+        }
+    }
+}
+
+/// Writing to a `String` cannot fail.
+fn push(out: &mut String, args: std::fmt::Arguments<'_>) {
+    let written = out.write_fmt(args);
+    debug_assert!(written.is_ok());
+}
+
+fn closing(after: &str) -> Option<usize> {
+    let mut depth = 0_u32;
+    for (i, b) in after.bytes().enumerate() {
+        match b {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b'%' if depth == 0 => return Some(i),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn operator_of(text: &str) -> Result<Operator, FormatError> {
+    let (text, limit) = match text.rsplit_once(':') {
+        Some((head, n)) if !head.is_empty() && !n.ends_with(')') => match n.parse() {
+            Ok(limit) => (head, Some(limit)),
+            Err(_) => (text, None),
+        },
+        _ => (text, None),
+    };
+    let (name, argument) = match text.split_once('(') {
+        Some((name, rest)) => (name, Some(rest.strip_suffix(')').unwrap_or(rest))),
+        None => (text, None),
+    };
+    let what = match (name, argument) {
+        ("START_TIME", pattern) => What::StartTime(pattern.map(str::to_owned)),
+        ("REQ", Some(names)) => {
+            let (first, second) = fields(names)?;
+            What::Request(first, second)
+        }
+        ("REQ_WITHOUT_QUERY", Some(names)) => {
+            let (first, second) = fields(names)?;
+            What::RequestWithoutQuery(first, second)
+        }
+        ("RESP", Some(names)) => {
+            let (first, second) = alternatives(names);
+            What::Response(header(first)?, second.map(header).transpose()?)
+        }
+        ("PROTOCOL", None) => What::Protocol,
+        ("RESPONSE_CODE", None) => What::ResponseCode,
+        ("RESPONSE_FLAGS", None) => What::ResponseFlags,
+        ("RESPONSE_CODE_DETAILS", _) => What::ResponseCodeDetails,
+        ("CONNECTION_TERMINATION_DETAILS", None) => What::ConnectionTerminationDetails,
+        ("UPSTREAM_TRANSPORT_FAILURE_REASON", None) => What::TransportFailure,
+        ("BYTES_RECEIVED", None) => What::BytesReceived,
+        ("BYTES_SENT", None) => What::BytesSent,
+        ("DURATION", None) => What::Duration,
+        ("UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS", None) => What::UpstreamHost,
+        ("UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW", None) => What::UpstreamCluster,
+        ("UPSTREAM_LOCAL_ADDRESS", None) => What::UpstreamLocal,
+        ("DOWNSTREAM_LOCAL_ADDRESS", None) => What::DownstreamLocal,
+        ("DOWNSTREAM_LOCAL_PORT", None) => What::DownstreamLocalPort,
+        ("DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS", None) => What::DownstreamRemote,
+        (
+            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+            None,
+        ) => What::DownstreamRemoteHost,
+        ("REQUESTED_SERVER_NAME", None) => What::ServerName,
+        ("ROUTE_NAME", None) => What::RouteName,
+        ("TRAILER" | "DYNAMIC_METADATA" | "FILTER_STATE", Some(_)) => What::Never,
+        _ => return Err(FormatError::Unknown(text.to_owned())),
+    };
+    Ok(Operator { what, limit })
+}
+
+fn alternatives(names: &str) -> (&str, Option<&str>) {
+    names.split_once('?').map_or((names, None), |(a, b)| (a, Some(b)))
+}
+
+fn fields(names: &str) -> Result<(Field, Option<Field>), FormatError> {
+    let (first, second) = alternatives(names);
+    Ok((field(first)?, second.map(field).transpose()?))
+}
+
+fn field(name: &str) -> Result<Field, FormatError> {
+    Ok(match name.to_ascii_lowercase().as_str() {
+        ":method" => Field::Method,
+        ":path" => Field::Path,
+        ":authority" | "host" => Field::Authority,
+        "x-envoy-original-path" => Field::OriginalPath,
+        _ => Field::Header(header(name)?),
+    })
+}
+
+fn header(name: &str) -> Result<HeaderName, FormatError> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| FormatError::Header(name.to_owned()))
+}
+
+/// A value on its way into a line.
+enum Value<'v> {
+    Text(&'v str),
+    Bytes(&'v [u8]),
+    Number(u64),
+    Owned(String),
+    Missing,
+}
+
+impl Operator {
+    fn value<'v>(&'v self, e: &'v Entry<'_>) -> Value<'v> {
+        let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
+        let address = |a: Option<SocketAddr>| a.map_or(Value::Missing, |a| Value::Owned(a.to_string()));
+        match &self.what {
+            What::StartTime(pattern) => {
+                let mut out = String::new();
+                match pattern {
+                    Some(p) => time::strftime(e.start, p, &mut out),
+                    None => time::iso8601(e.start, &mut out),
+                }
+                Value::Owned(out)
+            }
+            What::Request(first, second) => request(e, first, second.as_ref()),
+            What::RequestWithoutQuery(first, second) => match request(e, first, second.as_ref()) {
+                Value::Text(t) => Value::Text(t.split('?').next().unwrap_or_default()),
+                Value::Bytes(b) => Value::Bytes(b.split(|c| *c == b'?').next().unwrap_or_default()),
+                other => other,
+            },
+            What::Response(first, second) => e
+                .response
+                .and_then(|h| h.get(first).or_else(|| second.as_ref().and_then(|s| h.get(s))))
+                .map_or(Value::Missing, |v| Value::Bytes(v.as_bytes())),
+            What::Protocol => text(e.protocol),
+            What::ResponseCode => Value::Number(e.response_code.into()),
+            What::ResponseFlags if e.flags.is_empty() => Value::Missing,
+            What::ResponseFlags => Value::Owned(e.flags.to_string()),
+            What::ResponseCodeDetails => text(e.details),
+            What::ConnectionTerminationDetails => text(e.termination),
+            What::TransportFailure => text(e.transport_failure),
+            What::BytesReceived => Value::Number(e.bytes_received),
+            What::BytesSent => Value::Number(e.bytes_sent),
+            What::Duration => Value::Number(u64::try_from(e.duration.as_millis()).unwrap_or(u64::MAX)),
+            What::UpstreamHost => text(e.upstream_host),
+            What::UpstreamCluster => text(e.upstream_cluster),
+            What::UpstreamLocal => address(e.upstream_local),
+            What::DownstreamLocal => address(e.downstream_local),
+            What::DownstreamLocalPort => {
+                e.downstream_local.map_or(Value::Missing, |a| Value::Number(a.port().into()))
+            }
+            What::DownstreamRemote => address(e.downstream_remote),
+            What::DownstreamRemoteHost => {
+                e.downstream_remote.map_or(Value::Missing, |a| Value::Owned(a.ip().to_string()))
+            }
+            What::ServerName => text(e.server_name),
+            What::RouteName => text(e.route_name),
+            What::Never => Value::Missing,
+        }
+    }
+
+    fn text(&self, entry: &Entry<'_>, out: &mut String) {
+        let from = out.len();
+        match self.value(entry) {
+            Value::Missing => out.push('-'),
+            Value::Number(n) => push(out, format_args!("{n}")),
+            Value::Text(t) => escape(t.as_bytes(), out),
+            Value::Owned(t) => escape(t.as_bytes(), out),
+            Value::Bytes(b) => escape(b, out),
+        }
+        self.cut(from, out);
+    }
+
+    fn json(&self, entry: &Entry<'_>, out: &mut String) {
+        let quote = |text: &str, out: &mut String| match self.limit {
+            Some(limit) => push(out, format_args!("{}", serde_json::Value::from(prefix(text, limit)))),
+            None => push(out, format_args!("{}", serde_json::Value::from(text))),
+        };
+        match self.value(entry) {
+            Value::Missing => out.push_str("null"),
+            Value::Number(n) => push(out, format_args!("{n}")),
+            Value::Text(t) => quote(t, out),
+            Value::Owned(t) => quote(&t, out),
+            Value::Bytes(b) => quote(&String::from_utf8_lossy(b), out),
+        }
+    }
+
+    fn cut(&self, from: usize, out: &mut String) {
+        if let Some(limit) = self.limit {
+            let keep = prefix(out.get(from..).unwrap_or_default(), limit).len();
+            out.truncate(from + keep);
+        }
+    }
+}
+
+fn request<'v>(e: &'v Entry<'_>, first: &Field, second: Option<&Field>) -> Value<'v> {
+    match (one(e, first), second) {
+        (Value::Missing, Some(second)) => one(e, second),
+        (found, _) => found,
+    }
+}
+
+fn one<'v>(e: &'v Entry<'_>, field: &Field) -> Value<'v> {
+    let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
+    match field {
+        Field::Method => text(e.method),
+        Field::Path if e.upstream_path.is_empty() => text(e.path),
+        Field::Path => text(e.upstream_path),
+        // The header is there only where a rule rewrote the path.
+        Field::OriginalPath if e.upstream_path.is_empty() || e.upstream_path == e.path => Value::Missing,
+        Field::OriginalPath => text(e.path),
+        Field::Authority => text(e.authority),
+        Field::Header(name) => e.request.get(name).map_or(Value::Missing, |v| Value::Bytes(v.as_bytes())),
+    }
+}
+
+fn prefix(text: &str, limit: usize) -> &str {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+/// Quotes, backslashes and everything that is not printable ASCII are escaped.
+fn escape(bytes: &[u8], out: &mut String) {
+    for b in bytes {
+        match b {
+            b'"' | b'\\' => {
+                out.push('\\');
+                out.push(char::from(*b));
+            }
+            0x20..=0x7e => out.push(char::from(*b)),
+            _ => push(out, format_args!("\\x{b:02x}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::flags::Flag;
+    use http::HeaderValue;
+
+    fn line(format: &Format, entry: &Entry<'_>) -> String {
+        let mut out = String::new();
+        format.write(entry, &mut out);
+        out
+    }
+
+    #[test]
+    fn istios_text_line_is_istios() {
+        let mut request = HeaderMap::new();
+        request.insert("user-agent", HeaderValue::from_static("curl/8"));
+        request.insert("x-forwarded-for", HeaderValue::from_static("10.0.0.9"));
+        request.insert("x-request-id", HeaderValue::from_static("id-1"));
+        let mut response = HeaderMap::new();
+        response.insert("x-envoy-upstream-service-time", HeaderValue::from_static("2"));
+        let entry = Entry {
+            method: "GET",
+            path: "/productpage",
+            upstream_path: "/p",
+            authority: "shop.example.com",
+            protocol: "HTTP/1.1",
+            response_code: 200,
+            details: "via_upstream",
+            bytes_sent: 5183,
+            duration: Duration::from_millis(14),
+            response: Some(&response),
+            upstream_host: "10.1.0.1:9080",
+            upstream_cluster: "outbound|9080||productpage.default.svc.cluster.local",
+            upstream_local: Some("10.1.0.7:40000".parse().unwrap()),
+            downstream_local: Some("10.1.0.7:8080".parse().unwrap()),
+            downstream_remote: Some("10.0.0.9:5000".parse().unwrap()),
+            ..Entry::empty(&request)
+        };
+        assert_eq!(
+            line(&Format::istio_text().unwrap(), &entry),
+            "[1970-01-01T00:00:00.000Z] \"GET /productpage HTTP/1.1\" 200 - via_upstream - \"-\" 0 5183 14 2 \
+             \"10.0.0.9\" \"curl/8\" \"id-1\" \"shop.example.com\" \"10.1.0.1:9080\" \
+             outbound|9080||productpage.default.svc.cluster.local 10.1.0.7:40000 10.1.0.7:8080 10.0.0.9:5000 - -\n"
+        );
+    }
+
+    #[test]
+    fn json_has_every_key_and_null_for_what_is_not_known() {
+        let request = HeaderMap::new();
+        let mut flags = Flags::default();
+        flags.insert(Flag::NoRouteFound);
+        let entry = Entry { response_code: 404, flags, path: "/\"x", ..Entry::empty(&request) };
+        let json: serde_json::Value =
+            serde_json::from_str(&line(&Format::istio_json().unwrap(), &entry)).unwrap();
+        assert_eq!(json.as_object().unwrap().len(), 24);
+        assert_eq!(json["response_code"], 404);
+        assert_eq!(json["response_flags"], "NR");
+        assert_eq!(json["path"], "/\"x");
+        assert!(json["upstream_host"].is_null());
+    }
+
+    #[test]
+    fn a_format_of_the_users_is_followed() {
+        let request = HeaderMap::new();
+        let entry = Entry { path: "/a?b=c", method: "POST", ..Entry::empty(&request) };
+        let format = Format::parse(
+            "100%% %REQ(:METHOD):2% %REQ_WITHOUT_QUERY(:PATH)% %START_TIME(%Y/%m)% %RESP(x)%\n",
+        );
+        assert_eq!(line(&format.unwrap(), &entry), "100% PO /a 1970/01 -\n");
+        assert_eq!(Format::parse("%NONSENSE%").unwrap_err(), FormatError::Unknown("NONSENSE".into()));
+        assert_eq!(Format::parse("a %DURATION").unwrap_err(), FormatError::Unclosed(2));
+    }
+
+    #[test]
+    fn a_client_cannot_write_lines_of_its_own() {
+        let mut request = HeaderMap::new();
+        request.insert("user-agent", HeaderValue::from_bytes(b"a\" \xff\tb").unwrap());
+        let entry = Entry::empty(&request);
+        assert_eq!(line(&Format::parse("%REQ(USER-AGENT)%").unwrap(), &entry), "a\\\" \\xff\\x09b\n");
+    }
+}

@@ -1,0 +1,78 @@
+//! Every metric and label name.
+//!
+//! Invariant: `istio_*` names and their labels are Istio's, verbatim, so that its dashboards and Kiali work; what is
+//! ours begins with `limen_`.
+
+/// Requests served, counter.
+pub const REQUESTS: &str = "istio_requests_total";
+/// From the first byte of the request to the last of the response, milliseconds, histogram.
+pub const REQUEST_DURATION: &str = "istio_request_duration_milliseconds";
+/// Request sizes as the client sent them, bytes, histogram.
+pub const REQUEST_BYTES: &str = "istio_request_bytes";
+/// Response sizes as sent to the client, bytes, histogram.
+pub const RESPONSE_BYTES: &str = "istio_response_bytes";
+/// Version of the proxy, gauge of value 1.
+pub const BUILD: &str = "istio_build";
+
+/// Generation of the configuration in force, gauge.
+pub const CONFIG_GENERATION: &str = "limen_config_generation";
+/// 1 while the configuration in force is what its source says, gauge.
+pub const CONFIG_SYNCHRONIZED: &str = "limen_config_synchronized";
+/// Resources of the latest configuration that are not served as written, gauge.
+pub const CONFIG_REJECTED: &str = "limen_config_rejected_resources";
+/// Client connections open now, gauge.
+pub const ACTIVE_CONNECTIONS: &str = "limen_active_connections";
+/// Access log lines lost because their reader was too slow, counter.
+pub const ACCESS_LOG_DROPPED: &str = "limen_access_log_dropped_total";
+
+/// Labels of the HTTP metrics, in the order in which values are given.
+pub const HTTP_LABELS: [&str; 25] = [
+    "reporter",
+    "source_workload",
+    "source_canonical_service",
+    "source_canonical_revision",
+    "source_workload_namespace",
+    "source_principal",
+    "source_app",
+    "source_version",
+    "source_cluster",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_principal",
+    "destination_app",
+    "destination_version",
+    "destination_service",
+    "destination_canonical_service",
+    "destination_canonical_revision",
+    "destination_service_name",
+    "destination_service_namespace",
+    "destination_cluster",
+    "request_protocol",
+    "response_code",
+    "grpc_response_status",
+    "response_flags",
+    "connection_security_policy",
+];
+
+/// Envoy's default buckets, for milliseconds and bytes alike.
+pub const BUCKETS: [f64; 19] = [
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+];
