@@ -3,6 +3,7 @@
 pub mod app;
 pub mod drain;
 pub mod listener;
+pub mod proxy;
 pub mod runtime;
 pub mod shutdown;
 pub mod snapshot;

@@ -52,10 +52,13 @@ fn decode_unreserved(path: &str) -> Result<String, BadPath> {
             continue;
         }
         let escape = special.get(..3).ok_or(BadPath::Escape)?;
-        let hex = escape.get(1..).filter(|h| h.bytes().all(|b| b.is_ascii_hexdigit())).ok_or(BadPath::Escape)?;
+        let hex =
+            escape.get(1..).filter(|h| h.bytes().all(|b| b.is_ascii_hexdigit())).ok_or(BadPath::Escape)?;
         match u8::from_str_radix(hex, 16).map_err(|_| BadPath::Escape)? {
             0 => return Err(BadPath::Nul),
-            b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') => out.push(char::from(b)),
+            b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') => {
+                out.push(char::from(b))
+            }
             _ => out.push_str(escape),
         }
         rest = special.get(3..).unwrap_or_default();

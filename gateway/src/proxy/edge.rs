@@ -1,0 +1,355 @@
+//! Heads of requests: what is let in, what is stripped and added at the edge, what goes upstream.
+//!
+//! Invariant: after [`admit`] a head is in one form, whatever the version of HTTP: origin-form target with a
+//! normalised path, and a `Host` that is the authority. A client's words about how it was reached, or how to treat
+//! it, are never believed (Istio: no trusted proxies by default).
+
+use super::{ctx::Ctx, normalize, reply::LocalReply, response::RequestEdit};
+use crate::telemetry::Flag;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
+use pingora_error::{ErrorType, OrErr, Result};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+use routing::{
+    action::rewrite::path_and_query,
+    request::{RequestHead, Scheme},
+    route::Action,
+};
+
+/// Envoy's control headers, which an edge takes from no client (Envoy: `cleanInternalHeaders`), and what only we may
+/// say about the client.
+const STRIPPED: [HeaderName; 18] = [
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-external-address"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-envoy-attempt-count"),
+    HeaderName::from_static("x-forwarded-client-cert"),
+];
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+
+/// Brings a head into its one form, or notes in `ctx` why it is refused.
+pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
+    let request = session.req_header_mut();
+    ctx.grpc = is_grpc(&request.headers);
+    ctx.upgrade = request.headers.contains_key(header::UPGRADE);
+    let refusal = target(request, ctx).err();
+    mark(request, ctx);
+    ctx.refusal = refusal;
+}
+
+/// The head as rules see it.
+pub(super) fn head<'h>(request: &'h RequestHeader, ctx: &'h Ctx) -> RequestHead<'h> {
+    RequestHead {
+        method: request.method.as_str(),
+        scheme: scheme(ctx),
+        authority: &ctx.authority,
+        path: request.uri.path(),
+        query: request.uri.query(),
+        headers: &request.headers,
+    }
+}
+
+/// Whether the client waits for a word before it sends the body (RFC 9110 §10.1.1).
+pub(super) fn expects_continue(request: &RequestHeader) -> bool {
+    request.version == Version::HTTP_11
+        && request
+            .headers
+            .get(header::EXPECT)
+            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Does what the rule says to the head of one attempt.
+///
+/// # Errors
+/// When a rewrite gives a target that no request line can have.
+pub(super) fn forward(client: &RequestHeader, upstream: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    // We answered it ourselves.
+    upstream.remove_header(&header::EXPECT);
+    // A gRPC server may insist on it, and it is the one value that may cross hops (RFC 9110 §10.1.4).
+    let trailers = client
+        .headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|t| t.trim().eq_ignore_ascii_case("trailers"));
+    if trailers && upstream.version == Version::HTTP_2 {
+        upstream.insert_header(header::TE, "trailers")?;
+    }
+    let route = ctx.route.clone();
+    let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else { return Ok(()) };
+    if let Some(destination) = ctx.destination() {
+        destination.headers.request.apply(&mut RequestEdit(upstream));
+    }
+    if let Some(rewrite) = &forward.rewrite {
+        let path = client.uri.path();
+        let rewritten = rewrite.apply(path);
+        if rewritten != path {
+            let target = path_and_query(&rewritten, client.uri.query());
+            let uri: Uri = PathAndQuery::try_from(target.as_str())
+                .map(Uri::from)
+                .or_err_with(ErrorType::InternalError, || "the rewritten path is not a path")?;
+            upstream.set_uri(uri);
+            if let Some(original) = client.uri.path_and_query() {
+                upstream.insert_header(ORIGINAL_PATH, original.as_str())?;
+            }
+            ctx.upstream_path = Some(target);
+        }
+    }
+    let authority =
+        forward.authority.clone().or_else(|| ctx.destination().and_then(|d| d.headers.authority.clone()));
+    if let Some(authority) = authority {
+        upstream.insert_header(header::HOST, &*authority)?;
+        ctx.upstream_authority = Some(authority);
+    }
+    upstream.insert_header(ATTEMPT_COUNT, ctx.attempt.to_string())?;
+    if let Some((_, limit)) = ctx.deadline {
+        upstream.insert_header(EXPECTED_TIMEOUT, limit.as_millis().to_string())?;
+    }
+    Ok(())
+}
+
+fn scheme(ctx: &Ctx) -> Scheme {
+    if ctx.connection.as_ref().is_some_and(|c| c.tls) { Scheme::Https } else { Scheme::Http }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|v| {
+        // `application/grpc`, or with a suffix after `+` (Envoy: `hasGrpcContentType`); grpc-web is not it.
+        let v = v.as_bytes();
+        v.strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}
+
+/// Authority and target, checked and in one form.
+fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(), LocalReply> {
+    let refuse = |details| LocalReply::empty(400, details).flag(Flag::DownstreamProtocolError).close();
+    if matches!(request.version, Version::HTTP_10 | Version::HTTP_09) {
+        return Err(LocalReply::empty(426, "low_version").close());
+    }
+    // The target's authority wins over Host (RFC 9112 §3.2.2); HTTP/2 has it there only.
+    let authority = match request.uri.authority() {
+        Some(a) => a.as_str().to_owned(),
+        None => match request.headers.get(header::HOST).map(HeaderValue::to_str) {
+            Some(Ok(host)) => host.to_owned(),
+            Some(Err(_)) => return Err(refuse("invalid_host")),
+            None => return Err(refuse("missing_host_header")),
+        },
+    };
+    if !is_authority(&authority) {
+        return Err(refuse("invalid_host"));
+    }
+    ctx.authority = authority;
+    if ambiguous_length(request) {
+        return Err(refuse("http1.content_length_and_chunked_not_allowed"));
+    }
+    match transfer_codings(&request.headers) {
+        Codings::None | Codings::Chunked => {}
+        Codings::Other => return Err(LocalReply::empty(501, "http1.unsupported_transfer_encoding").close()),
+    }
+    // The parser escapes what a request line must not hold; the raw line still shows it.
+    if request.raw_path().iter().any(|b| *b <= b' ' || *b == 0x7f) {
+        return Err(refuse("invalid_path"));
+    }
+    let path = request.uri.path();
+    let normal = match normalize::base(path) {
+        Ok(path) => path,
+        // `OPTIONS *` is about the server as a whole, and no rule can be about that.
+        Err(normalize::BadPath::Relative) if request.method == Method::OPTIONS && path == "*" => {
+            return Err(LocalReply::empty(404, "route_not_found").flag(Flag::NoRouteFound));
+        }
+        Err(_) => return Err(refuse("path_normalization_failed")),
+    };
+    if request.uri.authority().is_some() || normal != path {
+        let target = path_and_query(&normal, request.uri.query());
+        match PathAndQuery::try_from(target) {
+            Ok(target) => request.set_uri(Uri::from(target)),
+            Err(_) => return Err(refuse("path_normalization_failed")),
+        }
+    }
+    let host = HeaderValue::from_str(&ctx.authority).map_err(|_| refuse("invalid_host"))?;
+    if request.headers.get(header::HOST) != Some(&host) {
+        request.insert_header(header::HOST, host).map_err(|_| refuse("invalid_host"))?;
+    }
+    Ok(())
+}
+
+/// `host[:port]` without userinfo: a name, an IPv4 address or an IPv6 address in brackets (RFC 3986 §3.2).
+fn is_authority(text: &str) -> bool {
+    let host = |h: &str| {
+        !h.is_empty()
+            && h.bytes().all(|b| {
+                b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'*')
+            })
+    };
+    let port = |p: &str| p.is_empty() || p.parse::<u16>().is_ok() && p.bytes().all(|b| b.is_ascii_digit());
+    if let Some(rest) = text.strip_prefix('[') {
+        return rest.split_once(']').is_some_and(|(ip, rest)| {
+            ip.parse::<std::net::Ipv6Addr>().is_ok()
+                && (rest.is_empty() || rest.strip_prefix(':').is_some_and(port))
+        });
+    }
+    match text.split_once(':') {
+        Some((h, p)) => host(h) && port(p),
+        None => host(text),
+    }
+}
+
+/// More than one way to tell where the body ends (RFC 9112 §6.3): smuggling begins there.
+fn ambiguous_length(request: &RequestHeader) -> bool {
+    let mut lengths = request.headers.get_all(header::CONTENT_LENGTH).iter();
+    let first = lengths.next();
+    let repeated = lengths.next().is_some() || first.is_some_and(|v| v.as_bytes().contains(&b','));
+    repeated || (first.is_some() && request.headers.contains_key(header::TRANSFER_ENCODING))
+}
+
+enum Codings {
+    None,
+    Chunked,
+    Other,
+}
+
+fn transfer_codings(headers: &HeaderMap) -> Codings {
+    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Codings::None,
+        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Codings::Chunked,
+        _ => Codings::Other,
+    }
+}
+
+/// What the edge says about the client, in place of what the client says.
+fn mark(request: &mut RequestHeader, ctx: &Ctx) {
+    for name in &STRIPPED {
+        if request.headers.contains_key(name) {
+            request.remove_header(name);
+        }
+    }
+    // All values below are made here of characters that any header takes.
+    let _ = request.insert_header(REQUEST_ID, request_id());
+    let _ = request.insert_header(FORWARDED_PROTO, scheme(ctx).as_str());
+    if let Some(connection) = &ctx.connection {
+        let peer = connection.peer.ip().to_string();
+        let mut chain = String::new();
+        for value in request.headers.get_all(&FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
+            chain.push_str(value);
+            chain.push(',');
+        }
+        chain.push_str(&peer);
+        let _ = request.insert_header(FORWARDED_FOR, chain);
+        let _ = request.insert_header(EXTERNAL_ADDRESS, peer);
+    }
+}
+
+/// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
+fn request_id() -> String {
+    let bits = fastrand::u128(..);
+    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
+    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Snapshot;
+    use std::sync::Arc;
+
+    fn admitted(target: &str, headers: &[(&'static str, &str)]) -> (RequestHeader, Ctx, Option<u16>) {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        for (name, value) in headers {
+            request.append_header(*name, *value).unwrap();
+        }
+        let mut ctx = Ctx::new(Arc::new(Snapshot::default()));
+        let refused = super::target(&mut request, &mut ctx).err().map(|r| r.status());
+        mark(&mut request, &ctx);
+        (request, ctx, refused)
+    }
+
+    #[test]
+    fn only_an_authority_that_everyone_reads_alike_is_let_in() {
+        for good in ["a.example", "a.example:80", "10.0.0.1:8080", "[::1]:80", "[::1]", "a_b", "A.Example"] {
+            assert_eq!(admitted("/", &[("host", good)]).2, None, "{good}");
+        }
+        for bad in
+            ["", "a b", "a/b", "a,b", "u@a", "a:b", "a:80:80", "[::1", "::1", "a:+80", "a:99999", "a%20b"]
+        {
+            assert_eq!(admitted("/", &[("host", bad)]).2, Some(400), "{bad}");
+        }
+        assert_eq!(admitted("/", &[]).2, Some(400));
+    }
+
+    #[test]
+    fn a_body_with_two_ends_is_refused() {
+        let host = ("host", "a");
+        assert_eq!(
+            admitted("/", &[host, ("content-length", "3"), ("transfer-encoding", "chunked")]).2,
+            Some(400)
+        );
+        assert_eq!(admitted("/", &[host, ("content-length", "3, 3")]).2, Some(400));
+        assert_eq!(admitted("/", &[host, ("transfer-encoding", "gzip, chunked")]).2, Some(501));
+        assert_eq!(admitted("/", &[host, ("transfer-encoding", "chunked")]).2, None);
+    }
+
+    #[test]
+    fn the_head_is_in_origin_form_with_a_normal_path() {
+        let (request, ctx, refused) = admitted("http://a.example/x/../%61?q=%2e", &[("host", "a.example")]);
+        assert_eq!(refused, None);
+        assert_eq!(request.uri.to_string(), "/a?q=%2e");
+        assert_eq!(ctx.authority, "a.example");
+        assert_eq!(admitted("/%zz", &[("host", "a")]).2, Some(400));
+    }
+
+    #[test]
+    fn a_client_cannot_steer_the_proxy() {
+        let (request, ..) = admitted(
+            "/",
+            &[
+                ("host", "a"),
+                ("x-envoy-retry-on", "5xx"),
+                ("x-forwarded-client-cert", "x"),
+                ("x-request-id", "mine"),
+            ],
+        );
+        assert!(!request.headers.contains_key("x-envoy-retry-on"));
+        assert!(!request.headers.contains_key("x-forwarded-client-cert"));
+        let id = request.headers["x-request-id"].to_str().unwrap();
+        assert_eq!((id.len(), id.as_bytes()[14], id.matches('-').count()), (36, b'4', 4));
+        assert_eq!(request.headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (kind, wants) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            assert_eq!(is_grpc(&headers), wants, "{kind}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Connections to sessions: the engine's HTTP server on top of our listeners.
+//!
+//! Invariant: limits here are those of Istio's EDGE profile, whichever version of HTTP a client speaks.
+
+use super::GatewayProxy;
+use crate::listener::{ConnectionHandler, ConnectionInfo};
+use async_trait::async_trait;
+use pingora_core::{
+    apps::{HttpServerOptions, ServerApp},
+    protocols::{Stream, http::v2::server::default_h2_options},
+    server::{ShutdownWatch, configuration::ServerConf},
+};
+use pingora_proxy::HttpProxy;
+use std::{sync::Arc, time::Duration};
+
+/// How long an HTTP/2 connection without streams is kept.
+const H2_IDLE: Duration = Duration::from_secs(3600);
+/// Flow-control window of one stream, in bytes.
+const H2_STREAM_WINDOW: u32 = 64 * 1024;
+/// Flow-control window of a connection, in bytes.
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Largest decoded header list, in bytes (Envoy: `max_request_headers_kb`).
+const MAX_HEADER_LIST: u32 = 60 * 1024;
+
+/// Serves HTTP/1 and HTTP/2 on the connections that listeners hand over.
+pub struct HttpHandler(Arc<HttpProxy<GatewayProxy>>);
+
+impl HttpHandler {
+    /// Wraps a proxy. `threads` sizes the engine's pools: the number of threads that serve.
+    #[must_use]
+    pub fn new(proxy: GatewayProxy, threads: usize) -> Self {
+        // Our own policy bounds the attempts; this is the engine's backstop.
+        let conf = ServerConf { threads, max_retries: 16, ..ServerConf::default() };
+        let mut http = HttpProxy::new(proxy, Arc::new(conf));
+        let mut options = HttpServerOptions::default();
+        // Listeners tell prior knowledge from the first bytes and report it as ALPN would.
+        options.h2c = false;
+        options.h2_idle_timeout = Some(H2_IDLE);
+        http.server_options = Some(options);
+        let mut h2 = default_h2_options();
+        h2.initial_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADER_LIST);
+        http.h2_options = Some(h2);
+        http.handle_init_modules();
+        Self(Arc::new(http))
+    }
+}
+
+#[async_trait]
+impl ConnectionHandler for HttpHandler {
+    async fn serve(&self, stream: Stream, _info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
+        let mut stream = Some(stream);
+        // An HTTP/1 connection comes back when it may be used again by another protocol only; the engine loops itself.
+        while let Some(next) = stream.take() {
+            stream = self.0.process_new(next, &shutdown).await;
+            if *shutdown.borrow() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The end of a request: one sample for the metrics, one line for the access log.
+//!
+//! Invariant: called once a request, also for those that failed before they were routed.
+
+use super::ctx::Ctx;
+use crate::telemetry::{
+    AccessLog, Metrics,
+    access_log::Entry,
+    metrics::{RequestProtocol, Sample},
+};
+use http::{HeaderMap, Version};
+use pingora_proxy::Session;
+
+/// Counts and logs a finished request.
+pub(super) fn finish(
+    metrics: &Metrics,
+    log: Option<&std::sync::Arc<AccessLog>>,
+    session: &Session,
+    ctx: &Ctx,
+) {
+    let duration = ctx.started.elapsed();
+    let request = session.req_header();
+    let response = session.response_written();
+    let code = response.map_or(0, |r| r.status.as_u16());
+    let received = session.body_bytes_read() as u64;
+    let sent = session.body_bytes_sent() as u64;
+    let cluster = ctx.cluster.as_deref().map(|c| &*c.spec);
+    metrics.record(&Sample {
+        cluster,
+        protocol: if ctx.grpc { RequestProtocol::Grpc } else { RequestProtocol::Http },
+        code,
+        grpc_status: ctx.grpc_status,
+        flags: ctx.flags,
+        duration,
+        request_bytes: received + size(&request.headers) + request.raw_path().len() as u64,
+        response_bytes: sent + response.map_or(0, |r| size(&r.headers)),
+    });
+    let Some(log) = log else { return };
+    let upstream_host = ctx.upstream_host.as_ref().map(ToString::to_string).unwrap_or_default();
+    let connection = ctx.connection.as_deref();
+    let path = request.uri.path_and_query().map_or("", |p| p.as_str());
+    log.log(&Entry {
+        start: ctx.start_time,
+        duration,
+        method: request.method.as_str(),
+        path,
+        upstream_path: ctx.upstream_path.as_deref().unwrap_or(path),
+        authority: ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority),
+        protocol: match request.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        response_code: code,
+        flags: ctx.flags,
+        details: &ctx.details,
+        termination: "",
+        transport_failure: ctx.transport_failure.as_deref().unwrap_or_default(),
+        bytes_received: received,
+        bytes_sent: sent,
+        request: &request.headers,
+        response: response.map(|r| &r.headers),
+        upstream_host: &upstream_host,
+        upstream_cluster: cluster.map_or("", |c| c.name.as_str()),
+        upstream_local: ctx.upstream_local,
+        downstream_local: connection.map(|c| c.local),
+        downstream_remote: connection.map(|c| c.peer),
+        server_name: connection.and_then(|c| c.sni.as_deref()).unwrap_or_default(),
+        route_name: ctx.route.as_deref().and_then(|r| r.origin.name.as_deref()).unwrap_or_default(),
+    });
+}
+
+/// Bytes of a header block as HTTP/1 writes it.
+fn size(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(n, v)| (n.as_str().len() + v.len() + 4) as u64).sum()
+}

@@ -1,0 +1,161 @@
+//! Every response that does not come from an upstream.
+//!
+//! Invariant: this is the only writer of such responses. A gRPC client gets a gRPC status (Envoy: `sendLocalReply`),
+//! the rule's response operations apply, HEAD gets the length without the body.
+
+use super::{ctx::Ctx, response};
+use crate::telemetry::Flag;
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use routing::action::reply::DirectReply;
+use std::borrow::Cow;
+
+/// A response of our own.
+#[derive(Debug)]
+pub(super) struct LocalReply {
+    status: u16,
+    body: Bytes,
+    content_type: Option<&'static str>,
+    location: Option<HeaderValue>,
+    flag: Option<Flag>,
+    details: Cow<'static, str>,
+    close: bool,
+}
+
+impl LocalReply {
+    pub(super) fn empty(status: u16, details: &'static str) -> Self {
+        Self::text(status, String::new(), details)
+    }
+
+    pub(super) fn text(status: u16, body: String, details: impl Into<Cow<'static, str>>) -> Self {
+        let content_type = (!body.is_empty()).then_some("text/plain");
+        Self {
+            status,
+            body: body.into(),
+            content_type,
+            location: None,
+            flag: None,
+            details: details.into(),
+            close: false,
+        }
+    }
+
+    /// A redirect. A location that no header can hold, which only a request's own bytes can make, is a bad request.
+    pub(super) fn redirect(status: u16, location: &str) -> Self {
+        match HeaderValue::from_str(location) {
+            Ok(value) => Self { location: Some(value), ..Self::empty(status, "direct_response") },
+            Err(_) => Self::empty(400, "invalid_path"),
+        }
+    }
+
+    /// The fixed reply of a rule.
+    pub(super) fn direct(reply: &DirectReply) -> Self {
+        Self {
+            body: Bytes::copy_from_slice(&reply.body),
+            content_type: reply.content_type(),
+            ..Self::empty(reply.status, "direct_response")
+        }
+    }
+
+    /// With a response flag.
+    pub(super) fn flag(self, flag: Flag) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+
+    /// And the connection ends with it.
+    pub(super) fn close(self) -> Self {
+        Self { close: true, ..self }
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+}
+
+/// Writes a reply and notes it for the log.
+///
+/// # Errors
+/// When the client is gone.
+pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalReply) -> Result<()> {
+    ctx.details = reply.details.clone();
+    if let Some(flag) = reply.flag {
+        ctx.flags.insert(flag);
+    }
+    let mut head = ResponseHeader::build(if ctx.grpc { 200 } else { reply.status }, Some(8))?;
+    let mut body = reply.body;
+    if ctx.grpc {
+        let status = grpc_status(reply.status);
+        ctx.grpc_status = Some(status);
+        head.insert_header(header::CONTENT_TYPE, "application/grpc")?;
+        head.insert_header("grpc-status", status.to_string())?;
+        if !body.is_empty() {
+            head.insert_header("grpc-message", grpc_message(&body))?;
+            body = Bytes::new();
+        }
+    } else {
+        if let Some(kind) = reply.content_type {
+            head.insert_header(header::CONTENT_TYPE, kind)?;
+        }
+        if let Some(location) = reply.location {
+            head.insert_header(header::LOCATION, location)?;
+        }
+        // RFC 9110 §8.6: a 1xx or 204 has no length; a 304 would speak of another body.
+        if !matches!(reply.status, 100..=199 | 204 | 304) {
+            head.insert_header(header::CONTENT_LENGTH, body.len())?;
+        }
+    }
+    head.insert_header(header::DATE, get_cached_date())?;
+    response::finish(&mut head, ctx);
+    if reply.close {
+        session.set_keepalive(None);
+    }
+    let empty = body.is_empty() || session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), empty).await?;
+    if !empty {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// gRPC's mapping of HTTP statuses, as Envoy has it.
+fn grpc_status(status: u16) -> u8 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// gRPC's percent-encoding: everything but printable ASCII without `%`.
+fn grpc_message(body: &[u8]) -> String {
+    let mut out = String::with_capacity(body.len());
+    for b in body {
+        match b {
+            0x20..=0x7e if *b != b'%' => out.push(char::from(*b)),
+            _ => out.push_str(&format!("%{b:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_encoded_as_grpc_says() {
+        assert_eq!(grpc_message("100% \u{e9}\n".as_bytes()), "100%25 %C3%A9%0A");
+    }
+
+    #[test]
+    fn a_location_that_cannot_be_a_header_is_a_bad_request() {
+        assert_eq!(LocalReply::redirect(301, "http://a/\r\nx: y").status(), 400);
+    }
+}
