@@ -100,13 +100,19 @@ impl<'a> EndpointSources<'a> {
         let slices = self.slices.get(&(namespace, name));
         let old = self.endpoints.get(&ResourceKey::new(Kind::Endpoints, namespace, name));
         match (slices, old) {
-            (Some(slices), _) => self.from_slices(slices, namespace, port, &mut found),
-            (None, Some(old)) => self.from_endpoints(&old.spec, namespace, port, &mut found),
+            (Some(slices), _) => self.add_slices(slices, namespace, port, &mut found),
+            (None, Some(old)) => self.add_endpoints(&old.spec, namespace, port, &mut found),
             (None, None) => {}
         }
         // WorkloadEntries are pods to a Service's selector (Istio: serviceentry/controller.go, workload handlers).
         let selected = !spec.selector.is_empty()
-            && self.add_workloads(namespace, &spec.selector, port.name, target, &mut found);
+            && self.add_workloads(
+                namespace,
+                &spec.selector,
+                (port.name, target),
+                Discovery::Static,
+                &mut found,
+            );
         if slices.is_some() || old.is_some() || selected {
             return Some(Resolved { discovery: Discovery::Static, endpoints: found.endpoints });
         }
@@ -125,7 +131,7 @@ impl<'a> EndpointSources<'a> {
         }
     }
 
-    fn from_slices(
+    fn add_slices(
         &self,
         slices: &[&'a EndpointSlice],
         namespace: &str,
@@ -153,7 +159,7 @@ impl<'a> EndpointSources<'a> {
         }
     }
 
-    fn from_endpoints(
+    fn add_endpoints(
         &self,
         endpoints: &'a kubernetes::Endpoints,
         namespace: &str,
@@ -220,7 +226,13 @@ impl<'a> EndpointSources<'a> {
             let target = written.target_port.unwrap_or(written.number).get();
             if let Some(selector) = &entry.spec.workload_selector {
                 let namespace = entry.key.namespace.as_str();
-                self.add_workloads(namespace, &selector.labels, &written.name, target, &mut found);
+                self.add_workloads(
+                    namespace,
+                    &selector.labels,
+                    (&written.name, target),
+                    discovery,
+                    &mut found,
+                );
                 self.add_pods(namespace, &selector.labels, target, &mut found);
             } else if !entry.spec.endpoints.is_empty() {
                 for endpoint in &entry.spec.endpoints {
@@ -246,8 +258,8 @@ impl<'a> EndpointSources<'a> {
         &self,
         namespace: &str,
         selector: &BTreeMap<String, String>,
-        port_name: &str,
-        target: u16,
+        (port_name, target): (&str, u16),
+        discovery: Discovery,
         found: &mut Collector,
     ) -> bool {
         let mut any = false;
@@ -255,7 +267,7 @@ impl<'a> EndpointSources<'a> {
             if is_subset_of(selector, &workload.spec.labels) {
                 any = true;
                 let name = Some(workload.key.name.as_str());
-                found.push_workload(&workload.spec, name, port_name, target, Discovery::StrictDns);
+                found.push_workload(&workload.spec, name, port_name, target, discovery);
             }
         }
         any

@@ -230,16 +230,16 @@ impl<'a> RuleCompiler<'a> {
                 .map_err(|e| ("uri".to_owned(), e))?,
         };
         let mut conditions = Vec::new();
-        let plain: [(&str, &Option<StringMatch>, fn(StringMatcher) -> Condition); 3] = [
-            ("method", &request.method, Condition::Method),
-            ("scheme", &request.scheme, Condition::Scheme),
-            ("authority", &request.authority, Condition::Authority),
-        ];
-        for (field, model, condition) in plain {
-            if let Some(model) = model {
-                let matcher = self.string_matcher(model).map_err(|e| (field.to_owned(), e))?;
-                conditions.push(condition(matcher));
-            }
+        for (field, model) in
+            [("method", &request.method), ("scheme", &request.scheme), ("authority", &request.authority)]
+        {
+            let Some(model) = model else { continue };
+            let matcher = self.string_matcher(model).map_err(|e| (field.to_owned(), e))?;
+            conditions.push(match field {
+                "method" => Condition::Method(matcher),
+                "scheme" => Condition::Scheme(matcher),
+                _ => Condition::Authority(matcher),
+            });
         }
         for (key, model) in &request.headers {
             conditions.push(if is_claim(key) {
@@ -254,10 +254,17 @@ impl<'a> RuleCompiler<'a> {
             });
         }
         for (key, model) in &request.without_headers {
-            // A claim that is never there is always absent.
-            let Some(name) = HeaderKey::parse(key).filter(|_| !is_claim(key)) else { continue };
-            let matcher =
-                self.value_matcher(model.as_ref()).map_err(|e| (format!("withoutHeaders[{key:?}]"), e))?;
+            // A claim that is never there is always absent; it still keeps the entry from being a catch-all.
+            let name = match HeaderKey::parse(key).filter(|_| !is_claim(key)) {
+                Some(name) => name,
+                None => HeaderKey::Absent(key.as_str().into()),
+            };
+            let matcher = match name {
+                HeaderKey::Absent(_) => StringMatcher::Present,
+                _ => {
+                    self.value_matcher(model.as_ref()).map_err(|e| (format!("withoutHeaders[{key:?}]"), e))?
+                }
+            };
             conditions.push(Condition::NotHeader { name, matcher });
         }
         for (key, model) in &request.query_params {
@@ -399,4 +406,78 @@ fn compile_headers(model: Option<&Headers>, path: &str, findings: &mut Vec<Findi
     let request = block(model.request.as_ref(), "request", Direction::Request);
     let response = block(model.response.as_ref(), "response", Direction::Response);
     HeaderPlan { request: request.ops, response: response.ops, authority: request.authority }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        compile::testing::compiled,
+        listener::Chains,
+        route::{Action, Route},
+    };
+    use std::sync::Arc;
+
+    fn routes(http: &str) -> (Vec<Arc<Route>>, Vec<String>) {
+        let yaml = format!(
+            "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: g, namespace: shop}}
+spec: {{servers: [{{port: {{number: 80, protocol: HTTP, name: http}}, hosts: ['*']}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: v, namespace: shop}}
+spec:
+  hosts: [x.com]
+  gateways: [g]
+  http: {http}
+"
+        );
+        let (compiled, findings) = compiled(&yaml);
+        let listener = compiled.listeners.values().next().unwrap();
+        let Chains::Http(chain) = &listener.chains else { panic!("plain text") };
+        let host = chain.table.hosts().get("x.com").unwrap();
+        (host.routes().to_vec(), findings.iter().map(|f| format!("{} {}", f.code, f.path)).collect())
+    }
+
+    #[test]
+    fn an_entry_knows_where_it_was_written_and_its_name() {
+        let (routes, _) = routes(
+            "[{name: r, match: [{name: m, uri: {exact: /a}}, {uri: {exact: /b}}], route: [{destination: {host: a}}]},
+              {match: [{name: only, uri: {exact: /c}}], route: [{destination: {host: a}}]}]",
+        );
+        let shown: Vec<_> = routes.iter().map(|route| route.origin.to_string()).collect();
+        assert_eq!(
+            shown,
+            ["shop/v http[0] \"r.m\"", "shop/v http[0].match[1] \"r\"", "shop/v http[1] \"only\""]
+        );
+    }
+
+    #[test]
+    fn header_plans_follow_the_number_of_destinations() {
+        let value = |destinations: &str| {
+            let (routes, findings) = routes(&format!(
+                "[{{headers: {{request: {{set: {{x: rule}}}}, response: {{remove: [y]}}}}, route: [{destinations}]}}]"
+            ));
+            assert_eq!(findings, Vec::<String>::new());
+            let Action::Forward(forward) = &routes[0].action else { panic!("forwards") };
+            assert_eq!(routes[0].response_headers.remove.len(), 1);
+            let plan = &forward.destinations[0].headers;
+            assert_eq!(plan.response.remove.len(), 1);
+            plan.request.set.last().unwrap().1.clone()
+        };
+        let own = "destination: {host: a}, headers: {request: {set: {x: own}}}";
+        assert_eq!(value(&format!("{{{own}}}")), "own");
+        assert_eq!(value(&format!("{{{own}, weight: 1}}, {{destination: {{host: b}}, weight: 1}}")), "rule");
+    }
+
+    #[test]
+    fn what_is_not_honoured_is_said_where_it_is_written() {
+        let (routes, findings) = routes(
+            "[{headers: {request: {set: {x: '%REQ(y)%', z: kept}}}, route: [{destination: {host: a}}]}]",
+        );
+        assert_eq!(findings, ["LIM0010 spec.http[0].headers.request"]);
+        let Action::Forward(forward) = &routes[0].action else { panic!("forwards") };
+        assert_eq!(forward.destinations[0].headers.request.set.len(), 1);
+    }
 }

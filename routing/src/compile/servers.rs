@@ -18,6 +18,7 @@ use config_model::{
 };
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -258,7 +259,10 @@ fn bind_of(server: &Server) -> Option<Bind> {
     }
     match server.bind.strip_prefix("unix://") {
         Some(path) => Some(Bind::Unix(path.into())),
-        None => server.bind.parse().ok().map(Bind::Ip),
+        None => {
+            let ip: IpAddr = server.bind.parse().ok()?;
+            Some(if ip.is_unspecified() { Bind::Any } else { Bind::Ip(ip) })
+        }
     }
 }
 

@@ -25,10 +25,13 @@ use std::{
     sync::Arc,
 };
 
+/// The VirtualServices of one Gateway, in order.
+type Bound<'a> = Vec<&'a Arc<Resource<VirtualService>>>;
+
 /// VirtualServices by the Gateways they name, in the order in which they are considered.
 pub(super) struct Bindings<'a> {
     /// By namespace, then by name.
-    by_gateway: HashMap<&'a str, HashMap<&'a str, Vec<&'a Arc<Resource<VirtualService>>>>>,
+    by_gateway: HashMap<&'a str, HashMap<&'a str, Bound<'a>>>,
 }
 
 impl<'a> Bindings<'a> {
@@ -47,7 +50,7 @@ impl<'a> Bindings<'a> {
             .collect();
         // Stable: within a group the age order stays.
         visible.sort_by_key(|(reach, _)| *reach);
-        let mut by_gateway: HashMap<_, HashMap<_, Vec<_>>> = HashMap::new();
+        let mut by_gateway: HashMap<_, HashMap<_, Bound<'_>>> = HashMap::new();
         for (_, resource) in visible {
             let mut seen = HashSet::new();
             for entry in &resource.spec.gateways {
