@@ -12,6 +12,8 @@ mod peer;
 mod record;
 mod reply;
 mod response;
+#[cfg(test)]
+mod tests;
 mod timeout;
 
 pub use ctx::Ctx;
