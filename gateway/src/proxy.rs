@@ -6,6 +6,7 @@
 mod ctx;
 mod edge;
 mod failure;
+mod gate;
 mod http;
 pub mod normalize;
 mod peer;
@@ -322,7 +323,6 @@ impl ProxyHttp for GatewayProxy {
             }
             _ => ctx.details = failure.details.into(),
         }
-        // A reply of ours leaves nothing of the failed exchange on an HTTP/1 connection only if the body was read.
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 

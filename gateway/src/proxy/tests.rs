@@ -224,8 +224,11 @@ async fn scripted(answer: &'static str, then_echo: bool) -> SocketAddr {
                     }
                 }
                 stream.write_all(answer.as_bytes()).await.unwrap();
+                if !then_echo {
+                    return;
+                }
                 let mut buffer = [0; 1024];
-                while then_echo {
+                loop {
                     match stream.read(&mut buffer).await {
                         Ok(0) | Err(_) => return,
                         Ok(n) => stream.write_all(&buffer[..n]).await.unwrap(),
@@ -435,6 +438,8 @@ async fn heads_that_others_could_read_differently_are_refused() {
         ("GET / HTTP/1.0\r\nHost: a.example\r\n\r\n", 426),
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a,b\r\nConnection: close\r\n\r\n", 400),
+        ("GET  / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: a.example\n\n", 400),
         ("GET /%zz HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 400),
         (
             "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
