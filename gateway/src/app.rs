@@ -3,6 +3,8 @@
 //! Invariant: only connections run here. Reading configuration and answering the admin port have runtimes of their own, so
 //! neither a large configuration nor a scrape delays a request.
 
+pub mod launch;
+
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::runtime;

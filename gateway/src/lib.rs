@@ -1,10 +1,15 @@
 //! How it runs.
 
+pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod drain;
 pub mod listener;
+pub mod pipeline;
 pub mod proxy;
+pub mod report;
 pub mod runtime;
+pub mod settings;
 pub mod shutdown;
 pub mod snapshot;
 pub mod source;

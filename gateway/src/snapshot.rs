@@ -6,10 +6,7 @@
 use crate::{listener::ListenerSource, runtime::registry::Clusters, tls::Certificates};
 use arc_swap::ArcSwap;
 use config_model::diagnostic::Diagnostics;
-use routing::{
-    compile::Compiled,
-    listener::{Listener, ListenerKey, Listeners},
-};
+use routing::listener::{Listener, ListenerKey, Listeners};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -24,8 +21,6 @@ pub struct Snapshot {
     pub clusters: Clusters,
     /// What TLS is terminated with.
     pub certificates: Arc<Certificates>,
-    /// What `listeners` and `clusters` were made from, for the next compilation and for people; none before the first.
-    pub compiled: Option<Arc<Compiled>>,
     /// What is wrong with the configuration this was made from.
     pub diagnostics: Arc<Diagnostics>,
 }

@@ -1,0 +1,124 @@
+//! The endpoints for operators: readiness, metrics, and a view of everything that is in force.
+//!
+//! Invariant: runs on its own thread and runtime, so no scrape delays a request; and a data plane that is overloaded can still be
+//! looked at. Shows no secret. What changes something takes POST.
+
+mod answer;
+mod dashboard;
+mod serve;
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, thread, time::Instant};
+
+use crate::{
+    cli::LevelHandle,
+    drain::{DrainController, DrainState},
+    listener::ListenerManager,
+    pipeline::Status,
+    snapshot::SnapshotCell,
+    telemetry::Metrics,
+};
+
+/// What the endpoints show and turn.
+pub struct Admin {
+    /// What the pipeline has come to.
+    pub status: Arc<Status>,
+    /// What is in force.
+    pub snapshots: Arc<SnapshotCell>,
+    /// The sockets.
+    pub listeners: ListenerManager,
+    /// The switch for going away.
+    pub drain: Arc<DrainController>,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Changes what is logged.
+    pub level: LevelHandle,
+    /// Bound port by gateway port.
+    pub port_map: BTreeMap<u16, u16>,
+    /// When the process started.
+    pub started: Instant,
+    /// Whether it was ready once. Like Istio's agent, a gateway that has been ready stays so until it drains: a later port that
+    /// cannot be bound must not take the others out of service.
+    pub was_ready: std::sync::atomic::AtomicBool,
+}
+
+/// What is served at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// Everything.
+    Admin,
+    /// `/healthz/ready`.
+    Status,
+    /// `/stats/prometheus`.
+    Metrics,
+}
+
+/// A bound address.
+#[derive(Debug)]
+pub struct Bound {
+    socket: std::net::TcpListener,
+    surface: Surface,
+}
+
+impl Bound {
+    /// Binds, so that a port that is taken is found before anything is served.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn new(address: SocketAddr, surface: Surface) -> io::Result<Bound> {
+        let socket = std::net::TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(Bound { socket, surface })
+    }
+
+    /// The address, with the port that was given for port 0.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// Whether traffic should come here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Readiness {
+    /// It should.
+    Ready,
+    /// Not yet.
+    Starting(&'static str),
+    /// Not any more.
+    Draining,
+}
+
+impl Admin {
+    /// Whether traffic should come here: the first configuration is in force, its ports are bound, and nothing drains.
+    pub fn readiness(&self) -> Readiness {
+        use std::sync::atomic::Ordering;
+        if self.drain.state() != DrainState::Live {
+            return Readiness::Draining;
+        }
+        if self.was_ready.load(Ordering::Relaxed) {
+            return Readiness::Ready;
+        }
+        if self.status.built().is_none() {
+            return Readiness::Starting("no configuration in force yet");
+        }
+        if !self.listeners.all_bound() {
+            return Readiness::Starting("not every listener is bound");
+        }
+        self.was_ready.store(true, Ordering::Relaxed);
+        Readiness::Ready
+    }
+}
+
+/// Serves all addresses on a thread of its own, until the process ends.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn spawn(admin: Arc<Admin>, addresses: Vec<Bound>) -> io::Result<thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new()
+        .name("limen-admin".to_owned())
+        .spawn(move || runtime.block_on(serve::all(admin, addresses)))
+}

@@ -1,0 +1,202 @@
+//! Wiring, in the order in which things start: what can fail first, what serves last.
+//!
+//! Invariant: nothing accepts traffic before the first configuration is in force; whatever keeps the process from starting is one
+//! sentence. Decides nothing about requests.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use config_model::diagnostic::{Diagnostics, Severity};
+use tokio::sync::watch;
+
+use crate::{
+    admin::{self, Admin, Bound, Surface},
+    app,
+    cli::{LevelHandle, VERSION},
+    drain::DrainController,
+    listener::{BindOptions, EdgeTimeouts, ListenerManager},
+    pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
+    proxy::{GatewayProxy, HttpHandler},
+    runtime::{Registry, dns::SystemResolver, registry::FIRST_RESOLUTION},
+    settings::{AccessLogFormat, Settings, SourceSettings, Strictness},
+    shutdown::{DrainTimes, Exit},
+    snapshot::{Snapshot, SnapshotCell},
+    source::{Source, directory::Directory},
+    telemetry::{
+        AccessLog, Metrics,
+        access_log::{Format, FormatError, Target},
+        metrics::Identity,
+    },
+    tls::Certificates,
+};
+
+/// How long connections without a request outlive the listener that accepted them.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+
+/// Starts everything and serves until drained.
+///
+/// # Errors
+/// What keeps it from starting, in one sentence.
+pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
+    let started = Instant::now();
+    let metrics = Metrics::new(workload(settings), VERSION).map_err(|error| format!("metrics: {error}"))?;
+    let pipeline_metrics =
+        pipeline::Metrics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
+    let metrics = Arc::new(metrics);
+    let access_log = access_log(settings, &metrics)?;
+    let addresses = bind(settings)?;
+    // Names are resolved here, whoever asked for them.
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("limen-background")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+
+    let (snapshots, drain, status) =
+        (Arc::new(SnapshotCell::default()), Arc::new(DrainController::new()), Arc::new(Status::default()));
+    let proxy = GatewayProxy::new(Arc::clone(&snapshots), Arc::clone(&metrics), access_log);
+    let options = BindOptions { address: settings.bind, ports: settings.port_map.clone() };
+    let listeners = ListenerManager::new(
+        snapshots.clone(),
+        Arc::new(HttpHandler::new(proxy, settings.threads)),
+        options,
+        EdgeTimeouts::default(),
+        IDLE_GRACE,
+    );
+    let admin = Arc::new(Admin {
+        status: Arc::clone(&status),
+        snapshots: Arc::clone(&snapshots),
+        listeners: listeners.clone(),
+        drain: Arc::clone(&drain),
+        metrics: Arc::clone(&metrics),
+        level,
+        port_map: settings.port_map.clone(),
+        started,
+        was_ready: AtomicBool::new(false),
+    });
+    let _admin = admin::spawn(admin, addresses).map_err(|error| format!("cannot start a thread: {error}"))?;
+
+    let publisher = Live {
+        snapshots,
+        registry: Registry::new(Arc::new(SystemResolver::new()), background.handle().clone()),
+        listeners: listeners.clone(),
+    };
+    let pipeline = Pipeline::new(
+        source(&settings.source),
+        Builder::new(settings.identity()),
+        Box::new(publisher),
+        Arc::clone(&status),
+        pipeline_metrics,
+    );
+    let (stop, stopped) = watch::channel(false);
+    let (following, first) =
+        pipeline.spawn(stopped).map_err(|error| format!("cannot start a thread: {error}"))?;
+    let _step = first.blocking_recv().map_err(|_| "the configuration could not be taken up".to_owned())?;
+    let errors = status.findings().count(Severity::Error);
+    if settings.strict == Strictness::Strict && errors > 0 {
+        return Err(format!("the configuration has {errors} error(s), and --strict was given"));
+    }
+
+    let times = DrainTimes { min: settings.min_drain_time, max: settings.drain_time };
+    let exit = app::serve(settings.threads, &listeners, &drain, times)
+        .map_err(|error| format!("cannot serve: {error}"));
+    let _thread_gone = stop.send(true);
+    if following.join().is_err() {
+        tracing::error!("the configuration thread had ended early");
+    }
+    exit
+}
+
+/// What puts a configuration in force: build everything, swap once; what is gone drains by itself.
+struct Live {
+    snapshots: Arc<SnapshotCell>,
+    registry: Registry,
+    listeners: ListenerManager,
+}
+
+#[async_trait]
+impl Publisher for Live {
+    async fn publish(&mut self, built: &Arc<Built>) -> Diagnostics {
+        let compiled = &built.compiled;
+        let clusters = self.registry.reconcile(compiled.clusters.values().map(|cluster| &**cluster));
+        let before = self.snapshots.load();
+        let (certificates, problems) =
+            Certificates::build(&compiled.listeners, built.validated.set(), &before.certificates);
+        let found: Diagnostics = problems.iter().map(|problem| problem.diagnostic()).collect();
+        self.registry.settle(&clusters, FIRST_RESOLUTION).await;
+        for failure in self.listeners.prepare(&compiled.listeners) {
+            // Not kept as a finding: it is tried again, and /diagnostics shows what fails at the time of asking.
+            tracing::error!(listener = %failure.key, "{failure}");
+        }
+        let mut diagnostics = Diagnostics::clone(&built.diagnostics);
+        diagnostics.extend(found.iter().cloned());
+        self.snapshots.publish(Snapshot {
+            generation: built.generation,
+            listeners: compiled.listeners.clone(),
+            clusters,
+            certificates: Arc::new(certificates),
+            diagnostics: Arc::new(diagnostics),
+        });
+        found
+    }
+}
+
+fn source(settings: &SourceSettings) -> Box<dyn Source> {
+    match settings {
+        SourceSettings::Folders(paths) => Box::new(Directory::new(paths.clone())),
+    }
+}
+
+fn bind(settings: &Settings) -> Result<Vec<Bound>, String> {
+    let one = |(address, surface)| {
+        Bound::new(address, surface).map_err(|error: io::Error| format!("{address} cannot be bound: {error}"))
+    };
+    let metrics = settings.metrics.iter().map(|address| (*address, Surface::Metrics));
+    [(settings.admin, Surface::Admin), (settings.status, Surface::Status)]
+        .into_iter()
+        .chain(metrics)
+        .map(one)
+        .collect()
+}
+
+fn access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<AccessLog>>, String> {
+    let format: Result<Format, FormatError> = match &settings.access_log {
+        AccessLogFormat::Off => return Ok(None),
+        AccessLogFormat::Text => Format::istio_text(),
+        AccessLogFormat::Json => Format::istio_json(),
+        AccessLogFormat::Custom(text) => Format::parse(text),
+    };
+    let format = format.map_err(|error| format!("access log format: {error}"))?;
+    let target = match &settings.access_log_file {
+        Some(path) => Target::File(Arc::<Path>::from(path.as_path())),
+        None => Target::Stdout,
+    };
+    let log = AccessLog::start(format, &target, metrics.access_log_dropped.clone());
+    let place =
+        settings.access_log_file.as_ref().map_or_else(String::new, |path| format!(" {}", path.display()));
+    Ok(Some(Arc::new(log.map_err(|error| format!("access log{place}: {error}"))?)))
+}
+
+/// Who the gateway is in the labels of Istio's metrics. Istio's own Deployment has the name of its label `app`.
+fn workload(settings: &Settings) -> Identity {
+    let label = |name: &str| settings.labels.get(name).cloned();
+    let app = label("app");
+    Identity {
+        workload: app.clone().unwrap_or_else(|| "unknown".to_owned()),
+        namespace: settings.namespace.clone(),
+        canonical_service: label("service.istio.io/canonical-name")
+            .or_else(|| label("app.kubernetes.io/name"))
+            .or(app)
+            .unwrap_or_else(|| "unknown".to_owned()),
+        canonical_revision: label("service.istio.io/canonical-revision")
+            .or_else(|| label("version"))
+            .unwrap_or_else(|| "latest".to_owned()),
+        ..Identity::default()
+    }
+}

@@ -1,0 +1,66 @@
+//! `limen explain`: what would happen to one request, from files or from a running gateway.
+//!
+//! Invariant: both ways give the same object, so scripts need not know which one was asked.
+
+use super::{
+    Exit, Output,
+    args::{ExplainArgs, Format},
+    load, paint, remote,
+};
+use crate::report::{
+    explain::{Answer, Verdict, answer},
+    question::{Ask, encode},
+    story::story,
+};
+
+pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
+    if args.destination.is_some() || args.direction.is_some() {
+        out.fail(
+            "--destination and --direction are for --role sidecar; this version serves as a gateway only",
+        );
+        return Exit::Usage;
+    }
+    let ask = Ask {
+        url: args.url.clone(),
+        method: args.method.clone(),
+        headers: args.headers.clone(),
+        port: args.port,
+        sni: args.sni.clone(),
+        protocol: args.protocol.map(|protocol| protocol.as_str().to_owned()),
+        seed: args.seed,
+    };
+    let question = match ask.question(&args.port_map.0) {
+        Ok(question) => question,
+        Err(message) => {
+            out.fail(&message);
+            return Exit::Usage;
+        }
+    };
+    let (answer, unparsable) = match &args.admin {
+        Some(admin) => match remote::get::<Answer>(admin, &format!("/explain?{}", encode(&ask))) {
+            Ok(answer) => (answer, false),
+            Err(message) => {
+                out.fail(&message);
+                return Exit::Failed;
+            }
+        },
+        None => match load::load(&args.common, &[], out) {
+            Ok(built) => {
+                load::warn_of_errors(&built.diagnostics, out);
+                (answer(&built.compiled, &question), load::has_unparsable(&built.diagnostics))
+            }
+            Err(exit) => return exit,
+        },
+    };
+    match args.output {
+        Format::Text => out.say(&story(&answer, paint(args.common.color))),
+        Format::Json => out.json(&answer),
+    }
+    match answer.verdict {
+        Verdict::Forward | Verdict::Redirect | Verdict::DirectResponse | Verdict::Passthrough => Exit::Ok,
+        Verdict::Denied => Exit::Denied,
+        // What is missing may be in the file that cannot be read.
+        Verdict::NotFound | Verdict::Misdirected | Verdict::Refused if unparsable => Exit::Unparsable,
+        Verdict::NotFound | Verdict::Misdirected | Verdict::Refused => Exit::NoRoute,
+    }
+}

@@ -1,0 +1,66 @@
+//! Reading configuration once, for the commands that look and do not serve.
+//!
+//! Invariant: goes the same way as what is served: source, merge, validation, compilation.
+
+use std::path::PathBuf;
+
+use config_model::diagnostic::{Code, Diagnostics, Severity};
+
+use super::{
+    Exit, Output,
+    args::{CommonArgs, Role},
+};
+use crate::{
+    pipeline::{Builder, Built},
+    settings::Settings,
+    source::directory::Directory,
+};
+
+/// Reads and compiles what the arguments name, or says why that is not possible.
+pub(super) fn load(common: &CommonArgs, more: &[PathBuf], out: &mut Output<'_>) -> Result<Built, Exit> {
+    gateway_only(common.role, out)?;
+    let paths: Vec<PathBuf> = more.iter().chain(&common.config).cloned().collect();
+    if paths.is_empty() {
+        out.fail("no configuration: name a folder or a file");
+        return Err(Exit::Usage);
+    }
+    // A path that is not there at all is a mistake in the arguments, not in the configuration.
+    for path in &paths {
+        if let Err(error) = std::fs::metadata(path) {
+            out.fail(&format!("{}: {error}", path.display()));
+            return Err(Exit::Usage);
+        }
+    }
+    let settings = Settings {
+        namespace: common.namespace.clone(),
+        labels: common.labels.0.clone(),
+        ..Settings::default()
+    };
+    Ok(Builder::new(settings.identity()).build(&Directory::new(paths).load()))
+}
+
+/// The sidecar role has listeners of another kind, which are not built.
+pub(super) fn gateway_only(role: Role, out: &mut Output<'_>) -> Result<(), Exit> {
+    match role {
+        Role::Gateway => Ok(()),
+        Role::Sidecar => {
+            out.fail("--role sidecar: this version serves as a gateway only");
+            Err(Exit::Usage)
+        }
+    }
+}
+
+/// Whether a file could not be parsed at all: a document that is no YAML, or is beyond a limit.
+pub(super) fn has_unparsable(findings: &Diagnostics) -> bool {
+    findings.iter().any(|finding| {
+        (finding.code == Code::SYNTAX || finding.code == Code::LIMIT) && finding.severity == Severity::Error
+    })
+}
+
+/// Says on standard error that what follows rests on less than what was written.
+pub(super) fn warn_of_errors(findings: &Diagnostics, out: &mut Output<'_>) {
+    let errors = findings.count(Severity::Error);
+    if errors > 0 {
+        out.fail(&format!("the configuration has {errors} error(s); `limen check` lists them"));
+    }
+}

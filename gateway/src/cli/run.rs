@@ -1,0 +1,73 @@
+//! `limen run`: arguments to settings, then serve.
+//!
+//! Invariant: whatever keeps it from starting is one line on standard error, and exit code 1.
+
+use std::io::IsTerminal as _;
+
+use super::{
+    Exit, Output,
+    args::{Color, RunArgs},
+    load, log,
+};
+use crate::{
+    app::launch,
+    settings::{Settings, SourceSettings, Strictness, available_threads},
+};
+
+pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
+    if let Err(exit) = load::gateway_only(args.common.role, out) {
+        return exit;
+    }
+    if args.kubernetes {
+        out.fail("--kubernetes: this version reads folders only; use --config");
+        return Exit::Failed;
+    }
+    if args.common.config.is_empty() {
+        out.fail("no configuration: use --config DIR");
+        return Exit::Usage;
+    }
+    for path in &args.common.config {
+        if let Err(error) = std::fs::metadata(path) {
+            out.fail(&format!("{}: {error}", path.display()));
+            return Exit::Failed;
+        }
+    }
+    let colour = match args.common.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => std::io::stderr().is_terminal(),
+    };
+    let level = match log::start(&args.log_level, args.log_format, colour) {
+        Ok(level) => level,
+        Err(message) => {
+            out.fail(&message);
+            return Exit::Usage;
+        }
+    };
+    match launch::launch(&settings(args), level) {
+        Ok(_drained) => Exit::Ok,
+        Err(message) => {
+            out.fail(&message);
+            Exit::Failed
+        }
+    }
+}
+
+fn settings(args: &RunArgs) -> Settings {
+    Settings {
+        source: SourceSettings::Folders(args.common.config.clone()),
+        namespace: args.common.namespace.clone(),
+        labels: args.common.labels.0.clone(),
+        port_map: args.port_map.0.clone(),
+        bind: args.bind,
+        admin: args.admin,
+        status: args.status_addr,
+        metrics: args.metrics_addr.clone(),
+        threads: args.threads.map_or_else(available_threads, usize::from),
+        access_log: args.access_log.0.clone(),
+        access_log_file: args.access_log_file.clone(),
+        drain_time: args.drain_time,
+        min_drain_time: args.min_drain_time,
+        strict: if args.strict { Strictness::Strict } else { Strictness::Tolerant },
+    }
+}

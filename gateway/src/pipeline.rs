@@ -1,0 +1,172 @@
+//! From what a source gives to what is served: collect, merge, validate, compile, publish.
+//!
+//! Invariant: this is the only writer of what is in force. A resource that is refused goes on as it was last accepted; a source
+//! that fails changes nothing; identical content is counted and not published. Runs on its own thread, never on the data plane's.
+
+mod build;
+mod metrics;
+mod status;
+
+use std::{collections::HashSet, io, sync::Arc, thread};
+
+use async_trait::async_trait;
+use config_model::diagnostic::{Diagnostics, Severity};
+use tokio::sync::{oneshot, watch};
+
+pub use build::{Builder, Built};
+pub use metrics::Metrics;
+pub use status::{Status, Synchronization};
+
+use crate::source::{Health, Loaded, Source};
+
+/// Puts a configuration in force: prepares clusters, certificates and listeners, then swaps.
+#[async_trait]
+pub trait Publisher: Send {
+    /// Puts it in force. Answers what only running it can tell, such as a certificate that cannot be used or a port that
+    /// cannot be bound; the rest is in force all the same.
+    async fn publish(&mut self, built: &Arc<Built>) -> Diagnostics;
+}
+
+/// One source, followed to its end.
+pub struct Pipeline {
+    source: Box<dyn Source>,
+    builder: Builder,
+    publisher: Box<dyn Publisher>,
+    status: Arc<Status>,
+    metrics: Metrics,
+    told: HashSet<String>,
+    published_findings: Diagnostics,
+}
+
+/// What one state of the source led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// It is in force.
+    Published,
+    /// It is what is in force already.
+    Identical,
+    /// The source has ended.
+    Ended,
+}
+
+impl Pipeline {
+    /// A pipeline that has not read anything yet.
+    #[must_use]
+    pub fn new(
+        source: Box<dyn Source>,
+        builder: Builder,
+        publisher: Box<dyn Publisher>,
+        status: Arc<Status>,
+        metrics: Metrics,
+    ) -> Pipeline {
+        let (told, published_findings) = (HashSet::new(), Diagnostics::new());
+        Pipeline { source, builder, publisher, status, metrics, told, published_findings }
+    }
+
+    /// Waits for the next state of the source and takes it up. Must run to its end once a state has come: a caller that
+    /// wants to stop waits for [`Source::next`] elsewhere.
+    pub async fn step(&mut self) -> Step {
+        match self.source.next().await {
+            Some(loaded) => self.take_up(&loaded).await,
+            None => Step::Ended,
+        }
+    }
+
+    async fn take_up(&mut self, loaded: &Loaded) -> Step {
+        let started = std::time::Instant::now();
+        let before = self.status.built();
+        let built = Arc::new(self.builder.build(loaded));
+        let changed = before.as_ref().is_none_or(|before| before.content != built.content);
+        if changed {
+            self.published_findings = self.publisher.publish(&built).await;
+        }
+        let mut findings = Diagnostics::clone(&built.diagnostics);
+        findings.extend(self.published_findings.iter().cloned());
+        self.tell(&findings);
+        let synchronization = match loaded.health {
+            Health::Synchronized => Synchronization::Current,
+            Health::Stale => Synchronization::Stale,
+        };
+        self.metrics.set(&built, &findings, synchronization);
+        self.status.set(Arc::clone(&built), Arc::new(findings), synchronization);
+        if changed {
+            self.metrics.count_published(started.elapsed());
+            tracing::info!(
+                generation = built.generation,
+                resources = built.resources,
+                listeners = built.compiled.listeners.len(),
+                clusters = built.compiled.clusters.len(),
+                took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "configuration in force"
+            );
+            Step::Published
+        } else {
+            self.metrics.count_identical();
+            Step::Identical
+        }
+    }
+
+    /// Logs each finding when it comes up, and how many went.
+    fn tell(&mut self, findings: &Diagnostics) {
+        let mut now = HashSet::with_capacity(findings.len());
+        for finding in findings {
+            let line = finding.to_string();
+            if !self.told.contains(&line) && !now.contains(&line) {
+                let code = finding.code.as_str();
+                let hint = finding.hint.as_deref().unwrap_or_default();
+                match finding.severity {
+                    Severity::Error => tracing::error!(code, hint, "{line}"),
+                    Severity::Warning => tracing::warn!(code, hint, "{line}"),
+                    Severity::Info => tracing::info!(code, hint, "{line}"),
+                }
+            }
+            now.insert(line);
+        }
+        let resolved = self.told.iter().filter(|line| !now.contains(*line)).count();
+        if resolved > 0 {
+            tracing::info!(resolved, remaining = now.len(), "findings resolved");
+        }
+        self.told = now;
+    }
+
+    /// Runs on a thread of its own until the source ends or `stop` turns true. The receiver gets a message once the first
+    /// state is in force.
+    ///
+    /// # Errors
+    /// When the thread or its runtime cannot be made.
+    pub fn spawn(
+        mut self,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<(thread::JoinHandle<()>, oneshot::Receiver<Step>)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (first, started) = oneshot::channel();
+        let body = move || {
+            runtime.block_on(async move {
+                let step = self.step().await;
+                // Nobody may be waiting any more: the process is then on its way out.
+                let _unheard = first.send(step);
+                while !*stop.borrow_and_update() {
+                    let loaded = tokio::select! {
+                        loaded = self.source.next() => loaded,
+                        changed = stop.changed() => {
+                            if changed.is_err() { return }
+                            continue;
+                        }
+                    };
+                    let Some(loaded) = loaded else {
+                        // Held open: tasks that the publisher started may live on this runtime.
+                        let _ended = stop.wait_for(|stop| *stop).await;
+                        return;
+                    };
+                    let _step = self.take_up(&loaded).await;
+                }
+            });
+        };
+        let thread = thread::Builder::new().name("limen-config".to_owned()).spawn(body)?;
+        Ok((thread, started))
+    }
+}
+
+#[cfg(test)]
+mod tests;

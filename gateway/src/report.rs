@@ -1,0 +1,10 @@
+//! What people and programs are told about a configuration: findings, the story of one request, tables.
+//!
+//! Invariant: each report is made once as data and shown as text or JSON from that data, so the command line and the admin
+//! endpoints cannot differ. Nothing here decides: decisions are the routing crate's.
+
+pub mod explain;
+pub mod findings;
+pub mod question;
+pub mod story;
+pub mod table;

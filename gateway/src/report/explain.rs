@@ -1,0 +1,541 @@
+//! What would happen to one request, and why: the answer as data.
+//!
+//! Invariant: listener, chain, virtual host and route come from the same functions that serve requests. The shape is an interface
+//! that programs read: a field is added, never renamed. Values of headers that carry credentials are not shown.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use routing::{
+    action::{headers::HeaderOps, redirect::https_redirect_location},
+    cluster::{Cluster, Discovery, Health},
+    compile::Compiled,
+    decision::{Decision, NotFound},
+    explain::{Candidate, Explanation, explain},
+    host::without_port,
+    listener::{Bind, Chains, FilterChain, Listener},
+    request::{RequestHead, Scheme},
+    route::{Destination, Forward, RouteOrigin},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::proxy::normalize;
+
+/// A request that somebody wonders about.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Method.
+    pub method: String,
+    /// What the client speaks to the port.
+    pub transport: Transport,
+    /// Port the client connects to: the bound one.
+    pub port: u16,
+    /// `Host`, as the client sends it.
+    pub authority: String,
+    /// Path without query, not normalised.
+    pub path: String,
+    /// Query, undecoded.
+    pub query: Option<String>,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Chooses among weighted destinations; without it all are told.
+    pub seed: Option<u64>,
+    /// Bound port by gateway port.
+    pub port_map: BTreeMap<u16, u16>,
+}
+
+/// What a client speaks to a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP without TLS.
+    Plain,
+    /// HTTP in TLS, with this server name.
+    Tls(Option<String>),
+    /// Bytes that are not HTTP.
+    Tcp,
+}
+
+/// What would happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each arm is its own name in the JSON")]
+pub enum Verdict {
+    Forward,
+    Redirect,
+    DirectResponse,
+    NotFound,
+    Misdirected,
+    Refused,
+    Passthrough,
+    Denied,
+}
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What would happen.
+    pub verdict: Verdict,
+    /// Listener and server; absent when nothing listens on the port.
+    pub listener: Option<ListenerPart>,
+    /// Virtual host that takes the request.
+    pub virtual_host: Option<VirtualHostPart>,
+    /// Rule that takes it.
+    pub route: Option<RoutePart>,
+    /// Where it may go.
+    pub clusters: Vec<ClusterPart>,
+    /// What is done to it on the way.
+    pub actions: Actions,
+    /// The reply that the gateway makes itself.
+    pub response: Option<ResponsePart>,
+    /// Every rule of the virtual host, in the order in which they are tried.
+    pub candidates: Vec<CandidatePart>,
+    /// Rules that match too and come too late.
+    pub shadowed: Vec<CandidatePart>,
+    /// One sentence for people, where the rest does not say why.
+    pub reason: Option<String>,
+}
+
+/// A listener, and the server of it that took the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerPart {
+    /// Istio's name, `0.0.0.0_80`.
+    pub name: String,
+    /// Bound port.
+    pub port: u16,
+    /// `namespace/name`; absent when no server takes the connection.
+    pub gateway: Option<String>,
+    /// Name of the server.
+    pub server: Option<String>,
+    /// TLS mode; absent on plain text.
+    pub tls_mode: Option<String>,
+}
+
+/// A virtual host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualHostPart {
+    /// `domain:port`.
+    pub name: String,
+    /// Domain that the authority matched.
+    pub domain: String,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutePart {
+    /// `namespace/name`.
+    pub virtual_service: String,
+    /// Name of the rule.
+    pub name: Option<String>,
+    /// Index in `spec.http`.
+    pub index: u32,
+    /// Index in the rule's `match`.
+    pub match_index: u32,
+}
+
+/// A destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterPart {
+    /// Istio's name, `outbound|80|v1|host`.
+    pub name: String,
+    /// Share.
+    pub weight: u32,
+    /// Endpoints that may be picked; names that DNS has yet to resolve count as one each.
+    pub endpoints: usize,
+}
+
+/// What is done to a request on its way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actions {
+    /// Path and query as sent upstream.
+    pub path: Option<String>,
+    /// Authority as sent upstream.
+    pub authority: Option<String>,
+    /// Time limit; absent is none.
+    pub timeout_ms: Option<u64>,
+    /// Retries.
+    pub retries: Option<serde_json::Value>,
+    /// Changes to request headers.
+    pub request_headers: HeaderChanges,
+    /// Changes to response headers.
+    pub response_headers: HeaderChanges,
+    /// Destinations that get a copy.
+    pub mirror: Vec<serde_json::Value>,
+    /// Injected faults.
+    pub fault: Option<serde_json::Value>,
+}
+
+/// Header operations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderChanges {
+    /// Removed first.
+    pub remove: Vec<String>,
+    /// Then set.
+    pub set: BTreeMap<String, String>,
+    /// Then added.
+    pub add: BTreeMap<String, String>,
+}
+
+/// A reply of the gateway's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponsePart {
+    /// Status.
+    pub status: u16,
+    /// Headers that the configuration gives it.
+    pub headers: BTreeMap<String, String>,
+    /// Body.
+    pub body: String,
+    /// Response flags, as in the access log; `-` when there is none.
+    pub flags: String,
+}
+
+/// A rule that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidatePart {
+    /// `namespace/name`.
+    pub virtual_service: String,
+    /// Index in `spec.http`.
+    pub index: u32,
+    /// Index in the rule's `match`.
+    pub match_index: u32,
+    /// Whether all its conditions hold.
+    pub matched: bool,
+    /// Why it was taken or not.
+    pub reason: String,
+}
+
+/// Answers a question.
+#[must_use]
+pub fn answer(compiled: &Compiled, question: &Question) -> Answer {
+    let Some(listener) = find_listener(compiled, question) else {
+        return refused(None, format!("nothing listens on port {}", question.port));
+    };
+    let chain = match choose_chain(listener, &question.transport) {
+        Ok(chain) => chain,
+        Err(reason) => return refused(Some(listener_part(listener, question.port, None)), reason),
+    };
+    let part = listener_part(listener, question.port, Some(chain));
+    let Ok(path) = normalize::base(&question.path) else {
+        let response = ResponsePart { status: 400, flags: "DPE".to_owned(), ..ResponsePart::default() };
+        let reason = "the path cannot be normalised".to_owned();
+        return Answer { response: Some(response), ..refused(Some(part), reason) };
+    };
+    let scheme = if chain.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let head = RequestHead {
+        method: &question.method,
+        scheme,
+        authority: &question.authority,
+        path: &path,
+        query: question.query.as_deref(),
+        headers: &question.headers,
+    };
+    let explanation = explain(&chain.table, &head);
+    let mut answer = Answer { listener: Some(part), ..empty(Verdict::NotFound) };
+    answer.virtual_host = explanation
+        .host
+        .as_ref()
+        .map(|host| VirtualHostPart { name: host.name().to_string(), domain: host.domain().to_string() });
+    answer.candidates = explanation.candidates.iter().map(candidate).collect();
+    answer.shadowed = shadowed(&explanation);
+    decide(&mut answer, compiled, question, &head, chain.table.lookup(&head));
+    answer
+}
+
+/// Fills in what the decision says.
+fn decide(
+    answer: &mut Answer,
+    compiled: &Compiled,
+    question: &Question,
+    head: &RequestHead<'_>,
+    decision: Decision<'_>,
+) {
+    match decision {
+        Decision::Forward { route, forward, .. } => {
+            answer.verdict = Verdict::Forward;
+            answer.route = Some(route_part(&route.origin));
+            forward_parts(answer, compiled, question, head, forward);
+        }
+        Decision::Redirect { route, redirect, .. } => {
+            answer.verdict = Verdict::Redirect;
+            answer.route = Some(route_part(&route.origin));
+            answer.actions.response_headers = changes(&route.response_headers);
+            let location = redirect.location(head);
+            answer.response =
+                Some(reply(redirect.code, Some(("location", &location)), &[], &route.response_headers));
+        }
+        Decision::Reply { route, reply: direct, .. } => {
+            answer.verdict = Verdict::DirectResponse;
+            answer.route = Some(route_part(&route.origin));
+            answer.actions.response_headers = changes(&route.response_headers);
+            let content_type = direct.content_type().map(|value| ("content-type", value));
+            answer.response = Some(reply(direct.status, content_type, &direct.body, &route.response_headers));
+        }
+        Decision::RequireTls { .. } => {
+            answer.verdict = Verdict::Redirect;
+            let location = https_redirect_location(head);
+            answer.response = Some(reply(301, Some(("location", &location)), &[], &HeaderOps::default()));
+            answer.reason = Some("the server has tls.httpsRedirect: plain text is sent to https".to_owned());
+        }
+        Decision::NotFound(why) => {
+            answer.reason = Some(match why {
+                NotFound::Host => format!("no virtual host of this server takes {:?}", head.authority),
+                NotFound::Route(host) => format!("no rule of virtual host {} matches", host.name()),
+            });
+            answer.response =
+                Some(ResponsePart { status: 404, flags: "NR".to_owned(), ..ResponsePart::default() });
+        }
+    }
+}
+
+fn forward_parts(
+    answer: &mut Answer,
+    compiled: &Compiled,
+    question: &Question,
+    head: &RequestHead<'_>,
+    forward: &Forward,
+) {
+    let single = forward.destinations.len() == 1;
+    let part = |destination: &Destination| ClusterPart {
+        name: destination.cluster.to_string(),
+        // A lone destination gets everything, whatever its weight says.
+        weight: if single { 100 } else { destination.weight },
+        endpoints: compiled.clusters.get(&destination.cluster).map_or(0, |cluster| usable(cluster)),
+    };
+    let picked = question.seed.and_then(|seed| forward.pick(spread(seed)));
+    answer.clusters = match picked {
+        Some(picked) => vec![part(picked)],
+        None => forward.destinations.iter().map(part).collect(),
+    };
+    let path = forward.rewrite.as_ref().map_or(head.path.into(), |rewrite| rewrite.apply(head.path));
+    answer.actions.path = Some(routing::action::rewrite::path_and_query(&path, head.query));
+    answer.actions.timeout_ms =
+        forward.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let shown = picked.or(forward.destinations.first());
+    let of_headers = shown.and_then(|destination| destination.headers.authority.as_deref());
+    answer.actions.authority =
+        Some(forward.authority.as_deref().or(of_headers).unwrap_or(head.authority).to_owned());
+    if let Some(destination) = shown {
+        answer.actions.request_headers = changes(&destination.headers.request);
+        answer.actions.response_headers = changes(&destination.headers.response);
+    }
+    if let [only] = answer.clusters.as_slice()
+        && only.endpoints == 0
+    {
+        let known = forward.destinations.iter().any(|destination| {
+            destination.cluster.as_str() == only.name && compiled.clusters.contains_key(&destination.cluster)
+        });
+        let (body, flags) = if known { ("no healthy upstream", "UH") } else { ("", "NC") };
+        answer.response = Some(ResponsePart {
+            status: 503,
+            body: body.to_owned(),
+            flags: flags.to_owned(),
+            headers: BTreeMap::new(),
+        });
+    } else if answer.clusters.is_empty() {
+        answer.response =
+            Some(ResponsePart { status: 503, flags: "NC".to_owned(), ..ResponsePart::default() });
+    }
+}
+
+/// The listener on a bound port; one for all addresses before one for a single address.
+fn find_listener<'c>(compiled: &'c Compiled, question: &Question) -> Option<&'c Arc<Listener>> {
+    let bound = |port: u16| question.port_map.get(&port).copied().unwrap_or(port);
+    let mut on_port =
+        compiled.listeners.values().filter(|listener| bound(listener.key.port) == question.port);
+    let first = on_port.clone().next();
+    on_port.find(|listener| listener.key.bind == Bind::Any).or(first)
+}
+
+fn choose_chain<'l>(listener: &'l Listener, transport: &Transport) -> Result<&'l Arc<FilterChain>, String> {
+    match (&listener.chains, transport) {
+        (_, Transport::Tcp) => Err("no server on this port takes plain TCP".to_owned()),
+        (Chains::Http(chain), Transport::Plain) => Ok(chain),
+        (Chains::Http(_), Transport::Tls(_)) => {
+            Err("the port speaks plain HTTP and the client speaks TLS".to_owned())
+        }
+        (Chains::Tls(_), Transport::Plain) => {
+            Err("the port speaks TLS and the client speaks plain HTTP".to_owned())
+        }
+        (Chains::Tls(index), Transport::Tls(name)) => {
+            index.lookup_sni(name.as_deref()).ok_or_else(|| match name {
+                Some(name) => format!("no server on this port has a host for the TLS server name {name:?}"),
+                None => "no server on this port takes clients without a TLS server name".to_owned(),
+            })
+        }
+    }
+}
+
+/// The server name that a client sends for an authority: its host, unless that is an address (RFC 6066 §3).
+#[must_use]
+pub fn default_server_name(authority: &str) -> Option<String> {
+    let host = without_port(authority);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty() && bare.parse::<IpAddr>().is_err()).then(|| host.to_ascii_lowercase())
+}
+
+fn refused(listener: Option<ListenerPart>, reason: String) -> Answer {
+    Answer { listener, reason: Some(reason), ..empty(Verdict::Refused) }
+}
+
+fn empty(verdict: Verdict) -> Answer {
+    Answer {
+        verdict,
+        listener: None,
+        virtual_host: None,
+        route: None,
+        clusters: Vec::new(),
+        actions: Actions::default(),
+        response: None,
+        candidates: Vec::new(),
+        shadowed: Vec::new(),
+        reason: None,
+    }
+}
+
+fn listener_part(listener: &Listener, port: u16, chain: Option<&Arc<FilterChain>>) -> ListenerPart {
+    ListenerPart {
+        name: listener.key.to_string(),
+        port,
+        gateway: chain.map(|chain| chain.gateway.to_string()),
+        server: chain.map(|chain| chain.server.to_string()),
+        tls_mode: chain.and_then(|chain| chain.tls.as_ref()).map(|_| "SIMPLE".to_owned()),
+    }
+}
+
+fn route_part(origin: &RouteOrigin) -> RoutePart {
+    RoutePart {
+        virtual_service: origin.virtual_service.to_string(),
+        name: origin.name.as_ref().map(ToString::to_string),
+        index: origin.index,
+        match_index: origin.match_index,
+    }
+}
+
+fn candidate(candidate: &Candidate) -> CandidatePart {
+    CandidatePart {
+        virtual_service: candidate.origin.virtual_service.to_string(),
+        index: candidate.origin.index,
+        match_index: candidate.origin.match_index,
+        matched: candidate.matched,
+        reason: candidate.reason.clone(),
+    }
+}
+
+fn shadowed(explanation: &Explanation) -> Vec<CandidatePart> {
+    explanation.shadowed.iter().filter_map(|at| explanation.candidates.get(*at)).map(candidate).collect()
+}
+
+/// Endpoints of a cluster that may be picked, as far as the configuration knows.
+pub(crate) fn usable(cluster: &Cluster) -> usize {
+    match cluster.spec.discovery {
+        Discovery::OriginalDestination => 0,
+        Discovery::Static | Discovery::StrictDns | Discovery::LogicalDns => {
+            cluster.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count()
+        }
+    }
+}
+
+fn reply(
+    status: u16,
+    header: Option<(&'static str, &str)>,
+    body: &[u8],
+    operations: &HeaderOps,
+) -> ResponsePart {
+    let mut headers = HeaderMap::new();
+    if let Some((name, value)) = header
+        && let Ok(value) = HeaderValue::from_str(value)
+    {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    operations.apply(&mut headers);
+    ResponsePart {
+        status,
+        headers: headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect(),
+        body: String::from_utf8_lossy(body).into_owned(),
+        flags: "-".to_owned(),
+    }
+}
+
+fn changes(operations: &HeaderOps) -> HeaderChanges {
+    let pairs = |pairs: &[(HeaderName, HeaderValue)]| {
+        pairs.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
+    };
+    HeaderChanges {
+        remove: operations.remove.iter().map(ToString::to_string).collect(),
+        set: pairs(&operations.set),
+        add: pairs(&operations.add),
+    }
+}
+
+/// A value for people; one that may be a credential stays hidden.
+fn shown(name: &HeaderName, value: &HeaderValue) -> String {
+    let secret = [
+        http::header::AUTHORIZATION.as_str(),
+        http::header::PROXY_AUTHORIZATION.as_str(),
+        http::header::COOKIE.as_str(),
+        http::header::SET_COOKIE.as_str(),
+        "x-api-key",
+    ];
+    if secret.contains(&name.as_str()) {
+        return "[redacted]".to_owned();
+    }
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// Small seeds give choices as different as large ones (SplitMix64).
+fn spread(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> Compiled {
+        let validated = config_model::validate::Validated::default();
+        routing::compile::compile(&validated, &routing::compile::Identity::default(), None).0
+    }
+
+    #[test]
+    fn an_address_is_no_server_name() {
+        assert_eq!(default_server_name("Shop.example:8443").as_deref(), Some("shop.example"));
+        assert_eq!(default_server_name("10.0.0.1:8443"), None);
+        assert_eq!(default_server_name("[::1]:8443"), None);
+    }
+
+    #[test]
+    fn nobody_listens_is_refused_without_a_listener() {
+        let question = Question {
+            method: "GET".to_owned(),
+            transport: Transport::Plain,
+            port: 1,
+            authority: "a.example".to_owned(),
+            path: "/".to_owned(),
+            query: None,
+            headers: HeaderMap::new(),
+            seed: None,
+            port_map: BTreeMap::new(),
+        };
+        let shown = serde_json::to_value(answer(&nothing(), &question)).unwrap();
+        assert_eq!(shown["verdict"], "refused");
+        assert!(shown["listener"].is_null());
+        assert!(shown["candidates"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let operations = HeaderOps {
+            set: [
+                (http::header::AUTHORIZATION, HeaderValue::from_static("Bearer hunter2")),
+                (HeaderName::from_static("x-env"), HeaderValue::from_static("prod")),
+            ]
+            .into(),
+            ..HeaderOps::default()
+        };
+        let shown = changes(&operations);
+        assert_eq!(shown.set["authorization"], "[redacted]");
+        assert_eq!(shown.set["x-env"], "prod");
+    }
+}

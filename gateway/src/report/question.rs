@@ -1,0 +1,272 @@
+//! From what a person types to a question: URL, headers, and the query string that carries both to a running gateway.
+//!
+//! Invariant: [`encode`] and [`decode`] undo each other, so that asking over the network asks the same.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::explain::{Question, Transport, default_server_name};
+
+/// A request as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// URL; without a scheme it is `http`.
+    pub url: String,
+    /// Method; empty is `GET`.
+    pub method: String,
+    /// Headers, as `name: value`.
+    pub headers: Vec<String>,
+    /// Port that the client connects to.
+    pub port: Option<u16>,
+    /// TLS server name; an empty one is none.
+    pub sni: Option<String>,
+    /// `http1`, `http2`, `https`, `tls` or `tcp`.
+    pub protocol: Option<String>,
+    /// Stands for the random number of the request.
+    pub seed: Option<u64>,
+}
+
+impl Ask {
+    /// The question.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one sentence.
+    pub fn question(&self, port_map: &BTreeMap<u16, u16>) -> Result<Question, String> {
+        let (scheme, rest) = self.url.split_once("://").unwrap_or(("http", &self.url));
+        let scheme = scheme.to_ascii_lowercase();
+        let by_scheme = match scheme.as_str() {
+            "http" | "ws" | "grpc" => "http1",
+            "https" | "wss" | "grpcs" => "https",
+            "tcp" => "tcp",
+            "tls" => "tls",
+            other => return Err(format!("{}: unknown scheme {other:?}", self.url)),
+        };
+        if self.url.chars().any(|c| c.is_control() || c == ' ') {
+            return Err(format!("{:?} is not a URL", self.url));
+        }
+        let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+        let path_at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(path_at);
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
+        let path = if path.is_empty() { "/" } else { path };
+
+        let headers = self.header_map()?;
+        let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let named = host.unwrap_or(authority).to_owned();
+        if named.is_empty() || routing::host::without_port(authority).is_empty() {
+            return Err(format!("{}: no host", self.url));
+        }
+        let protocol = self.protocol.as_deref().unwrap_or(by_scheme);
+        let tls_port = matches!(protocol, "https" | "tls");
+        let port = match (self.port, port_of(authority)?) {
+            (Some(port), _) | (None, Some(port)) => port,
+            (None, None) => {
+                if tls_port {
+                    443
+                } else {
+                    80
+                }
+            }
+        };
+        let server_name = match self.sni.as_deref() {
+            Some("") => None,
+            Some(name) => Some(name.to_ascii_lowercase()),
+            None => default_server_name(authority),
+        };
+        let transport = match protocol {
+            "http1" | "http2" if by_scheme == "https" => Transport::Tls(server_name),
+            "http1" | "http2" if self.sni.is_some() => Transport::Tls(server_name),
+            "http1" | "http2" => Transport::Plain,
+            "https" | "tls" => Transport::Tls(server_name),
+            "tcp" => Transport::Tcp,
+            other => return Err(format!("unknown protocol {other:?}")),
+        };
+        let method = if self.method.is_empty() { "GET" } else { &self.method };
+        http::Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is not a method"))?;
+        Ok(Question {
+            method: method.to_owned(),
+            transport,
+            port,
+            authority: named,
+            path: path.to_owned(),
+            query,
+            headers,
+            seed: self.seed,
+            port_map: port_map.clone(),
+        })
+    }
+
+    fn header_map(&self) -> Result<HeaderMap, String> {
+        let mut map = HeaderMap::new();
+        for line in &self.headers {
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| format!("header {line:?}: use 'name: value'"))?;
+            let name: HeaderName =
+                name.trim().parse().map_err(|_| format!("header {line:?}: not a header name"))?;
+            let value = HeaderValue::from_str(value.trim())
+                .map_err(|_| format!("header {name}: a value that no header can carry"))?;
+            map.append(name, value);
+        }
+        Ok(map)
+    }
+}
+
+fn port_of(authority: &str) -> Result<Option<u16>, String> {
+    let host = routing::host::without_port(authority);
+    match authority.get(host.len()..).unwrap_or_default().trim_start_matches(':') {
+        "" => Ok(None),
+        port => port.parse().map(Some).map_err(|_| format!("{authority}: {port:?} is not a port")),
+    }
+}
+
+/// As a query string.
+#[must_use]
+pub fn encode(ask: &Ask) -> String {
+    let mut pairs = vec![("url", ask.url.clone()), ("method", ask.method.clone())];
+    pairs.extend(ask.headers.iter().map(|header| ("header", header.clone())));
+    pairs.extend(ask.port.map(|port| ("port", port.to_string())));
+    pairs.extend(ask.sni.clone().map(|sni| ("sni", sni)));
+    pairs.extend(ask.protocol.clone().map(|protocol| ("protocol", protocol)));
+    pairs.extend(ask.seed.map(|seed| ("seed", seed.to_string())));
+    let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={}", escape(value))).collect();
+    pairs.join("&")
+}
+
+/// From a query string.
+///
+/// # Errors
+/// What is wrong with it, in one sentence.
+pub fn decode(query: &str) -> Result<Ask, String> {
+    let mut ask = Ask::default();
+    for (key, value) in pairs(query) {
+        let number = || format!("{key}={value}: not a number");
+        match key.as_str() {
+            "url" => ask.url = value,
+            "method" => ask.method = value,
+            "header" => ask.headers.push(value),
+            "port" => ask.port = Some(value.parse().map_err(|_| number())?),
+            "sni" => ask.sni = Some(value),
+            "protocol" => ask.protocol = Some(value),
+            "seed" => ask.seed = Some(value.parse().map_err(|_| number())?),
+            other => {
+                return Err(format!(
+                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, seed"
+                ));
+            }
+        }
+    }
+    if ask.url.is_empty() {
+        return Err("give url=…, percent-encoded".to_owned());
+    }
+    Ok(ask)
+}
+
+/// The pairs of a query string, decoded.
+pub fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (unescape(key), unescape(value))
+    })
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = || {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            digits
+                .bytes()
+                .all(|digit| digit.is_ascii_hexdigit())
+                .then(|| u8::from_str_radix(digits, 16).ok())?
+        };
+        rest = match (first, escaped()) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                tail.get(2..).unwrap_or_default()
+            }
+            (b'+', _) => {
+                out.push(b' ');
+                tail
+            }
+            (byte, _) => {
+                out.push(*byte);
+                tail
+            }
+        };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(url: &str) -> Question {
+        Ask { url: url.to_owned(), ..Ask::default() }.question(&BTreeMap::new()).unwrap()
+    }
+
+    #[test]
+    fn a_url_gives_port_host_path_and_server_name() {
+        let q = question("http://any.host:8080/productpage?u=1#x");
+        assert_eq!((q.port, q.authority.as_str(), q.path.as_str()), (8080, "any.host:8080", "/productpage"));
+        assert_eq!((q.query.as_deref(), q.transport), (Some("u=1"), Transport::Plain));
+        let q = question("https://Shop.example");
+        assert_eq!((q.port, q.path.as_str()), (443, "/"));
+        assert_eq!(q.transport, Transport::Tls(Some("shop.example".to_owned())));
+        assert_eq!(question("[::1]:8080/x").authority, "[::1]:8080");
+    }
+
+    #[test]
+    fn a_host_header_wins_over_the_url() {
+        let ask = Ask {
+            url: "http://127.0.0.1:8080/".to_owned(),
+            headers: vec!["Host: shop.example".to_owned(), "x-canary:1".to_owned()],
+            ..Ask::default()
+        };
+        let q = ask.question(&BTreeMap::new()).unwrap();
+        assert_eq!((q.authority.as_str(), q.port), ("shop.example", 8080));
+        assert_eq!(q.headers["x-canary"], "1");
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for url in ["ftp://a/", "http://", "http://a b/", "http://a:99999/", ""] {
+            let ask = Ask { url: url.to_owned(), ..Ask::default() };
+            assert!(ask.question(&BTreeMap::new()).is_err(), "{url:?}");
+        }
+        let ask = Ask { url: "http://a/".to_owned(), headers: vec!["nonsense".to_owned()], ..Ask::default() };
+        assert!(ask.question(&BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_question_survives_the_query_string() {
+        let ask = Ask {
+            url: "https://a.example/x y?q=%41&b=ü".to_owned(),
+            method: "POST".to_owned(),
+            headers: vec!["x-a: 1&2=3+4".to_owned(), "x-b: ".to_owned()],
+            port: Some(8443),
+            sni: Some(String::new()),
+            protocol: Some("http2".to_owned()),
+            seed: Some(7),
+        };
+        assert_eq!(decode(&encode(&ask)), Ok(ask));
+        assert!(decode("port=x&url=a").is_err());
+        assert!(decode("").is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! What a process is told once, when it starts: identity, ports, threads, source, limits.
+//!
+//! Invariant: nothing here changes while the process runs; what may change is configuration and comes through the pipeline.
+//! Reads no environment and no file: whoever makes a [`Settings`] did that.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Everything that `limen run` needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where configuration comes from.
+    pub source: SourceSettings,
+    /// Namespace of the gateway's workload.
+    pub namespace: String,
+    /// Labels of the gateway's workload, which Gateways select by.
+    pub labels: BTreeMap<String, String>,
+    /// Bound port by gateway port, on top of what a Service's `targetPort` says.
+    pub port_map: BTreeMap<u16, u16>,
+    /// Address to bind where a Gateway names none; `None` is every address of both families.
+    pub bind: Option<IpAddr>,
+    /// Address of the admin endpoints.
+    pub admin: SocketAddr,
+    /// Address of the readiness endpoint.
+    pub status: SocketAddr,
+    /// Addresses of the metrics endpoint.
+    pub metrics: Vec<SocketAddr>,
+    /// Threads that serve traffic, at least 1.
+    pub threads: usize,
+    /// What is written about each request.
+    pub access_log: AccessLogFormat,
+    /// Where that is written; `None` is standard output.
+    pub access_log_file: Option<PathBuf>,
+    /// After this long, connections that are still open are closed and the process ends.
+    pub drain_time: Duration,
+    /// For this long after the signal new connections are still accepted.
+    pub min_drain_time: Duration,
+    /// Whether a configuration with errors keeps the process from starting.
+    pub strict: Strictness,
+}
+
+/// Where configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceSettings {
+    /// Folders and files.
+    Folders(Vec<PathBuf>),
+}
+
+/// What is written about each request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// Nothing.
+    Off,
+    /// Istio's text line.
+    #[default]
+    Text,
+    /// Istio's JSON object.
+    Json,
+    /// A line of command operators such as `%RESPONSE_CODE%`.
+    Custom(String),
+}
+
+/// What errors in the first configuration mean.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[must_use]
+pub enum Strictness {
+    /// What is good is served.
+    #[default]
+    Tolerant,
+    /// The process does not start.
+    Strict,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        Settings {
+            source: SourceSettings::Folders(Vec::new()),
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            labels: default_labels(),
+            port_map: BTreeMap::new(),
+            bind: None,
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),
+            status: everywhere(15021),
+            metrics: vec![everywhere(15090), everywhere(15020)],
+            threads: available_threads(),
+            access_log: AccessLogFormat::default(),
+            access_log_file: None,
+            drain_time: DEFAULT_DRAIN_TIME,
+            min_drain_time: DEFAULT_MIN_DRAIN_TIME,
+            strict: Strictness::default(),
+        }
+    }
+}
+
+/// Namespace of Istio's own ingress gateway.
+pub const DEFAULT_NAMESPACE: &str = "istio-system";
+/// Below Kubernetes' default grace period of 30 s, so that the drain ends before the kill.
+pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(25);
+/// Istio's `MINIMUM_DRAIN_DURATION`.
+pub const DEFAULT_MIN_DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Labels of Istio's own ingress gateway.
+#[must_use]
+pub fn default_labels() -> BTreeMap<String, String> {
+    [("app", "istio-ingressgateway"), ("istio", "ingressgateway")]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The processors that this process may use; on Linux, cgroup quotas count.
+#[must_use]
+pub fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+impl Settings {
+    /// The identity that Gateways are selected by and Secrets are looked up with.
+    #[must_use]
+    pub fn identity(&self) -> routing::compile::Identity {
+        routing::compile::Identity {
+            namespace: self.namespace.clone(),
+            labels: self.labels.clone(),
+            domain: DEFAULT_DOMAIN.to_owned(),
+        }
+    }
+}
+
+/// The cluster's DNS domain.
+pub const DEFAULT_DOMAIN: &str = "cluster.local";
