@@ -215,7 +215,6 @@ impl ProxyHttp for GatewayProxy {
         digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        ctx.connected = true;
         ctx.upstream_local = digest.and_then(|d| d.socket_digest.as_ref()?.local_addr()?.as_inet().copied());
         if peer.is_tls() {
             let cluster = ctx.cluster.as_ref().map(|c| &*c.spec);

@@ -47,7 +47,6 @@ pub struct Ctx {
     pub(super) attempt_started: Option<Instant>,
     /// When the route's time is up, and how long that is in all.
     pub(super) deadline: Option<(Instant, Duration)>,
-    pub(super) connected: bool,
     pub(super) upstream_host: Option<Address>,
     pub(super) upstream_local: Option<SocketAddr>,
     /// Path and query as sent upstream, where a rule rewrote it.
@@ -80,7 +79,6 @@ impl Ctx {
             in_flight: None,
             attempt_started: None,
             deadline: None,
-            connected: false,
             upstream_host: None,
             upstream_local: None,
             upstream_path: None,

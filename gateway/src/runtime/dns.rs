@@ -136,6 +136,10 @@ pub(super) async fn follow(cluster: Weak<Cluster>, resolver: Arc<dyn Resolve>) {
                 names.push(name.clone());
             }
         }
+        if names.is_empty() {
+            // Every name went; the registry starts another task should one come back.
+            return;
+        }
         known.retain(|name, _| names.contains(name));
         let answers = futures::future::join_all(names.iter().map(|name| {
             let resolver = &resolver;

@@ -5,6 +5,7 @@
 //! out within a second.
 
 pub mod format;
+mod operator;
 mod time;
 
 pub use format::{Entry, Format, FormatError};

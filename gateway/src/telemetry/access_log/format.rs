@@ -3,11 +3,10 @@
 //! Invariant: a line is one line: control characters of a request are escaped, so that no client writes log lines of
 //! its own. What is not known is `-`.
 
-use super::time;
+use super::operator::{Operator, operator_of, push};
 use crate::telemetry::flags::Flags;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use std::{
-    fmt::Write,
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
@@ -164,50 +163,6 @@ enum Segment {
     Operator(Operator),
 }
 
-#[derive(Clone, Debug)]
-struct Operator {
-    what: What,
-    /// Longest output in bytes.
-    limit: Option<usize>,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    StartTime(Option<String>),
-    Request(Field, Option<Field>),
-    RequestWithoutQuery(Field, Option<Field>),
-    Response(HeaderName, Option<HeaderName>),
-    Protocol,
-    ResponseCode,
-    ResponseFlags,
-    ResponseCodeDetails,
-    ConnectionTerminationDetails,
-    TransportFailure,
-    BytesReceived,
-    BytesSent,
-    Duration,
-    UpstreamHost,
-    UpstreamCluster,
-    UpstreamLocal,
-    DownstreamLocal,
-    DownstreamLocalPort,
-    DownstreamRemote,
-    DownstreamRemoteHost,
-    ServerName,
-    RouteName,
-    /// Operators whose value this gateway never has.
-    Never,
-}
-
-#[derive(Clone, Debug)]
-enum Field {
-    Method,
-    Path,
-    OriginalPath,
-    Authority,
-    Header(HeaderName),
-}
-
 impl Format {
     /// Istio's default.
     ///
@@ -290,12 +245,6 @@ impl Format {
     }
 }
 
-/// Writing to a `String` cannot fail.
-fn push(out: &mut String, args: std::fmt::Arguments<'_>) {
-    let written = out.write_fmt(args);
-    debug_assert!(written.is_ok());
-}
-
 fn closing(after: &str) -> Option<usize> {
     let mut depth = 0_u32;
     for (i, b) in after.bytes().enumerate() {
@@ -307,218 +256,6 @@ fn closing(after: &str) -> Option<usize> {
         }
     }
     None
-}
-
-fn operator_of(text: &str) -> Result<Operator, FormatError> {
-    let (text, limit) = match text.rsplit_once(':') {
-        Some((head, n)) if !head.is_empty() && !n.ends_with(')') => match n.parse() {
-            Ok(limit) => (head, Some(limit)),
-            Err(_) => (text, None),
-        },
-        _ => (text, None),
-    };
-    let (name, argument) = match text.split_once('(') {
-        Some((name, rest)) => (name, Some(rest.strip_suffix(')').unwrap_or(rest))),
-        None => (text, None),
-    };
-    let what = match (name, argument) {
-        ("START_TIME", pattern) => What::StartTime(pattern.map(str::to_owned)),
-        ("REQ", Some(names)) => {
-            let (first, second) = fields(names)?;
-            What::Request(first, second)
-        }
-        ("REQ_WITHOUT_QUERY", Some(names)) => {
-            let (first, second) = fields(names)?;
-            What::RequestWithoutQuery(first, second)
-        }
-        ("RESP", Some(names)) => {
-            let (first, second) = alternatives(names);
-            What::Response(header(first)?, second.map(header).transpose()?)
-        }
-        ("PROTOCOL", None) => What::Protocol,
-        ("RESPONSE_CODE", None) => What::ResponseCode,
-        ("RESPONSE_FLAGS", None) => What::ResponseFlags,
-        ("RESPONSE_CODE_DETAILS", _) => What::ResponseCodeDetails,
-        ("CONNECTION_TERMINATION_DETAILS", None) => What::ConnectionTerminationDetails,
-        ("UPSTREAM_TRANSPORT_FAILURE_REASON", None) => What::TransportFailure,
-        ("BYTES_RECEIVED", None) => What::BytesReceived,
-        ("BYTES_SENT", None) => What::BytesSent,
-        ("DURATION", None) => What::Duration,
-        ("UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS", None) => What::UpstreamHost,
-        ("UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW", None) => What::UpstreamCluster,
-        ("UPSTREAM_LOCAL_ADDRESS", None) => What::UpstreamLocal,
-        ("DOWNSTREAM_LOCAL_ADDRESS", None) => What::DownstreamLocal,
-        ("DOWNSTREAM_LOCAL_PORT", None) => What::DownstreamLocalPort,
-        ("DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS", None) => What::DownstreamRemote,
-        (
-            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
-            None,
-        ) => What::DownstreamRemoteHost,
-        ("REQUESTED_SERVER_NAME", None) => What::ServerName,
-        ("ROUTE_NAME", None) => What::RouteName,
-        ("TRAILER" | "DYNAMIC_METADATA" | "FILTER_STATE", Some(_)) => What::Never,
-        _ => return Err(FormatError::Unknown(text.to_owned())),
-    };
-    Ok(Operator { what, limit })
-}
-
-fn alternatives(names: &str) -> (&str, Option<&str>) {
-    names.split_once('?').map_or((names, None), |(a, b)| (a, Some(b)))
-}
-
-fn fields(names: &str) -> Result<(Field, Option<Field>), FormatError> {
-    let (first, second) = alternatives(names);
-    Ok((field(first)?, second.map(field).transpose()?))
-}
-
-fn field(name: &str) -> Result<Field, FormatError> {
-    Ok(match name.to_ascii_lowercase().as_str() {
-        ":method" => Field::Method,
-        ":path" => Field::Path,
-        ":authority" | "host" => Field::Authority,
-        "x-envoy-original-path" => Field::OriginalPath,
-        _ => Field::Header(header(name)?),
-    })
-}
-
-fn header(name: &str) -> Result<HeaderName, FormatError> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| FormatError::Header(name.to_owned()))
-}
-
-/// A value on its way into a line.
-enum Value<'v> {
-    Text(&'v str),
-    Bytes(&'v [u8]),
-    Number(u64),
-    Owned(String),
-    Missing,
-}
-
-impl Operator {
-    fn value<'v>(&'v self, e: &'v Entry<'_>) -> Value<'v> {
-        let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
-        let address = |a: Option<SocketAddr>| a.map_or(Value::Missing, |a| Value::Owned(a.to_string()));
-        match &self.what {
-            What::StartTime(pattern) => {
-                let mut out = String::new();
-                match pattern {
-                    Some(p) => time::strftime(e.start, p, &mut out),
-                    None => time::iso8601(e.start, &mut out),
-                }
-                Value::Owned(out)
-            }
-            What::Request(first, second) => request(e, first, second.as_ref()),
-            What::RequestWithoutQuery(first, second) => match request(e, first, second.as_ref()) {
-                Value::Text(t) => Value::Text(t.split('?').next().unwrap_or_default()),
-                Value::Bytes(b) => Value::Bytes(b.split(|c| *c == b'?').next().unwrap_or_default()),
-                other => other,
-            },
-            What::Response(first, second) => e
-                .response
-                .and_then(|h| h.get(first).or_else(|| second.as_ref().and_then(|s| h.get(s))))
-                .map_or(Value::Missing, |v| Value::Bytes(v.as_bytes())),
-            What::Protocol => text(e.protocol),
-            What::ResponseCode => Value::Number(e.response_code.into()),
-            What::ResponseFlags if e.flags.is_empty() => Value::Missing,
-            What::ResponseFlags => Value::Owned(e.flags.to_string()),
-            What::ResponseCodeDetails => text(e.details),
-            What::ConnectionTerminationDetails => text(e.termination),
-            What::TransportFailure => text(e.transport_failure),
-            What::BytesReceived => Value::Number(e.bytes_received),
-            What::BytesSent => Value::Number(e.bytes_sent),
-            What::Duration => Value::Number(u64::try_from(e.duration.as_millis()).unwrap_or(u64::MAX)),
-            What::UpstreamHost => text(e.upstream_host),
-            What::UpstreamCluster => text(e.upstream_cluster),
-            What::UpstreamLocal => address(e.upstream_local),
-            What::DownstreamLocal => address(e.downstream_local),
-            What::DownstreamLocalPort => {
-                e.downstream_local.map_or(Value::Missing, |a| Value::Number(a.port().into()))
-            }
-            What::DownstreamRemote => address(e.downstream_remote),
-            What::DownstreamRemoteHost => {
-                e.downstream_remote.map_or(Value::Missing, |a| Value::Owned(a.ip().to_string()))
-            }
-            What::ServerName => text(e.server_name),
-            What::RouteName => text(e.route_name),
-            What::Never => Value::Missing,
-        }
-    }
-
-    fn text(&self, entry: &Entry<'_>, out: &mut String) {
-        let from = out.len();
-        match self.value(entry) {
-            Value::Missing => out.push('-'),
-            Value::Number(n) => push(out, format_args!("{n}")),
-            Value::Text(t) => escape(t.as_bytes(), out),
-            Value::Owned(t) => escape(t.as_bytes(), out),
-            Value::Bytes(b) => escape(b, out),
-        }
-        self.cut(from, out);
-    }
-
-    fn json(&self, entry: &Entry<'_>, out: &mut String) {
-        let quote = |text: &str, out: &mut String| match self.limit {
-            Some(limit) => push(out, format_args!("{}", serde_json::Value::from(prefix(text, limit)))),
-            None => push(out, format_args!("{}", serde_json::Value::from(text))),
-        };
-        match self.value(entry) {
-            Value::Missing => out.push_str("null"),
-            Value::Number(n) => push(out, format_args!("{n}")),
-            Value::Text(t) => quote(t, out),
-            Value::Owned(t) => quote(&t, out),
-            Value::Bytes(b) => quote(&String::from_utf8_lossy(b), out),
-        }
-    }
-
-    fn cut(&self, from: usize, out: &mut String) {
-        if let Some(limit) = self.limit {
-            let keep = prefix(out.get(from..).unwrap_or_default(), limit).len();
-            out.truncate(from + keep);
-        }
-    }
-}
-
-fn request<'v>(e: &'v Entry<'_>, first: &Field, second: Option<&Field>) -> Value<'v> {
-    match (one(e, first), second) {
-        (Value::Missing, Some(second)) => one(e, second),
-        (found, _) => found,
-    }
-}
-
-fn one<'v>(e: &'v Entry<'_>, field: &Field) -> Value<'v> {
-    let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
-    match field {
-        Field::Method => text(e.method),
-        Field::Path if e.upstream_path.is_empty() => text(e.path),
-        Field::Path => text(e.upstream_path),
-        // The header is there only where a rule rewrote the path.
-        Field::OriginalPath if e.upstream_path.is_empty() || e.upstream_path == e.path => Value::Missing,
-        Field::OriginalPath => text(e.path),
-        Field::Authority => text(e.authority),
-        Field::Header(name) => e.request.get(name).map_or(Value::Missing, |v| Value::Bytes(v.as_bytes())),
-    }
-}
-
-fn prefix(text: &str, limit: usize) -> &str {
-    let mut end = limit.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
-}
-
-/// Quotes, backslashes and everything that is not printable ASCII are escaped.
-fn escape(bytes: &[u8], out: &mut String) {
-    for b in bytes {
-        match b {
-            b'"' | b'\\' => {
-                out.push('\\');
-                out.push(char::from(*b));
-            }
-            0x20..=0x7e => out.push(char::from(*b)),
-            _ => push(out, format_args!("\\x{b:02x}")),
-        }
-    }
 }
 
 #[cfg(test)]
