@@ -6,12 +6,15 @@
 mod ctx;
 mod edge;
 mod failure;
+mod gate;
 mod http;
 pub mod normalize;
 mod peer;
 mod record;
 mod reply;
 mod response;
+#[cfg(test)]
+mod tests;
 mod timeout;
 
 pub use ctx::Ctx;
@@ -319,7 +322,6 @@ impl ProxyHttp for GatewayProxy {
             }
             _ => ctx.details = failure.details.into(),
         }
-        // A reply of ours leaves nothing of the failed exchange on an HTTP/1 connection only if the body was read.
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 

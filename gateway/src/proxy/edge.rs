@@ -4,7 +4,7 @@
 //! normalised path, and a `Host` that is the authority. A client's words about how it was reached, or how to treat
 //! it, are never believed (Istio: no trusted proxies by default).
 
-use super::{ctx::Ctx, normalize, reply::LocalReply, response::RequestEdit};
+use super::{ctx::Ctx, gate, normalize, reply::LocalReply, response::RequestEdit};
 use crate::telemetry::Flag;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
 use pingora_error::{ErrorType, OrErr, Result};
@@ -48,12 +48,20 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 
 /// Brings a head into its one form, or notes in `ctx` why it is refused.
 pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
+    // HTTP/2 has no such text: its frames were checked as they came.
+    let raw = session.as_http1().map(|h1| gate::check(&h1.get_headers_raw_bytes()));
     let request = session.req_header_mut();
     ctx.grpc = is_grpc(&request.headers);
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
     let refusal = target(request, ctx).err();
     mark(request, ctx);
-    ctx.refusal = refusal;
+    ctx.refusal = match raw {
+        // Old versions are told so first: what else is wrong with them may only be their age.
+        Some(Err(flaw)) if request.version == Version::HTTP_11 => {
+            Some(LocalReply::empty(flaw.status(), flaw.details()).flag(Flag::DownstreamProtocolError).close())
+        }
+        _ => refusal,
+    };
 }
 
 /// The head as rules see it.
@@ -160,17 +168,6 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
         return Err(refuse("invalid_host"));
     }
     ctx.authority = authority;
-    if ambiguous_length(request) {
-        return Err(refuse("http1.content_length_and_chunked_not_allowed"));
-    }
-    match transfer_codings(&request.headers) {
-        Codings::None | Codings::Chunked => {}
-        Codings::Other => return Err(LocalReply::empty(501, "http1.unsupported_transfer_encoding").close()),
-    }
-    // The parser escapes what a request line must not hold; the raw line still shows it.
-    if request.raw_path().iter().any(|b| *b <= b' ' || *b == 0x7f) {
-        return Err(refuse("invalid_path"));
-    }
     let path = request.uri.path();
     let normal = match normalize::base(path) {
         Ok(path) => path,
@@ -212,29 +209,6 @@ fn is_authority(text: &str) -> bool {
     match text.split_once(':') {
         Some((h, p)) => host(h) && port(p),
         None => host(text),
-    }
-}
-
-/// More than one way to tell where the body ends (RFC 9112 §6.3): smuggling begins there.
-fn ambiguous_length(request: &RequestHeader) -> bool {
-    let mut lengths = request.headers.get_all(header::CONTENT_LENGTH).iter();
-    let first = lengths.next();
-    let repeated = lengths.next().is_some() || first.is_some_and(|v| v.as_bytes().contains(&b','));
-    repeated || (first.is_some() && request.headers.contains_key(header::TRANSFER_ENCODING))
-}
-
-enum Codings {
-    None,
-    Chunked,
-    Other,
-}
-
-fn transfer_codings(headers: &HeaderMap) -> Codings {
-    let mut lines = headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => Codings::None,
-        (Some(one), None) if one.as_bytes().eq_ignore_ascii_case(b"chunked") => Codings::Chunked,
-        _ => Codings::Other,
     }
 }
 
@@ -298,18 +272,6 @@ mod tests {
             assert_eq!(admitted("/", &[("host", bad)]).2, Some(400), "{bad}");
         }
         assert_eq!(admitted("/", &[]).2, Some(400));
-    }
-
-    #[test]
-    fn a_body_with_two_ends_is_refused() {
-        let host = ("host", "a");
-        assert_eq!(
-            admitted("/", &[host, ("content-length", "3"), ("transfer-encoding", "chunked")]).2,
-            Some(400)
-        );
-        assert_eq!(admitted("/", &[host, ("content-length", "3, 3")]).2, Some(400));
-        assert_eq!(admitted("/", &[host, ("transfer-encoding", "gzip, chunked")]).2, Some(501));
-        assert_eq!(admitted("/", &[host, ("transfer-encoding", "chunked")]).2, None);
     }
 
     #[test]

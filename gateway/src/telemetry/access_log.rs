@@ -17,7 +17,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -97,18 +97,13 @@ fn write_lines(lines: &Receiver<String>, mut out: BufWriter<Box<dyn Write + Send
     };
     while let Ok(first) = lines.recv() {
         note(out.write_all(first.as_bytes()));
-        loop {
-            match lines.recv_timeout(FLUSH) {
-                Ok(line) => {
-                    note(out.write_all(line.as_bytes()));
-                    // A steady trickle keeps the queue from ever being empty for long: empty it, then flush.
-                    while let Ok(line) = lines.try_recv() {
-                        note(out.write_all(line.as_bytes()));
-                    }
-                    note(out.flush());
-                }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        while let Ok(line) = lines.recv_timeout(FLUSH) {
+            note(out.write_all(line.as_bytes()));
+            // A steady trickle keeps the queue from ever being empty for long: empty it, then flush.
+            while let Ok(line) = lines.try_recv() {
+                note(out.write_all(line.as_bytes()));
             }
+            note(out.flush());
         }
         note(out.flush());
     }
