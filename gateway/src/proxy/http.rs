@@ -11,6 +11,7 @@ use pingora_core::{
     server::{ShutdownWatch, configuration::ServerConf},
 };
 use pingora_proxy::HttpProxy;
+use prometheus::IntGauge;
 use std::{sync::Arc, time::Duration};
 
 /// How long an HTTP/2 connection without streams is kept.
@@ -23,12 +24,25 @@ const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MAX_HEADER_LIST: u32 = 60 * 1024;
 
 /// Serves HTTP/1 and HTTP/2 on the connections that listeners hand over.
-pub struct HttpHandler(Arc<HttpProxy<GatewayProxy>>);
+pub struct HttpHandler {
+    http: Arc<HttpProxy<GatewayProxy>>,
+    active: IntGauge,
+}
+
+/// Counts a connection while it lives, also when its task is cancelled.
+struct Active<'g>(&'g IntGauge);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
 
 impl HttpHandler {
     /// Wraps a proxy. `threads` sizes the engine's pools: the number of threads that serve.
     #[must_use]
     pub fn new(proxy: GatewayProxy, threads: usize) -> Self {
+        let active = proxy.metrics.active_connections.clone();
         // Our own policy bounds the attempts; this is the engine's backstop.
         let conf = ServerConf { threads, max_retries: 16, ..ServerConf::default() };
         let mut http = HttpProxy::new(proxy, Arc::new(conf));
@@ -43,17 +57,19 @@ impl HttpHandler {
             .max_header_list_size(MAX_HEADER_LIST);
         http.h2_options = Some(h2);
         http.handle_init_modules();
-        Self(Arc::new(http))
+        Self { http: Arc::new(http), active }
     }
 }
 
 #[async_trait]
 impl ConnectionHandler for HttpHandler {
     async fn serve(&self, stream: Stream, _info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
+        self.active.inc();
+        let _counted = Active(&self.active);
         let mut stream = Some(stream);
         // An HTTP/1 connection comes back when it may be used again by another protocol only; the engine loops itself.
         while let Some(next) = stream.take() {
-            stream = self.0.process_new(next, &shutdown).await;
+            stream = self.http.process_new(next, &shutdown).await;
             if *shutdown.borrow() {
                 break;
             }
