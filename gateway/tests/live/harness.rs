@@ -1,0 +1,326 @@
+//! A `limen run` process with its folder, an upstream that does as the path says, and a client that reads one
+//! HTTP/1.1 response at a time.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Asks until the answer is there.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begin.elapsed() < PATIENCE, "gave up waiting for {what}");
+        thread::yield_now();
+        thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// One response.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+}
+
+/// A client connection that is kept.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    pub fn get(&mut self, host: &str, path: &str) -> std::io::Result<Response> {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
+        self.receive()
+    }
+
+    pub fn read_exact(&mut self, count: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn line(&mut self) -> std::io::Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    pub fn receive(&mut self) -> std::io::Result<Response> {
+        let first = self.line()?;
+        let status = first
+            .split(' ')
+            .nth(1)
+            .and_then(|s| s.parse().ok())
+            .ok_or_else(|| std::io::Error::other(format!("not a status line: {first:?}")))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        let mut response = Response { status, headers, body: String::new() };
+        let mut body = Vec::new();
+        if response.header("transfer-encoding").is_some_and(|v| v.contains("chunked")) {
+            loop {
+                let size = usize::from_str_radix(&self.line()?, 16).map_err(std::io::Error::other)?;
+                body.extend(self.read_exact(size)?);
+                self.line()?;
+                if size == 0 {
+                    break;
+                }
+            }
+        } else if status >= 200 && status != 204 && status != 304 {
+            let length = response.header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
+            body = self.read_exact(length)?;
+        }
+        response.body = String::from_utf8_lossy(&body).into_owned();
+        Ok(response)
+    }
+}
+
+/// One request on a connection of its own.
+pub fn get(port: u16, host: &str, path: &str) -> std::io::Result<Response> {
+    Client::connect(port)?.get(host, path)
+}
+
+/// An HTTP/1.1 server on a thread per connection: `/slow` answers after a second, `/ws` turns into an echo, all else
+/// answers with its name and the path it was asked for.
+pub struct Upstream {
+    pub port: u16,
+    pub slow_in_flight: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    pub fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let slow_in_flight = Arc::new(AtomicUsize::new(0));
+        let slow = slow_in_flight.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let slow = slow.clone();
+                thread::spawn(move || serve(name, stream, &slow));
+            }
+        });
+        Self { port, slow_in_flight }
+    }
+}
+
+fn serve(name: &str, stream: TcpStream, slow: &AtomicUsize) -> Option<()> {
+    let mut writer = stream.try_clone().ok()?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first).ok()? == 0 {
+            return None;
+        }
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok()?;
+            if line.trim_end().is_empty() {
+                break;
+            }
+        }
+        let path = first.split(' ').nth(1)?.to_owned();
+        if path == "/ws" {
+            writer
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                .ok()?;
+            let mut buffer = [0; 1024];
+            loop {
+                let count = reader.read(&mut buffer).ok().filter(|n| *n > 0)?;
+                writer.write_all(&buffer[..count]).ok()?;
+            }
+        }
+        if path == "/slow" {
+            slow.fetch_add(1, Ordering::SeqCst);
+            thread::park_timeout(Duration::from_secs(1));
+            slow.fetch_sub(1, Ordering::SeqCst);
+        }
+        let body = format!("{name} {path}");
+        writer
+            .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
+            .ok()?;
+    }
+}
+
+/// A running gateway on its own folder.
+pub struct Limen {
+    pub child: Child,
+    pub port: u16,
+    pub admin: u16,
+    pub status: u16,
+    pub folder: tempfile::TempDir,
+    pub logs: tempfile::TempDir,
+}
+
+impl Limen {
+    /// Starts it on a folder with these files, and waits until it is ready.
+    pub fn start(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let [port, admin, status, metrics] = [free_port(), free_port(), free_port(), free_port()];
+        let child = Command::new(env!("CARGO_BIN_EXE_limen"))
+            .arg("run")
+            .arg("--config")
+            .arg(folder.path())
+            .args(["--bind", "127.0.0.1", "--port-map", &format!("80={port}")])
+            .args(["--admin", &format!("127.0.0.1:{admin}"), "--status-addr", &format!("127.0.0.1:{status}")])
+            .args(["--metrics-addr", &format!("127.0.0.1:{metrics}")])
+            .args(["--min-drain-time", "1s", "--drain-time", "15s"])
+            .arg("--access-log-file")
+            .arg(logs.path().join("access.log"))
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(logs.path().join("limen.log")).unwrap())
+            .spawn()
+            .unwrap();
+        let this = Self { child, port, admin, status, folder, logs };
+        eventually("the gateway to be ready", || {
+            get(status, "localhost", "/healthz/ready").ok().filter(|r| r.status == 200)
+        });
+        this
+    }
+
+    /// Replaces a file of the folder by a rename, as editors and ConfigMaps do.
+    pub fn write(&self, name: &str, text: &str) {
+        let scratch = self.folder.path().join(format!(".{name}.new"));
+        fs::write(&scratch, text).unwrap();
+        fs::rename(&scratch, self.folder.path().join(name)).unwrap();
+    }
+
+    pub fn access_log(&self) -> String {
+        read(&self.logs.path().join("access.log"))
+    }
+
+    pub fn process_log(&self) -> String {
+        read(&self.logs.path().join("limen.log"))
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Limen {
+    fn drop(&mut self) {
+        // Ended by the test already, or ended here: either is fine.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+pub const GATEWAY: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: public, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+    - port: {number: 80, name: http, protocol: HTTP}
+      hosts: ["*.example.com"]
+"#;
+
+/// A VirtualService `default/NAME` for `NAME.example.com` whose path prefix `/` goes to the service `NAME`.
+pub fn virtual_service(name: &str, extra: &str) -> String {
+    format!(
+        r#"---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}, namespace: default}}
+spec:
+  hosts: [{name}.example.com]
+  gateways: [istio-system/public]
+  http:
+    - route: [{{destination: {{host: {name}}}}}]
+{extra}
+"#
+    )
+}
+
+/// A Service `default/NAME` with one port, and an EndpointSlice with the endpoints given.
+pub fn service(name: &str, ports: &[u16]) -> String {
+    let slices: String = ports
+        .iter()
+        .enumerate()
+        .map(|(i, port)| {
+            format!(
+                r#"---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-{i}, namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: {port}, protocol: TCP}}]
+endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
+"#
+            )
+        })
+        .collect();
+    let none = format!(
+        r#"---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-none, namespace: default, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{name: http, port: 80, protocol: TCP}}]
+endpoints: []
+"#
+    );
+    format!(
+        r#"---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: default}}
+spec: {{selector: {{app: {name}}}, ports: [{{name: http, port: 80}}]}}
+{slices}{none}"#
+    )
+}

@@ -1,0 +1,9 @@
+//! The built binary as a user runs it: a folder of YAML, real sockets, real signals.
+//!
+//! Everything is on loopback and on ports that the system gave. What is waited for is asked for again and again until
+//! it holds or patience ends; nothing sleeps in the hope that it will be enough.
+
+mod changes;
+mod errors;
+mod harness;
+mod shutdown;
