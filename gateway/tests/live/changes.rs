@@ -18,7 +18,9 @@ fn the_next_request_follows_an_edit() {
     let mut client = Client::connect(limen.port).unwrap();
     assert_eq!(client.get("up.example.com", "/a").unwrap().body, "up /a");
     limen.write("up.yaml", &virtual_service("up", "      rewrite: {uri: /edited/}"));
-    eventually("the edit", || (client.get("up.example.com", "/a").unwrap().body == "up /edited/a").then_some(()));
+    eventually("the edit", || {
+        (client.get("up.example.com", "/a").unwrap().body == "up /edited/a").then_some(())
+    });
     std::fs::remove_file(limen.folder.path().join("up.yaml")).unwrap();
     eventually("the deletion", || (client.get("up.example.com", "/a").unwrap().status == 404).then_some(()));
 }

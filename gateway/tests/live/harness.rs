@@ -165,7 +165,9 @@ fn serve(name: &str, stream: TcpStream, slow: &AtomicUsize) -> Option<()> {
         let path = first.split(' ').nth(1)?.to_owned();
         if path == "/ws" {
             writer
-                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                .write_all(
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+                )
                 .ok()?;
             let mut buffer = [0; 1024];
             loop {
