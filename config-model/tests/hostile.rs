@@ -41,6 +41,22 @@ fn the_valid_sample_has_no_error() {
     assert!(!all.iter().any(|line| line.contains("LIM0003")), "{all:#?}");
 }
 
+#[test]
+fn documents_that_are_slow_to_scan_end_soon() {
+    let started = std::time::Instant::now();
+    for unit in [
+        "&a ", "!a ", "? \n", "- \n", "a\n", "\"\n", "[a, ", "*a ", "| \n", "'", "a: &a\n", "{a: b},", "a,",
+        "- - -\n", "\t", "%\n", "a: 'x\n",
+    ] {
+        let text = unit.repeat((512 << 10) / unit.len());
+        for text in [text.clone(), format!("a: [{text}"), format!("a: \"{text}")] {
+            parse("a.yaml", text);
+        }
+    }
+    // Unoptimised, and with all of the test suite beside it; a quadratic scan would take hours.
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
