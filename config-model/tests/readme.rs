@@ -1,6 +1,7 @@
 //! The README's support table is the program's own: this test fails when they differ, and `LIMEN_UPDATE=1` rewrites it.
 
-const BEGIN: &str = "<!-- support table: generated, LIMEN_UPDATE=1 cargo test -p config-model --test readme -->\n";
+const BEGIN: &str =
+    "<!-- support table: generated, LIMEN_UPDATE=1 cargo test -p config-model --test readme -->\n";
 const END: &str = "<!-- end of support table -->";
 
 #[test]

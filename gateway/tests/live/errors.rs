@@ -72,8 +72,10 @@ fn one_broken_of_a_thousand_hurts_only_itself() {
     let line = config.lines().position(|l| l.contains("[not a host!]")).unwrap() + 1;
     let place = format!("all.yaml:{line}");
     let diagnostics = get(limen.admin, "localhost", "/diagnostics").unwrap().body;
-    assert!(diagnostics.contains("VirtualService default/vs-500"), "{diagnostics}");
-    assert!(diagnostics.contains(&format!("\"line\":{line}")), "{diagnostics}");
+    let diagnostics: serde_json::Value = serde_json::from_str(&diagnostics).unwrap();
+    let finding = &diagnostics["findings"][0];
+    assert_eq!(finding["resource"], "VirtualService default/vs-500", "{diagnostics:#}");
+    assert_eq!(finding["line"], line, "{diagnostics:#}");
     assert!(limen.process_log().contains(&place), "{place} is not in {}", limen.process_log());
     let check = std::process::Command::new(env!("CARGO_BIN_EXE_limen"))
         .arg("check")

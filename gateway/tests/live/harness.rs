@@ -16,15 +16,15 @@ use std::{
 };
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Asks until the answer is there.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -38,41 +38,41 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// One response.
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Response {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 }
 
 /// A client connection that is kept.
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub fn connect(port: u16) -> std::io::Result<Self> {
+    pub(crate) fn connect(port: u16) -> std::io::Result<Self> {
         let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    pub fn get(&mut self, host: &str, path: &str) -> std::io::Result<Response> {
+    pub(crate) fn get(&mut self, host: &str, path: &str) -> std::io::Result<Response> {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())?;
         self.receive()
     }
 
-    pub fn read_exact(&mut self, count: usize) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn read_exact(&mut self, count: usize) -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes)?;
         Ok(bytes)
@@ -86,7 +86,7 @@ impl Client {
         Ok(line.trim_end().to_owned())
     }
 
-    pub fn receive(&mut self) -> std::io::Result<Response> {
+    pub(crate) fn receive(&mut self) -> std::io::Result<Response> {
         let first = self.line()?;
         let status = first
             .split(' ')
@@ -120,19 +120,19 @@ impl Client {
 }
 
 /// One request on a connection of its own.
-pub fn get(port: u16, host: &str, path: &str) -> std::io::Result<Response> {
+pub(crate) fn get(port: u16, host: &str, path: &str) -> std::io::Result<Response> {
     Client::connect(port)?.get(host, path)
 }
 
 /// An HTTP/1.1 server on a thread per connection: `/slow` answers after a second, `/ws` turns into an echo, all else
 /// answers with its name and the path it was asked for.
-pub struct Upstream {
-    pub port: u16,
-    pub slow_in_flight: Arc<AtomicUsize>,
+pub(crate) struct Upstream {
+    pub(crate) port: u16,
+    pub(crate) slow_in_flight: Arc<AtomicUsize>,
 }
 
 impl Upstream {
-    pub fn start(name: &'static str) -> Self {
+    pub(crate) fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let slow_in_flight = Arc::new(AtomicUsize::new(0));
@@ -188,18 +188,18 @@ fn serve(name: &str, stream: TcpStream, slow: &AtomicUsize) -> Option<()> {
 }
 
 /// A running gateway on its own folder.
-pub struct Limen {
-    pub child: Child,
-    pub port: u16,
-    pub admin: u16,
-    pub status: u16,
-    pub folder: tempfile::TempDir,
-    pub logs: tempfile::TempDir,
+pub(crate) struct Limen {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
+    pub(crate) admin: u16,
+    pub(crate) status: u16,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) logs: tempfile::TempDir,
 }
 
 impl Limen {
     /// Starts it on a folder with these files, and waits until it is ready.
-    pub fn start(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let logs = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -228,22 +228,22 @@ impl Limen {
     }
 
     /// Replaces a file of the folder by a rename, as editors and ConfigMaps do.
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let scratch = self.folder.path().join(format!(".{name}.new"));
         fs::write(&scratch, text).unwrap();
         fs::rename(&scratch, self.folder.path().join(name)).unwrap();
     }
 
-    pub fn access_log(&self) -> String {
+    pub(crate) fn access_log(&self) -> String {
         read(&self.logs.path().join("access.log"))
     }
 
-    pub fn process_log(&self) -> String {
+    pub(crate) fn process_log(&self) -> String {
         read(&self.logs.path().join("limen.log"))
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
@@ -261,7 +261,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-pub const GATEWAY: &str = r#"
+pub(crate) const GATEWAY: &str = r#"
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: public, namespace: istio-system}
@@ -273,7 +273,7 @@ spec:
 "#;
 
 /// A VirtualService `default/NAME` for `NAME.example.com` whose path prefix `/` goes to the service `NAME`.
-pub fn virtual_service(name: &str, extra: &str) -> String {
+pub(crate) fn virtual_service(name: &str, extra: &str) -> String {
     format!(
         r#"---
 apiVersion: networking.istio.io/v1
@@ -290,7 +290,7 @@ spec:
 }
 
 /// A Service `default/NAME` with one port, and an EndpointSlice with the endpoints given.
-pub fn service(name: &str, ports: &[u16]) -> String {
+pub(crate) fn service(name: &str, ports: &[u16]) -> String {
     let slices: String = ports
         .iter()
         .enumerate()
