@@ -8,6 +8,6 @@ pub mod dns;
 pub mod endpoint;
 pub mod registry;
 
-pub use cluster::{Cluster, Trust};
+pub use cluster::Cluster;
 pub use endpoint::{EndpointState, EndpointView, InFlight};
 pub use registry::Registry;

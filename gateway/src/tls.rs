@@ -1,4 +1,5 @@
-//! TLS termination: which server a ClientHello means, and with which certificate it is answered.
+//! TLS termination: which server a ClientHello means, and with which certificate it is answered; and what upstreams
+//! are verified against.
 //!
 //! Invariant: a certificate is parsed and matched with its key before it goes live; one that is missing or wrong takes down its
 //! own server only, and not even that when an earlier good one is known. Key material is never printed.
@@ -8,6 +9,8 @@ pub mod client_hello;
 mod material;
 #[cfg(test)]
 pub(crate) mod test_keys;
+mod trust;
 
 pub use certificates::{CertificateProblem, CertificateSummary, Certificates, SecretReader};
 pub use material::MaterialError;
+pub use trust::Trust;

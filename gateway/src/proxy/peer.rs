@@ -4,7 +4,7 @@
 //! as its specification asks is not used: it fails closed.
 
 use super::failure::Cause;
-use crate::runtime::{Cluster, Trust};
+use crate::{runtime::Cluster, tls::Trust};
 use pingora_core::{
     protocols::{Digest, tls::TlsRef},
     upstreams::peer::HttpPeer,

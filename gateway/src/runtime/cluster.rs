@@ -7,12 +7,12 @@ use super::{
     dns,
     endpoint::{EndpointState, EndpointView},
 };
+use crate::tls::Trust;
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
-use pingora_core::{protocols::tls::CaType, tls::x509::X509};
 use routing::{
     balance,
-    cluster::{Address, ClusterSpec, Endpoint, UpstreamTls},
+    cluster::{Address, ClusterSpec, Endpoint},
 };
 use std::{
     collections::HashMap,
@@ -27,27 +27,6 @@ use tokio::sync::{Notify, watch};
 
 /// Picks that a retry makes to find an endpoint it has not tried (Istio: `hostSelectionRetryMaxAttempts`).
 const HOST_SELECTION_ATTEMPTS: usize = 5;
-
-/// What a TLS upstream is verified against.
-#[derive(Clone)]
-pub enum Trust {
-    /// The system's store.
-    System,
-    /// These roots only.
-    Roots(Arc<CaType>),
-    /// The roots could not be loaded, for this reason: nothing is trusted.
-    Unavailable(Arc<str>),
-}
-
-impl std::fmt::Debug for Trust {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::System => f.write_str("System"),
-            Self::Roots(roots) => write!(f, "Roots({})", roots.len()),
-            Self::Unavailable(why) => write!(f, "Unavailable({why})"),
-        }
-    }
-}
 
 /// A cluster that requests are sent to.
 #[derive(Debug)]
@@ -72,7 +51,7 @@ impl Cluster {
     /// A cluster with the endpoints that need no resolution in place; `previous` lends the counters of its addresses.
     #[must_use]
     pub fn new(spec: Arc<ClusterSpec>, declared: Arc<[Endpoint]>, previous: Option<&Self>) -> Self {
-        let trust = spec.tls.as_ref().map_or(Trust::System, load_trust);
+        let trust = spec.tls.as_ref().map_or(Trust::System, Trust::load);
         let pool_key = FixedState::with_seed(0).hash_one((&spec.name, spec.protocol, &spec.tls));
         let empty = EndpointView::default();
         let before = previous.map(Self::endpoints);
@@ -177,20 +156,5 @@ impl Cluster {
             return;
         }
         self.view.store(Arc::new(EndpointView::succeed(&current, endpoints)));
-    }
-}
-
-fn load_trust(tls: &UpstreamTls) -> Trust {
-    let Some(path) = &tls.ca_file else { return Trust::System };
-    if tls.insecure_skip_verify {
-        return Trust::System;
-    }
-    let roots = std::fs::read(&**path)
-        .map_err(|e| format!("{path}: {e}"))
-        .and_then(|pem| X509::stack_from_pem(&pem).map_err(|e| format!("{path}: {e}")));
-    match roots {
-        Ok(roots) if roots.is_empty() => Trust::Unavailable(format!("{path}: no certificate in it").into()),
-        Ok(roots) => Trust::Roots(Arc::new(roots.into_boxed_slice())),
-        Err(why) => Trust::Unavailable(why.into()),
     }
 }
