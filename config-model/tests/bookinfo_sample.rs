@@ -1,6 +1,14 @@
 //! The Bookinfo sample is a newcomer's first configuration: with each of its variants dropped in, and with every pair that
 //! its README calls good together, nothing is left to be said about it by the checks of this crate.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where its expectation does, in helper functions too"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
