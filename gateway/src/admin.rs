@@ -9,6 +9,8 @@ mod serve;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, thread, time::Instant};
 
+use tokio::sync::watch;
+
 use crate::{
     cli::LevelHandle,
     drain::{DrainController, DrainState},
@@ -112,13 +114,26 @@ impl Admin {
     }
 }
 
-/// Serves all addresses on a thread of its own, until the process ends.
+/// Serves all addresses on a thread of its own, until `stop` turns true.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn spawn(admin: Arc<Admin>, addresses: Vec<Bound>) -> io::Result<thread::JoinHandle<()>> {
+pub fn spawn(
+    admin: Arc<Admin>,
+    addresses: Vec<Bound>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new()
-        .name("limen-admin".to_owned())
-        .spawn(move || runtime.block_on(serve::all(admin, addresses)))
+    thread::Builder::new().name("limen-admin".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = serve::all(admin, addresses) => {}
+                // The sender gone means the same as its word.
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        });
+    })
 }
+
+#[cfg(test)]
+mod tests;

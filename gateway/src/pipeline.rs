@@ -115,10 +115,12 @@ impl Pipeline {
             if !self.told.contains(&line) && !now.contains(&line) {
                 let code = finding.code.as_str();
                 let hint = finding.hint.as_deref().unwrap_or_default();
+                // The level of the line says how bad it is.
+                let text = line.split_once(' ').map_or(line.as_str(), |(_severity, rest)| rest);
                 match finding.severity {
-                    Severity::Error => tracing::error!(code, hint, "{line}"),
-                    Severity::Warning => tracing::warn!(code, hint, "{line}"),
-                    Severity::Info => tracing::info!(code, hint, "{line}"),
+                    Severity::Error => tracing::error!(code, hint, "{text}"),
+                    Severity::Warning => tracing::warn!(code, hint, "{text}"),
+                    Severity::Info => tracing::info!(code, hint, "{text}"),
                 }
             }
             now.insert(line);

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use config_model::diagnostic::Diagnostics;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
@@ -14,6 +15,7 @@ use super::{Admin, Readiness, Surface, dashboard};
 use crate::{
     cli::VERSION,
     drain::DrainState,
+    listener::BindFailure,
     pipeline::{Built, Synchronization},
     report::{
         explain,
@@ -43,6 +45,8 @@ pub(super) fn answer<B>(admin: &Admin, surface: Surface, request: &Request<B>) -
     match (surface, request.uri().path()) {
         (_, "/healthz/ready" | "/ready") if reading => ready(admin),
         (Surface::Metrics | Surface::Admin, "/stats/prometheus" | "/metrics") if reading => {
+            let connections = i64::try_from(admin.listeners.connections()).unwrap_or(i64::MAX);
+            admin.metrics.active_connections.set(connections);
             reply(StatusCode::OK, METRICS, admin.metrics.encode())
         }
         (Surface::Admin, path @ ("/logging" | "/drain" | "/quitquitquit")) => {
@@ -99,7 +103,9 @@ fn view(admin: &Admin, path: &str, query: &str) -> Reply {
         "/server_info" => server_info(admin),
         "/diagnostics" => {
             let resources = built.as_ref().map_or(0, |built| built.resources);
-            json(&Findings::new(&admin.status.findings(), resources))
+            let mut findings = Diagnostics::clone(&admin.status.findings());
+            findings.extend(admin.listeners.failures().iter().map(BindFailure::diagnostic));
+            json(&Findings::new(&findings, resources))
         }
         "/explain" => match (question::decode(query), built) {
             (Err(message), _) => text(StatusCode::BAD_REQUEST, &format!("{message}\n")),

@@ -11,7 +11,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use config_model::diagnostic::{Diagnostics, Severity};
+use config_model::{
+    diagnostic::{Code, Diagnostic, Diagnostics, Severity},
+    meta::ResourceKey,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -32,7 +35,7 @@ use crate::{
         access_log::{Format, FormatError, Target},
         metrics::Identity,
     },
-    tls::Certificates,
+    tls::{CertificateProblem, Certificates},
 };
 
 /// How long connections without a request outlive the listener that accepted them.
@@ -60,7 +63,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
 
     let (snapshots, drain, status) =
         (Arc::new(SnapshotCell::default()), Arc::new(DrainController::new()), Arc::new(Status::default()));
-    let proxy = GatewayProxy::new(Arc::clone(&snapshots), Arc::clone(&metrics), access_log);
+    let proxy = GatewayProxy::new(Arc::clone(&snapshots), Arc::clone(&metrics), access_log.clone());
     let options = BindOptions { address: settings.bind, ports: settings.port_map.clone() };
     let listeners = ListenerManager::new(
         snapshots.clone(),
@@ -80,7 +83,9 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         started,
         was_ready: AtomicBool::new(false),
     });
-    let _admin = admin::spawn(admin, addresses).map_err(|error| format!("cannot start a thread: {error}"))?;
+    let (stop, stopped) = watch::channel(false);
+    let showing = admin::spawn(admin, addresses, stopped.clone())
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
 
     let publisher = Live {
         snapshots,
@@ -94,7 +99,6 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         Arc::clone(&status),
         pipeline_metrics,
     );
-    let (stop, stopped) = watch::channel(false);
     let (following, first) =
         pipeline.spawn(stopped).map_err(|error| format!("cannot start a thread: {error}"))?;
     let _step = first.blocking_recv().map_err(|_| "the configuration could not be taken up".to_owned())?;
@@ -107,9 +111,14 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let exit = app::serve(settings.threads, &listeners, &drain, times)
         .map_err(|error| format!("cannot serve: {error}"));
     let _thread_gone = stop.send(true);
-    if following.join().is_err() {
-        tracing::error!("the configuration thread had ended early");
+    for (name, thread) in [("configuration", following), ("admin", showing)] {
+        if thread.join().is_err() {
+            tracing::error!("the {name} thread had ended early");
+        }
     }
+    // Whoever could still log a request is gone now but for tasks that were cut: the last holder writes out what is queued.
+    drop(listeners);
+    drop(access_log);
     exit
 }
 
@@ -128,7 +137,7 @@ impl Publisher for Live {
         let before = self.snapshots.load();
         let (certificates, problems) =
             Certificates::build(&compiled.listeners, built.validated.set(), &before.certificates);
-        let found: Diagnostics = problems.iter().map(|problem| problem.diagnostic()).collect();
+        let found: Diagnostics = problems.iter().flat_map(|problem| findings(problem, built)).collect();
         self.registry.settle(&clusters, FIRST_RESOLUTION).await;
         for failure in self.listeners.prepare(&compiled.listeners) {
             // Not kept as a finding: it is tried again, and /diagnostics shows what fails at the time of asking.
@@ -145,6 +154,27 @@ impl Publisher for Live {
         });
         found
     }
+}
+
+/// The findings of a certificate, one for each Gateway that uses it. Validation has named a missing Secret already, with the line
+/// of the field.
+fn findings(problem: &CertificateProblem, built: &Built) -> Vec<Diagnostic> {
+    let gateways = built.validated.gateways().iter().filter(|gateway| {
+        let name = format!("{}/{}", gateway.key.namespace, gateway.key.name);
+        problem.gateways.contains(name.as_str())
+    });
+    let named = |key: &ResourceKey| {
+        problem.missing
+            && built.diagnostics.iter().any(|finding| {
+                finding.code == Code::REFERENCE_NOT_FOUND
+                    && finding.resource.as_ref() == Some(key)
+                    && finding.path.ends_with(".tls.credentialName")
+            })
+    };
+    gateways
+        .filter(|gateway| !named(&gateway.key))
+        .map(|gateway| problem.diagnostic().about(&gateway.key, &gateway.origin))
+        .collect()
 }
 
 fn source(settings: &SourceSettings) -> Box<dyn Source> {

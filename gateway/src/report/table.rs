@@ -248,7 +248,9 @@ fn each_chain(compiled: &Compiled) -> impl Iterator<Item = (&Listener, Option<St
 /// The clusters in the order of their names.
 fn by_name(compiled: &Compiled) -> Vec<&std::sync::Arc<Cluster>> {
     let mut clusters: Vec<_> = compiled.clusters.values().collect();
-    clusters.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    let place =
+        |cluster: &Cluster| (cluster.spec.host.clone(), cluster.spec.port, cluster.spec.subset.clone());
+    clusters.sort_by(|a, b| place(a).cmp(&place(b)));
     clusters
 }
 
