@@ -248,9 +248,8 @@ fn each_chain(compiled: &Compiled) -> impl Iterator<Item = (&Listener, Option<St
 /// The clusters in the order of their names.
 fn by_name(compiled: &Compiled) -> Vec<&std::sync::Arc<Cluster>> {
     let mut clusters: Vec<_> = compiled.clusters.values().collect();
-    let place =
-        |cluster: &Cluster| (cluster.spec.host.clone(), cluster.spec.port, cluster.spec.subset.clone());
-    clusters.sort_by(|a, b| place(a).cmp(&place(b)));
+    clusters
+        .sort_by_key(|cluster| (cluster.spec.host.clone(), cluster.spec.port, cluster.spec.subset.clone()));
     clusters
 }
 
