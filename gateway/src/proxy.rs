@@ -1,7 +1,7 @@
 //! The request path: Pingora's hooks, in the order in which Envoy's filters would run.
 //!
-//! Invariant: a request works on the one snapshot that it pinned. No reply is written but by [`reply`], and no error
-//! becomes a status but by [`failure`]. It must not know where configuration comes from.
+//! Invariant: a request works on the one snapshot that it pinned. No reply is written but by `reply`, and no error
+//! becomes a status but by `failure`. It must not know where configuration comes from.
 
 mod ctx;
 mod edge;
