@@ -84,13 +84,26 @@ fn fifty_changes_a_second_fail_nothing() {
         let due = Duration::from_millis(20) * (change + 1);
         thread::park_timeout(due.saturating_sub(begin.elapsed()));
     }
+    eventually("the last change", || {
+        let dump = get(limen.admin, "localhost", "/config_dump").unwrap().body;
+        dump.contains("other.default.svc.cluster.local").then_some(())
+    });
+    // So fast a series is taken up in few steps; these are each seen live before the next, under the same load.
+    for change in 0..20_u32 {
+        limen.write(
+            "seen.yaml",
+            &virtual_service("seen", &format!("      directResponse: {{status: {}}}", 210 + change))
+                .replace("- route: [{destination: {host: seen}}]", "-"),
+        );
+        eventually("each change", || {
+            (get(limen.port, "seen.example.com", "/").unwrap().status == 210 + change as u16).then_some(())
+        });
+        socket.send(b"ping").unwrap();
+        assert_eq!(socket.read_exact(4).unwrap(), b"ping", "the WebSocket died at swap {change}");
+    }
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.join().unwrap();
     }
     assert!(served.load(Ordering::Relaxed) > 500, "hardly any load: {served:?}");
-    eventually("the last change", || {
-        let dump = get(limen.admin, "localhost", "/config_dump").unwrap().body;
-        dump.contains("other.default.svc.cluster.local").then_some(())
-    });
 }
