@@ -177,7 +177,12 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
         }
         Err(_) => return Err(refuse("path_normalization_failed")),
     };
-    if request.uri.authority().is_some() || normal != path {
+    if !is_target(request.raw_path()) {
+        return Err(refuse("http1.invalid_request_line"));
+    }
+    // The engine keeps an absolute-form target beside the path that it read from it, and would send that on.
+    let as_read = request.uri.path_and_query().is_some_and(|t| t.as_str().as_bytes() == request.raw_path());
+    if request.uri.authority().is_some() || !as_read || normal != path {
         let target = path_and_query(&normal, request.uri.query());
         match PathAndQuery::try_from(target) {
             Ok(target) => request.set_uri(Uri::from(target)),
@@ -189,6 +194,13 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
         request.insert_header(header::HOST, host).map_err(|_| refuse("invalid_host"))?;
     }
     Ok(())
+}
+
+/// Origin form, or absolute form of the web (RFC 9112 §3.2). The engine escapes what it cannot parse and reads again, so
+/// that a second space before the target arrives here as a target that begins with `%20`.
+fn is_target(raw: &[u8]) -> bool {
+    let scheme = |s: &[u8]| raw.get(..s.len()).is_some_and(|start| start.eq_ignore_ascii_case(s));
+    raw.starts_with(b"/") || scheme(b"http://") || scheme(b"https://")
 }
 
 /// `host[:port]` without userinfo: a name, an IPv4 address or an IPv6 address in brackets (RFC 3986 §3.2).
@@ -280,7 +292,9 @@ mod tests {
         assert_eq!(refused, None);
         assert_eq!(request.uri.to_string(), "/a?q=%2e");
         assert_eq!(ctx.authority, "a.example");
-        assert_eq!(admitted("/%zz", &[("host", "a")]).2, Some(400));
+        for bad in ["/%zz", "%20/", "ftp://a/", "a/b"] {
+            assert_eq!(admitted(bad, &[("host", "a")]).2, Some(400), "{bad}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{ctx::Ctx, response};
 use crate::telemetry::Flag;
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
-use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::protocols::http::{ServerSession as HttpSession, date::get_cached_date};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -114,6 +114,11 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
         session.set_keepalive(None);
     }
     let empty = body.is_empty() || session.req_header().method == Method::HEAD;
+    if let (true, HttpSession::H2(stream)) = (empty, session.as_downstream_mut()) {
+        // A gRPC client takes a status without messages only from the frame that ends the stream ("Trailers-Only");
+        // the engine would end it with an empty DATA frame after the head.
+        return stream.write_response_header(Box::new(head), true);
+    }
     session.write_response_header(Box::new(head), empty).await?;
     if !empty {
         session.write_response_body(Some(body), true).await?;

@@ -472,6 +472,18 @@ async fn pipelined_requests_are_all_served_and_a_waiting_body_is_asked_for() {
     assert!(!text.contains("expect: "), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absolute_target_reaches_the_upstream_as_its_path() {
+    let gateway = gateway(&config(FORWARD, &[echo().await], "HTTP")).await;
+    for (target, wants) in
+        [("http://a.example/x?q=1", "GET /x?q=1\n"), ("http://a.example/y/../z", "GET /z\n")]
+    {
+        let (status, _, body) = gateway.get(target).await;
+        assert_eq!(status, 200);
+        assert!(body.starts_with(wants) && body.contains("host: a.example\n"), "{target}: {body}");
+    }
+}
+
 /// A gRPC-like upstream on HTTP/2: a message, then trailers.
 async fn grpc_upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -521,13 +533,18 @@ async fn grpc_keeps_its_trailers_and_gets_its_own_kind_of_error() {
             .unwrap();
         let response = tokio::time::timeout(PATIENCE, client.send_request(request)).await.unwrap().unwrap();
         let (head, body) = response.into_parts();
-        (head, body.collect().await.unwrap().trailers().cloned())
+        let head_only = hyper::body::Body::is_end_stream(&body);
+        (head, head_only, body.collect().await.unwrap().trailers().cloned())
     };
-    let (head, trailers) = call("/pkg.Service/Method").await;
+    let (head, _, trailers) = call("/pkg.Service/Method").await;
     assert_eq!(head.status, 200);
     assert_eq!(trailers.unwrap()["grpc-status"], "5");
-    let (head, _) = call("/other").await;
+    let (head, head_only, _) = call("/other").await;
     assert_eq!((head.status.as_u16(), &head.headers["grpc-status"]), (200, &"12".parse().unwrap()));
+    assert!(
+        head_only,
+        "a status without messages is the frame that ends the stream, or clients call it a broken one"
+    );
     let line = gateway.line("/pkg.Service/Method").await;
     assert!(line.contains("\"POST /pkg.Service/Method HTTP/2\" 200 - via_upstream "), "{line}");
     let metrics = String::from_utf8(gateway.metrics.encode()).unwrap();
