@@ -19,14 +19,16 @@ use std::{
         Arc,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::JoinHandle,
-    time::Duration,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16 * 1024;
 /// Longest time a written line waits to be flushed.
 const FLUSH: Duration = Duration::from_millis(500);
+/// How long lines gather before they are written together; the queue must hold what comes meanwhile.
+const COALESCE: Duration = Duration::from_millis(10);
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,13 +99,22 @@ fn write_lines(lines: &Receiver<String>, mut out: BufWriter<Box<dyn Write + Send
     };
     while let Ok(first) = lines.recv() {
         note(out.write_all(first.as_bytes()));
-        while let Ok(line) = lines.recv_timeout(FLUSH) {
-            note(out.write_all(line.as_bytes()));
-            // A steady trickle keeps the queue from ever being empty for long: empty it, then flush.
+        let mut flushed = Instant::now();
+        loop {
+            // Asleep, not waiting on the queue: a request that logs then wakes nobody, which costs more than its line.
+            thread::park_timeout(COALESCE);
+            let mut quiet = true;
             while let Ok(line) = lines.try_recv() {
                 note(out.write_all(line.as_bytes()));
+                quiet = false;
             }
-            note(out.flush());
+            if quiet {
+                break;
+            }
+            if flushed.elapsed() >= FLUSH {
+                note(out.flush());
+                flushed = Instant::now();
+            }
         }
         note(out.flush());
     }
