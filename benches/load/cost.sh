@@ -13,7 +13,8 @@ cargo build --release --locked -q -p gateway --bin limen
 cargo build --release --locked -q -p benches --examples
 
 scratch=$(mktemp -d); pids=()
-trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+# KILL: stock Pingora takes five minutes to follow a TERM, idle or not.
+trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 up=$(free_port); bare=$(free_port); edge=$(free_port); admin=$(free_port); status=$(free_port); metrics=$(free_port)
 
