@@ -3,6 +3,7 @@
 //! Invariant: total. Whatever validation let through compiles to something; what cannot be served is a finding and hurts
 //! nothing else. Compiling the same input twice gives the same, and shares with the earlier result what did not change.
 
+mod actions;
 mod clusters;
 mod endpoints;
 mod registry;
@@ -97,7 +98,7 @@ pub fn compile(
     let clusters = clusters::build(input, identity, &registry, previous.map(|p| &p.clusters), &mut findings);
     let bindings = Bindings::new(input, identity);
     let bound = servers::bind(input, identity, &mut findings);
-    let rules = rule::RuleCompiler::new(&registry, identity);
+    let rules = rule::RuleCompiler::new(&registry, identity, input.mesh());
     let mut tables = TableBuilder::new(rules, &bindings, &identity.domain, previous.map(|p| &p.cache));
     let mut listeners = Listeners::new();
     for (key, servers) in bound {

@@ -3,9 +3,13 @@
 //! Invariant: order is the vector's order in its virtual host; nothing in a route decides precedence.
 
 use crate::action::{
+    cors::Cors,
+    fault::Fault,
     headers::{HeaderOps, HeaderPlan},
+    mirror::Mirror,
     redirect::Redirect,
     reply::DirectReply,
+    retry::RetryPolicy,
     rewrite::PathRewrite,
 };
 use crate::{
@@ -234,6 +238,21 @@ pub struct Forward {
     pub authority: Option<Arc<str>>,
     /// Limit from the end of the request to the end of the response; `None`: no limit (Istio's default).
     pub timeout: Option<Duration>,
+    /// When another attempt is made; `None`: never. Rules that say nothing share Istio's default.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Fault, CORS and mirrors, where the rule has any of them.
+    pub filters: Option<Box<RouteFilters>>,
+}
+
+/// What few rules have, behind one pointer so that the others pay one comparison for all of it.
+#[derive(Clone, Debug, Default)]
+pub struct RouteFilters {
+    /// Injected first.
+    pub fault: Option<Fault>,
+    /// Judged next, on what no fault answered.
+    pub cors: Option<Cors>,
+    /// Who gets copies of what is sent upstream.
+    pub mirrors: Box<[Mirror]>,
 }
 
 impl Forward {
@@ -353,6 +372,8 @@ mod tests {
             rewrite: None,
             authority: None,
             timeout: None,
+            retry: None,
+            filters: None,
         };
         let at = |entropy| forward.pick(entropy).unwrap().cluster.as_str().to_owned();
         assert_eq!(at(0), "outbound|80||a");
@@ -374,6 +395,8 @@ mod tests {
             rewrite: None,
             authority: None,
             timeout: None,
+            retry: None,
+            filters: None,
         };
         assert!(forward.pick(7).is_some());
         forward.destinations = [].into();

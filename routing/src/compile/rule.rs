@@ -3,12 +3,18 @@
 //! Invariant: what cannot be compiled is left out and said; it never takes other entries with it. Order is as written;
 //! moving catch-alls is left to `precedence`.
 
-use super::{Identity, registry::Registry};
+use super::{
+    Identity,
+    actions::{Actions, MirrorTarget},
+    registry::Registry,
+};
 use crate::{
     action::{
         headers::{Direction, HeaderOps, HeaderPlan, ProblemKind, combine_single, combine_weighted},
+        mirror::Mirror,
         redirect::{Redirect, ServerFacts},
         reply::DirectReply,
+        retry::RetryPolicy,
         rewrite::PathRewrite,
     },
     cluster::ClusterName,
@@ -16,11 +22,12 @@ use crate::{
     matcher::{Pattern, PatternError, StringMatcher},
     path::PathMatch,
     request::Scheme,
-    route::{Action, Condition, Destination, Forward, Route, RouteMatch, RouteOrigin},
+    route::{Action, Condition, Destination, Forward, Route, RouteFilters, RouteMatch, RouteOrigin},
 };
 use config_model::{
     diagnostic::{Code, Diagnostic},
     istio::virtual_service::{Headers, HttpMatchRequest, HttpRoute, VirtualService},
+    mesh::MeshConfig,
     meta::{Resource, ResourceKey},
     scalar::{StringMatch, labels::is_subset_of},
     validate::resolve_gateway_name,
@@ -76,7 +83,7 @@ pub(super) struct SourceKey {
     gateway: ResourceKey,
     port: u16,
     https: bool,
-    /// Hash over the destinations as they resolve now.
+    /// Hash over the destinations as they resolve now, and what the mesh says.
     destinations: u64,
 }
 
@@ -84,18 +91,26 @@ pub(super) struct SourceKey {
 pub(super) struct RuleCompiler<'a> {
     registry: &'a Registry<'a>,
     identity: &'a Identity,
+    actions: Actions,
     patterns: HashMap<&'a str, Result<Pattern, PatternError>>,
 }
 
 impl<'a> RuleCompiler<'a> {
-    pub(super) fn new(registry: &'a Registry<'a>, identity: &'a Identity) -> Self {
-        Self { registry, identity, patterns: HashMap::new() }
+    pub(super) fn new(registry: &'a Registry<'a>, identity: &'a Identity, mesh: &MeshConfig) -> Self {
+        Self { registry, identity, actions: Actions::new(mesh), patterns: HashMap::new() }
     }
 
     /// What the route list of a VirtualService on a server depends on.
     pub(super) fn source_key(&self, resource: &Resource<VirtualService>, site: Site<'_>) -> SourceKey {
         let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-        for destination in resource.spec.http.iter().flat_map(|rule| &rule.route).map(|to| &to.destination) {
+        self.actions.mesh_key().hash(&mut hasher);
+        let destinations = resource.spec.http.iter().flat_map(|rule| {
+            rule.route
+                .iter()
+                .map(|to| &to.destination)
+                .chain(MirrorTarget::all(rule).map(|to| to.destination))
+        });
+        for destination in destinations {
             let port = destination.port_number().map(|port| port.get());
             let namespace = resource.key.namespace.as_str();
             self.registry.resolve(&destination.host, port, namespace, site.port).hash(&mut hasher);
@@ -181,8 +196,9 @@ impl<'a> RuleCompiler<'a> {
         let stops = last.is_catch_all();
         let headers = compile_headers(rule.headers.as_ref(), &format!("{path}.headers"), &mut list.findings);
         let destinations = self.destinations(resource, site, rule, &headers, path, &mut list.findings);
+        let forwarding = self.forwarding(resource, site, rule, path, &mut list.findings);
         for (match_index, name, matcher) in entries {
-            match self.action(rule, &matcher.path, site, &destinations) {
+            match self.action(rule, &matcher.path, site, &destinations, &forwarding) {
                 Ok(action) => list.routes.push(Arc::new(Route {
                     origin: RouteOrigin {
                         virtual_service: Arc::clone(origin),
@@ -325,6 +341,34 @@ impl<'a> RuleCompiler<'a> {
         destinations
     }
 
+    /// What a rule says about forwarding, whichever of its matches took the request.
+    fn forwarding(
+        &self,
+        resource: &Resource<VirtualService>,
+        site: Site<'_>,
+        rule: &HttpRoute,
+        path: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Forwarding {
+        if rule.route.is_empty() {
+            return Forwarding::default();
+        }
+        let mirrors = MirrorTarget::all(rule).filter_map(|to| {
+            let port = to.destination.port_number().map(|port| port.get());
+            let (host, port) =
+                self.registry.resolve(&to.destination.host, port, &resource.key.namespace, site.port);
+            let cluster = ClusterName::outbound(port, &to.destination.subset, &host);
+            Some(Mirror { cluster, share: to.share? })
+        });
+        let (filters, problems) = self.actions.filters(rule, mirrors.collect());
+        findings.extend(problems.into_iter().map(|(field, message)| Finding {
+            code: Code::RULE_DROPPED,
+            path: format!("{path}.{field}"),
+            message,
+        }));
+        Forwarding { retry: self.actions.retry(rule), filters }
+    }
+
     /// Redirect beats a fixed reply, which beats forwarding.
     fn action(
         &self,
@@ -332,6 +376,7 @@ impl<'a> RuleCompiler<'a> {
         matched: &PathMatch,
         site: Site<'_>,
         destinations: &[Destination],
+        forwarding: &Forwarding,
     ) -> Result<Action, (&'static str, String)> {
         if let Some(redirect) = &rule.redirect {
             let facts = ServerFacts { port: site.port, scheme: site.scheme };
@@ -369,8 +414,17 @@ impl<'a> RuleCompiler<'a> {
             rewrite: path,
             authority: authority.map(Arc::from),
             timeout: rule.timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| timeout.as_std()),
+            retry: forwarding.retry.clone(),
+            filters: forwarding.filters.clone(),
         }))
     }
+}
+
+/// What all entries of a forwarding rule share.
+#[derive(Default)]
+struct Forwarding {
+    retry: Option<Arc<RetryPolicy>>,
+    filters: Option<Box<RouteFilters>>,
 }
 
 /// Istio: jwt/routingclaim: `@request.auth.claims.a` and `@request.auth.claims[a]`, in any case.
