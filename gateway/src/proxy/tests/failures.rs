@@ -1,0 +1,96 @@
+//! What the client gets when there is nobody to answer, or nobody answers well.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_host_or_route_is_404_nr_without_a_body() {
+    let rules = "  - match: [{uri: {prefix: /only}}]\n    route: [{destination: {host: up.example}}]\n";
+    let gateway = gateway(&config(rules, &[nobody().await], "HTTP")).await;
+    let (status, head, body) = gateway.get("/other").await;
+    assert_eq!((status, &*body), (404, ""), "{head}");
+    assert!(head.contains("server: istio-envoy") && head.contains("date: "), "{head}");
+    let (status, _, body) =
+        gateway.send("GET /host HTTP/1.1\r\nHost: b.example\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((status, &*body), (404, ""));
+    let line = gateway.line("/host").await;
+    assert!(line.contains("\"GET /host HTTP/1.1\" 404 NR route_not_found - \"-\" 0 0 "), "{line}");
+    assert!(line.contains("\"b.example\" \"-\" - - 127.0.0.1:"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_endpoint_is_503_uf_after_the_default_retries() {
+    let dead = nobody().await;
+    let gateway = gateway(&config(FORWARD, &[dead], "HTTP")).await;
+    let (status, _, body) = gateway.get("/dead").await;
+    assert_eq!(status, 503);
+    assert!(
+        body.starts_with("upstream connect error or disconnect/reset before headers. reset reason: "),
+        "{body}"
+    );
+    let line = gateway.line("/dead").await;
+    assert!(line.contains(" 503 UF,URX upstream_reset_before_response_started{"), "{line}");
+    assert!(line.contains(&format!("\"{dead}\" outbound|80||up.example ")), "{line}");
+    let cluster = gateway.cell.load().clusters.values().next().unwrap().endpoints();
+    assert_eq!((cluster.all[0].attempts(), cluster.all[0].failures(), cluster.all[0].in_flight()), (3, 3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_goes_to_another_endpoint() {
+    let gateway = gateway(&config(FORWARD, &[nobody().await, echo().await], "HTTP")).await;
+    for _ in 0..8 {
+        assert_eq!(gateway.get("/").await.0, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_without_ready_endpoints_is_503_uh_and_an_unknown_one_503_nc() {
+    let rules = "  - match: [{uri: {prefix: /none}}]
+    route: [{destination: {host: idle.default.svc.cluster.local, port: {number: 80}}}]
+  - route: [{destination: {host: missing.example, port: {number: 80}}}]
+";
+    let idle = "---
+apiVersion: v1
+kind: Service
+metadata: {name: idle, namespace: default}
+spec: {ports: [{name: http, port: 80}], selector: {app: idle}, clusterIP: 10.9.9.9}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: idle-1, namespace: default, labels: {kubernetes.io/service-name: idle}}
+addressType: IPv4
+ports: [{name: http, port: 80}]
+endpoints: [{addresses: [127.0.0.1], conditions: {ready: false}}]
+";
+    let gateway = gateway(&(config(rules, &[nobody().await], "HTTP") + idle)).await;
+    let (status, head, body) = gateway.get("/none").await;
+    assert_eq!((status, &*body), (503, "no healthy upstream"), "{head}");
+    assert!(head.contains("content-type: text/plain"), "{head}");
+    assert!(gateway.line("/none").await.contains(" 503 UH no_healthy_upstream "));
+    let (status, _, body) = gateway.get("/missing").await;
+    assert_eq!((status, &*body), (503, ""));
+    assert!(gateway.line("/missing").await.contains(" 503 NC cluster_not_found "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_takes_too_long_is_504_ut_and_an_upstream_that_hangs_up_503_uc() {
+    let rules = "  - match: [{uri: {prefix: /slow}}]
+    timeout: 100ms
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+";
+    let slow = gateway(&config(rules, &[scripted("", true).await], "HTTP")).await;
+    let (status, _, body) = slow.get("/slow").await;
+    assert_eq!((status, &*body), (504, "upstream request timeout"));
+    assert!(slow.line("/slow").await.contains(" 504 UT response_timeout "));
+
+    let rude = gateway(&config(FORWARD, &[scripted("", false).await], "HTTP")).await;
+    let (status, _, body) = rude.get("/rude").await;
+    assert_eq!(status, 503);
+    assert!(body.ends_with("reset reason: connection termination"), "{body}");
+    assert!(rude.line("/rude").await.contains(" 503 UC "));
+
+    let garbage = gateway(&config(FORWARD, &[scripted("no http\r\n\r\n", false).await], "HTTP")).await;
+    let (status, _, body) = garbage.get("/garbage").await;
+    assert_eq!(status, 502);
+    assert!(body.ends_with("reset reason: protocol error"), "{body}");
+    assert!(garbage.line("/garbage").await.contains(" 502 UPE "));
+}

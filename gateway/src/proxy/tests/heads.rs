@@ -1,0 +1,121 @@
+//! Heads on their way: what is refused, what is rewritten, and replies that are ours.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rewrites_and_header_operations_reach_the_upstream_and_the_client() {
+    let rules = "  - match: [{uri: {prefix: /api/}}]
+    rewrite: {uri: /v1/, authority: inner.example}
+    headers:
+      request: {set: {x-set: s}, add: {x-add: a}, remove: [x-gone]}
+      response: {set: {x-resp: r}, remove: [x-up]}
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+";
+    let gateway = gateway(&config(rules, &[echo().await], "HTTP")).await;
+    let (status, head, body) = gateway
+        .send(
+            "GET /api/./x?q=1 HTTP/1.1\r\nHost: a.example\r\nX-Gone: 1\r\nX-Envoy-Retry-On: 5xx\r\n\
+             X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+    assert_eq!(status, 200);
+    assert!(body.starts_with("GET /v1/x?q=1\n"), "{body}");
+    for wanted in [
+        "host: inner.example\n",
+        "x-set: s\n",
+        "x-add: a\n",
+        "x-forwarded-for: 192.0.2.1,127.0.0.1\n",
+        "x-forwarded-proto: http\n",
+        "x-envoy-original-path: /api/x?q=1\n",
+        "x-envoy-attempt-count: 1\n",
+        "x-request-id: ",
+    ] {
+        assert!(body.contains(wanted), "{wanted:?} in {body}");
+    }
+    assert!(!body.contains("x-gone") && !body.contains("retry-on"), "{body}");
+    for wanted in ["server: istio-envoy", "x-resp: r", "x-envoy-upstream-service-time: "] {
+        assert!(head.contains(wanted), "{wanted:?} in {head}");
+    }
+    assert!(!head.contains("x-up:") && !head.contains("keep-alive: timeout"), "{head}");
+    let line = gateway.line("/api/x?q=1").await;
+    assert!(line.contains("\"GET /api/x?q=1 HTTP/1.1\" 200 - via_upstream "), "{line}");
+    assert!(line.contains("\"inner.example\" \"127.0.0.1:"), "{line}");
+    let metrics = String::from_utf8(gateway.metrics.encode()).unwrap();
+    let series = metrics.lines().find(|l| l.starts_with("istio_requests_total{")).unwrap();
+    for label in ["destination_service=\"up.example\"", "response_code=\"200\"", "response_flags=\"-\""] {
+        assert!(series.contains(label), "{label} in {series}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_and_fixed_replies_are_ours() {
+    let rules = "  - match: [{uri: {exact: /r}}]
+    redirect: {uri: /new, redirectCode: 308}
+    headers: {response: {set: {x-resp: r}}}
+  - directResponse: {status: 418, body: {string: short and stout}}
+";
+    let gateway = gateway(&config(rules, &[nobody().await], "HTTP")).await;
+    let (status, head, _) = gateway.get("/r").await;
+    assert_eq!(status, 308);
+    assert!(head.contains("location: http://a.example/new") && head.contains("x-resp: r"), "{head}");
+    let (status, head, body) = gateway.get("/").await;
+    assert_eq!((status, &*body), (418, "short and stout"));
+    assert!(head.contains("content-type: text/plain") && head.contains("content-length: 15"), "{head}");
+    let (status, head, body) =
+        gateway.send("HEAD / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((status, &*body), (418, ""));
+    assert!(head.contains("content-length: 15"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_others_could_read_differently_are_refused() {
+    let gateway = gateway(&config(FORWARD, &[echo().await], "HTTP")).await;
+    for (request, wants) in [
+        ("GET / HTTP/1.0\r\nHost: a.example\r\n\r\n", 426),
+        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a,b\r\nConnection: close\r\n\r\n", 400),
+        ("GET  / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: a.example\n\n", 400),
+        ("GET /%zz HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        ("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+    ] {
+        assert_eq!(gateway.send(request).await.0, wants, "{request:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_requests_are_all_served_and_a_waiting_body_is_asked_for() {
+    let gateway = gateway(&config(FORWARD, &[echo().await], "HTTP")).await;
+    let both = gateway
+        .raw(
+            "GET /first HTTP/1.1\r\nHost: a.example\r\n\r\n\
+             GET /second HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+    assert!(both.contains("GET /first\n") && both.contains("GET /second\n"), "{both}");
+
+    let text = gateway
+        .raw(
+            "POST /c HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\
+             Connection: close\r\n\r\nhi",
+        )
+        .await;
+    assert!(text.starts_with("HTTP/1.1 100 ") && text.contains("POST /c\n"), "{text}");
+    assert!(!text.contains("expect: "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absolute_target_reaches_the_upstream_as_its_path() {
+    let gateway = gateway(&config(FORWARD, &[echo().await], "HTTP")).await;
+    for (target, wants) in
+        [("http://a.example/x?q=1", "GET /x?q=1\n"), ("http://a.example/y/../z", "GET /z\n")]
+    {
+        let (status, _, body) = gateway.get(target).await;
+        assert_eq!(status, 200);
+        assert!(body.starts_with(wants) && body.contains("host: a.example\n"), "{target}: {body}");
+    }
+}

@@ -1,0 +1,98 @@
+//! Protocols on top of HTTP.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_a_tunnel_for_both_ends_and_outlives_a_reload() {
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    let yaml = config(FORWARD, &[scripted(answer, true).await], "HTTP");
+    let gateway = gateway(&yaml).await;
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let request = "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 ") && head.contains("upgrade: websocket"), "{head}");
+    for round in ["one", "two"] {
+        stream.write_all(round.as_bytes()).await.unwrap();
+        let mut back = vec![0; round.len()];
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut back)).await.unwrap().unwrap();
+        assert_eq!(back, round.as_bytes());
+        publish(&gateway.cell, &gateway.registry, &yaml).await;
+    }
+    drop(stream);
+    let line = gateway.line("/ws").await;
+    assert!(line.contains(" 101 "), "{line}");
+}
+
+/// A gRPC-like upstream on HTTP/2: a message, then trailers.
+async fn grpc_upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                assert_eq!(request.headers().get("te").unwrap(), "trailers");
+                let mut trailers = ::http::HeaderMap::new();
+                trailers.insert("grpc-status", "5".parse().unwrap());
+                let frames = [
+                    Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"\0\0\0\0\0"))),
+                    Ok(Frame::trailers(trailers)),
+                ];
+                let body: UnsyncBoxBody<Bytes, Infallible> =
+                    BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(frames)));
+                let response =
+                    Response::builder().header("content-type", "application/grpc").body(body).unwrap();
+                Ok::<_, Infallible>(response)
+            });
+            tokio::spawn(async move {
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .http2_only()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_keeps_its_trailers_and_gets_its_own_kind_of_error() {
+    let rules = "  - match: [{uri: {prefix: /pkg.Service/}}]
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+";
+    let gateway = gateway(&config(rules, &[grpc_upstream().await], "GRPC")).await;
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut call = async |path: &str| {
+        let request = Request::post(format!("http://a.example{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(Bytes::from_static(b"\0\0\0\0\0")))
+            .unwrap();
+        let response = tokio::time::timeout(PATIENCE, client.send_request(request)).await.unwrap().unwrap();
+        let (head, body) = response.into_parts();
+        let head_only = hyper::body::Body::is_end_stream(&body);
+        (head, head_only, body.collect().await.unwrap().trailers().cloned())
+    };
+    let (head, _, trailers) = call("/pkg.Service/Method").await;
+    assert_eq!(head.status, 200);
+    assert_eq!(trailers.unwrap()["grpc-status"], "5");
+    let (head, head_only, _) = call("/other").await;
+    assert_eq!((head.status.as_u16(), &head.headers["grpc-status"]), (200, &"12".parse().unwrap()));
+    assert!(
+        head_only,
+        "a status without messages is the frame that ends the stream, or clients call it a broken one"
+    );
+    let line = gateway.line("/pkg.Service/Method").await;
+    assert!(line.contains("\"POST /pkg.Service/Method HTTP/2\" 200 - via_upstream "), "{line}");
+    let metrics = String::from_utf8(gateway.metrics.encode()).unwrap();
+    assert!(metrics.contains("grpc_response_status=\"5\""), "{metrics}");
+}
