@@ -4,10 +4,12 @@
 //! keeps its row. Whether a resource is served depends on [`Effect`] alone, never on the severity.
 
 mod code;
+mod page;
 
 use std::fmt;
 
-pub use code::{Code, CodeInfo};
+pub use code::{Code, CodeInfo, Raised};
+pub use page::{index, page};
 
 use crate::meta::{Origin, ResourceKey};
 

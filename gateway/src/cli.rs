@@ -20,7 +20,7 @@ use clap::{CommandFactory as _, Parser as _};
 use crate::report::findings::Paint;
 use args::{Cli, Color, Command, Format};
 pub use log::LevelHandle;
-pub use output::Output;
+pub use output::{Output, counted};
 
 /// What the process says when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -114,7 +114,8 @@ impl Pipeline {
             let line = finding.to_string();
             if !self.told.contains(&line) && !now.contains(&line) {
                 let code = finding.code.as_str();
-                let hint = finding.hint.as_deref().unwrap_or_default();
+                // An absent hint is no field of the line.
+                let hint = finding.hint.as_deref();
                 // The level of the line says how bad it is.
                 let text = line.split_once(' ').map_or(line.as_str(), |(_severity, rest)| rest);
                 match finding.severity {

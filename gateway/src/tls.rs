@@ -6,6 +6,7 @@
 
 mod certificates;
 pub mod client_hello;
+pub mod findings;
 mod material;
 #[cfg(test)]
 pub(crate) mod test_keys;

@@ -11,16 +11,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use config_model::{
-    diagnostic::{Code, Diagnostic, Diagnostics, Severity},
-    meta::ResourceKey,
-};
+use config_model::diagnostic::{Diagnostics, Severity};
 use tokio::sync::watch;
 
 use crate::{
     admin::{self, Admin, Bound, Surface},
     app,
-    cli::{LevelHandle, VERSION},
+    cli::{LevelHandle, VERSION, counted},
     drain::DrainController,
     listener::{BindOptions, EdgeTimeouts, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
@@ -35,7 +32,7 @@ use crate::{
         access_log::{Format, FormatError, Target},
         metrics::Identity,
     },
-    tls::{CertificateProblem, Certificates},
+    tls::{self, Certificates},
 };
 
 /// How long connections without a request outlive the listener that accepted them.
@@ -104,7 +101,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let _step = first.blocking_recv().map_err(|_| "the configuration could not be taken up".to_owned())?;
     let errors = status.findings().count(Severity::Error);
     if settings.strict == Strictness::Strict && errors > 0 {
-        return Err(format!("the configuration has {errors} error(s), and --strict was given"));
+        return Err(format!("the configuration has {}, and --strict was given", counted(errors, "error")));
     }
 
     let times = DrainTimes { min: settings.min_drain_time, max: settings.drain_time };
@@ -137,7 +134,7 @@ impl Publisher for Live {
         let before = self.snapshots.load();
         let (certificates, problems) =
             Certificates::build(&compiled.listeners, built.validated.set(), &before.certificates);
-        let found: Diagnostics = problems.iter().flat_map(|problem| findings(problem, built)).collect();
+        let found = tls::findings::findings(&problems, &built.validated, &built.diagnostics);
         self.registry.settle(&clusters, FIRST_RESOLUTION).await;
         for failure in self.listeners.prepare(&compiled.listeners) {
             // Not kept as a finding: it is tried again, and /diagnostics shows what fails at the time of asking.
@@ -154,27 +151,6 @@ impl Publisher for Live {
         });
         found
     }
-}
-
-/// The findings of a certificate, one for each Gateway that uses it. Validation has named a missing Secret already, with the line
-/// of the field.
-fn findings(problem: &CertificateProblem, built: &Built) -> Vec<Diagnostic> {
-    let gateways = built.validated.gateways().iter().filter(|gateway| {
-        let name = format!("{}/{}", gateway.key.namespace, gateway.key.name);
-        problem.gateways.contains(name.as_str())
-    });
-    let named = |key: &ResourceKey| {
-        problem.missing
-            && built.diagnostics.iter().any(|finding| {
-                finding.code == Code::REFERENCE_NOT_FOUND
-                    && finding.resource.as_ref() == Some(key)
-                    && finding.path.ends_with(".tls.credentialName")
-            })
-    };
-    gateways
-        .filter(|gateway| !named(&gateway.key))
-        .map(|gateway| problem.diagnostic().about(&gateway.key, &gateway.origin))
-        .collect()
 }
 
 fn source(settings: &SourceSettings) -> Box<dyn Source> {

@@ -136,6 +136,9 @@ pub struct CheckArgs {
     /// What the commands that read configuration share.
     #[command(flatten)]
     pub common: CommonArgs,
+    /// Print the page of a finding's code, and read no configuration
+    #[arg(long, value_name = "CODE", env = "LIMEN_EXPLAIN", conflicts_with = "paths")]
+    pub explain: Option<String>,
     /// Format of the findings
     #[arg(long, value_enum, env = "LIMEN_OUTPUT", default_value = "text")]
     pub output: CheckFormat,

@@ -2,34 +2,46 @@
 //!
 //! Invariant: the exit code alone says whether a pipeline may go on: warnings never fail it.
 
-use config_model::diagnostic::Severity;
+use config_model::diagnostic::{Code, Diagnostics, Raised, Severity, page};
+use serde_json::json;
 
 use super::{
     Exit, Output, VERSION,
     args::{CheckArgs, CheckFormat},
-    load, paint,
+    load,
+    output::counted,
+    paint,
 };
-use crate::report::findings::{self, Findings};
+use crate::{
+    report::findings::{self, Findings},
+    tls,
+};
 
 pub(super) fn check(args: &CheckArgs, out: &mut Output<'_>) -> Exit {
+    if let Some(code) = &args.explain {
+        return explain_code(code, args.output, out);
+    }
     let built = match load::load(&args.common, &args.paths, out) {
         Ok(built) => built,
         Err(exit) => return exit,
     };
-    let findings = &built.diagnostics;
+    let mut findings = Diagnostics::clone(&built.diagnostics);
+    findings.extend(tls::findings::of_secrets(&built.compiled.listeners, &built.validated, &findings));
+    findings.sort();
+    let findings = &findings;
     match args.output {
         CheckFormat::Text => {
             out.say(&findings::text(findings, paint(args.common.color)));
+            let resources = counted(built.resources, "resource");
             if findings.is_empty() {
-                out.tell(&format!("✔ No validation issues found in {} resources.\n", built.resources));
+                out.tell(&format!("✔ No validation issues found in {resources}.\n"));
             } else {
-                out.tell(&format!(
-                    "{} errors, {} warnings, {} notes in {} resources\n",
-                    findings.count(Severity::Error),
-                    findings.count(Severity::Warning),
-                    findings.count(Severity::Info),
-                    built.resources
-                ));
+                let counted = [
+                    counted(findings.count(Severity::Error), "error"),
+                    counted(findings.count(Severity::Warning), "warning"),
+                    counted(findings.count(Severity::Info), "note"),
+                ];
+                out.tell(&format!("{} in {}\n", counted.join(", "), resources));
             }
         }
         CheckFormat::Json => out.json(&Findings::new(findings, built.resources)),
@@ -42,4 +54,38 @@ pub(super) fn check(args: &CheckArgs, out: &mut Output<'_>) -> Exit {
     } else {
         Exit::Ok
     }
+}
+
+/// The page of a code.
+fn explain_code(text: &str, format: CheckFormat, out: &mut Output<'_>) -> Exit {
+    let Some(code) = Code::parse(text) else {
+        let codes: Vec<&str> = Code::TABLE.iter().map(|info| info.code.as_str()).collect();
+        out.fail(&format!("{text:?} is not a code; the codes are {}", codes.join(", ")));
+        return Exit::Usage;
+    };
+    match format {
+        CheckFormat::Text => out.say(&page(code)),
+        CheckFormat::Json => {
+            let info = code.info();
+            let (example, retired) = match info.raised {
+                Raised::ByFile(sample) => (Some(sample), false),
+                Raised::Elsewhere(_) => (None, false),
+                Raised::Retired(_) => (None, true),
+            };
+            out.json(&json!({
+                "code": code.as_str(),
+                "title": info.title,
+                "severity": info.severity.as_str(),
+                "retired": retired,
+                "meaning": info.meaning,
+                "example": example,
+                "remedy": info.remedy,
+            }));
+        }
+        CheckFormat::Sarif => {
+            out.fail("--explain: SARIF is a format of findings; use text or json");
+            return Exit::Usage;
+        }
+    }
+    Exit::Ok
 }

@@ -9,6 +9,7 @@ use config_model::diagnostic::{Code, Diagnostics, Severity};
 use super::{
     Exit, Output,
     args::{CommonArgs, Role},
+    output::counted,
 };
 use crate::{
     pipeline::{Builder, Built},
@@ -61,6 +62,6 @@ pub(super) fn has_unparsable(findings: &Diagnostics) -> bool {
 pub(super) fn warn_of_errors(findings: &Diagnostics, out: &mut Output<'_>) {
     let errors = findings.count(Severity::Error);
     if errors > 0 {
-        out.fail(&format!("the configuration has {errors} error(s); `limen check` lists them"));
+        out.fail(&format!("the configuration has {}; `limen check` lists them", counted(errors, "error")));
     }
 }

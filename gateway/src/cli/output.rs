@@ -39,3 +39,10 @@ impl<'w> Output<'w> {
         self.tell(&format!("limen: {message}\n"));
     }
 }
+
+/// `1 error`, `2 errors`.
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}

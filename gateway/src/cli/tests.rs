@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use super::*;
 
+mod samples;
+
 const CONFIG: &str = "
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -138,6 +140,26 @@ fn check_prints_sarif() {
 }
 
 #[test]
+fn check_explains_a_code() {
+    let ran = limen(&["check", "--explain", "ist0112"]);
+    assert_eq!(ran.exit, Exit::Ok);
+    assert!(ran.out.starts_with("# IST0112 ") && ran.out.contains("host: shop\n"), "{}", ran.out);
+    let json = limen(&["check", "--explain", "LIM0001", "--output", "json"]).json();
+    assert_eq!((&json["code"], &json["severity"]), (&"LIM0001".into(), &"error".into()));
+    let ran = limen(&["check", "--explain", "IST9999"]);
+    assert_eq!((ran.exit, ran.err.contains("IST0101")), (Exit::Usage, true));
+}
+
+#[test]
+fn one_of_a_thing_is_one_thing() {
+    let one = folder(&[("a.yaml", "kind: [\n")]);
+    let ran = limen(&["check", &one.path().to_string_lossy()]);
+    assert_eq!(ran.err, "1 error, 0 warnings, 0 notes in 0 resources\n");
+    let ran = limen(&["get", "routes", "--config", &one.path().to_string_lossy()]);
+    assert_eq!(ran.err, "limen: the configuration has 1 error; `limen check` lists them\n");
+}
+
+#[test]
 fn explain_forwards_with_every_part_of_the_answer() {
     let config = folder(&[("a.yaml", CONFIG)]);
     let ran = explain(config.path(), &["-H", "x-canary: 1", "http://shop.example:8080/api/x?q=1"]);
@@ -235,6 +257,7 @@ fn explain_says_usage_and_unparsable() {
     assert_eq!(explain(config.path(), &["ftp://a.example/"]).exit, Exit::Usage);
     assert_eq!(explain(config.path(), &["-H", "nonsense", "http://a/"]).exit, Exit::Usage);
     assert_eq!(limen(&["explain", "http://a/"]).exit, Exit::Usage);
+    assert_eq!(explain(config.path(), &["notaurl"]).exit, Exit::Usage);
     assert_eq!(limen(&["explain", "--role", "sidecar", "--config", "/", "http://a/"]).exit, Exit::Usage);
 }
 

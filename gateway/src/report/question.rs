@@ -33,7 +33,12 @@ impl Ask {
     /// # Errors
     /// What is wrong with it, in one sentence.
     pub fn question(&self, port_map: &BTreeMap<u16, u16>) -> Result<Question, String> {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("http", &self.url));
+        let (scheme, rest) = match self.url.split_once("://") {
+            Some(parts) => parts,
+            // A host alone is taken for a URL; a word that could be anything is taken for a slip.
+            None if self.url == "localhost" || self.url.contains(['.', '/', ':']) => ("http", &*self.url),
+            None => return Err(format!("{:?} is not a URL: write http://HOST:PORT/PATH", self.url)),
+        };
         let scheme = scheme.to_ascii_lowercase();
         let by_scheme = match scheme.as_str() {
             "http" | "ws" | "grpc" => "http1",
@@ -230,6 +235,7 @@ mod tests {
         assert_eq!((q.port, q.path.as_str()), (443, "/"));
         assert_eq!(q.transport, Transport::Tls(Some("shop.example".to_owned())));
         assert_eq!(question("[::1]:8080/x").authority, "[::1]:8080");
+        assert_eq!((question("shop.example").port, question("localhost").path.as_str()), (80, "/"));
     }
 
     #[test]
@@ -246,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_refused() {
-        for url in ["ftp://a/", "http://", "http://a b/", "http://a:99999/", ""] {
+        for url in ["ftp://a/", "http://", "http://a b/", "http://a:99999/", "", "notaurl"] {
             let ask = Ask { url: url.to_owned(), ..Ask::default() };
             assert!(ask.question(&BTreeMap::new()).is_err(), "{url:?}");
         }

@@ -1,0 +1,70 @@
+//! `deploy/samples/invalid`: a file a code, which raises that code and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config_model::diagnostic::{Code, Raised};
+
+use super::*;
+
+/// Codes that cannot come alone, each with the one that comes along.
+const ACCOMPANIED: &[(&str, &str)] = &[
+    // Only resolution NONE raises it, and that a gateway has no use for NONE is said too.
+    ("IST0134", "LIM0011"),
+];
+
+fn samples() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/samples/invalid")
+}
+
+#[test]
+fn each_raises_exactly_its_code() {
+    for info in Code::TABLE.iter().filter(|info| matches!(info.raised, Raised::ByFile(_))) {
+        let code = info.code.as_str();
+        let file = samples().join(format!("{code}.yaml"));
+        let ran = limen(&["check", &file.to_string_lossy(), "--output", "json"]);
+        let json = ran.json();
+        let mut raised: BTreeSet<&str> =
+            json["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
+        // A field that this build does not act on is the build's shortcoming, and no mistake of the sample.
+        if code != Code::NOT_YET_HONOURED.as_str() {
+            raised.remove(Code::NOT_YET_HONOURED.as_str());
+        }
+        let along = ACCOMPANIED.iter().filter(|(of, _)| *of == code).map(|(_, other)| *other);
+        assert_eq!(raised, along.chain([code]).collect(), "{code}: {}", ran.out);
+        let findings = json["findings"].as_array().unwrap();
+        assert!(
+            findings.iter().all(|finding| finding["line"].as_u64().is_some_and(|line| line > 1)),
+            "{}",
+            ran.out
+        );
+    }
+}
+
+#[test]
+fn no_sample_is_without_a_code() {
+    let wanted: BTreeSet<String> = Code::TABLE
+        .iter()
+        .filter(|info| matches!(info.raised, Raised::ByFile(_)))
+        .map(|info| format!("{}.yaml", info.code))
+        .collect();
+    let there: BTreeSet<String> = fs::read_dir(samples())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(there, wanted);
+}
+
+/// What no file raises is only what the table says so of, and for these reasons.
+#[test]
+fn codes_without_a_sample_are_few() {
+    let without: BTreeMap<&str, Raised> = Code::TABLE
+        .iter()
+        .filter(|info| !matches!(info.raised, Raised::ByFile(_)))
+        .map(|info| (info.code.as_str(), info.raised))
+        .collect();
+    // The file system, the running process; then what no check raises.
+    for code in ["LIM0007", "LIM0030"] {
+        assert!(matches!(without.get(code), Some(Raised::Elsewhere(_))), "{code}");
+    }
+    assert!(without.len() <= 7, "{without:?}");
+}
