@@ -55,6 +55,7 @@ fn lookup(criterion: &mut Criterion) {
             path: &path,
             query: None,
             headers: &headers,
+            claims: None,
         };
         group.bench_function(format!("{hosts} hosts x {routes} routes"), |b| {
             b.iter(|| black_box(table.lookup(black_box(&head))));

@@ -118,6 +118,7 @@ mod tests {
                 path: "/nope",
                 query: None,
                 headers: &headers,
+                claims: None,
             },
         )
     }

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod balance;
+pub mod claims;
 pub mod cluster;
 pub mod compile;
 pub mod decision;

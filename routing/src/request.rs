@@ -3,6 +3,8 @@
 //! Invariant: the path is already normalised; what is matched here is byte for byte what goes upstream
 //! unless a rule rewrites it.
 
+use crate::claims::Claims;
+
 /// How the request reached us: the `:scheme` of a request on a gateway is its listener's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -38,6 +40,8 @@ pub struct RequestHead<'a> {
     pub query: Option<&'a str>,
     /// All regular headers.
     pub headers: &'a http::HeaderMap,
+    /// Claims of a token that a policy has verified; `None`: nobody has verified one.
+    pub claims: Option<&'a Claims>,
 }
 
 impl RequestHead<'_> {

@@ -13,8 +13,8 @@ use crate::action::{
     rewrite::PathRewrite,
 };
 use crate::{
-    cluster::ClusterName, header::HeaderKey, matcher::StringMatcher, path::PathMatch, query,
-    request::RequestHead,
+    claims::ClaimPath, cluster::ClusterName, header::HeaderKey, matcher::StringMatcher, path::PathMatch,
+    query, request::RequestHead,
 };
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -97,7 +97,21 @@ pub enum Condition {
         /// What its first value must be.
         matcher: StringMatcher,
     },
-    /// Cannot hold on this gateway, such as a claim of a token that nothing validates.
+    /// An entry of `headers` about a claim of a verified token.
+    Claim {
+        /// Which claim.
+        path: ClaimPath,
+        /// What it must be.
+        matcher: StringMatcher,
+    },
+    /// An entry of `withoutHeaders` about such a claim: holds too where no token was verified.
+    NotClaim {
+        /// Which claim.
+        path: ClaimPath,
+        /// What it must not be.
+        matcher: StringMatcher,
+    },
+    /// Cannot hold, such as a condition on what is no header.
     Never {
         /// Why not, for people.
         reason: Box<str>,
@@ -115,9 +129,15 @@ impl Condition {
             Self::Query { key, matcher } => {
                 query::first_value(head.query, key).is_some_and(|value| matcher.is_match(value.as_bytes()))
             }
+            Self::Claim { path, matcher } => has_claim(head, path, matcher),
+            Self::NotClaim { path, matcher } => !has_claim(head, path, matcher),
             Self::Never { .. } => false,
         }
     }
+}
+
+fn has_claim(head: &RequestHead<'_>, path: &ClaimPath, matcher: &StringMatcher) -> bool {
+    head.claims.and_then(|claims| claims.get(path)).is_some_and(|claim| claim.is_match(matcher))
 }
 
 /// What comparing a request with an entry gave.
@@ -161,6 +181,12 @@ impl Failure<'_> {
                 Condition::Query { key, matcher } => {
                     wants("query", key, matcher, query::first_value(head.query, key))
                 }
+                // Values of tokens are not shown.
+                Condition::Claim { path, matcher } => match head.claims {
+                    None => format!("claim {path}: wants {matcher}, and no token is verified"),
+                    Some(_) => format!("claim {path}: wants {matcher}"),
+                },
+                Condition::NotClaim { path, matcher } => format!("claim {path}: wants not {matcher}"),
                 Condition::Never { reason } => reason.to_string(),
             },
         }
@@ -292,6 +318,7 @@ mod tests {
             path: "/nope",
             query: Some("k&v=a%20b"),
             headers: &headers,
+            claims: None,
         };
         let matcher = RouteMatch { path: PathMatch::Any, conditions: [condition].into() };
         match matcher.evaluate(&head) {

@@ -178,7 +178,15 @@ mod tests {
         if canary {
             headers.insert("x-canary", http::HeaderValue::from_static("1"));
         }
-        let head = RequestHead { method: "GET", scheme, authority, path, query: None, headers: &headers };
+        let head = RequestHead {
+            method: "GET",
+            scheme,
+            authority,
+            path,
+            query: None,
+            headers: &headers,
+            claims: None,
+        };
         match table.lookup(&head) {
             Decision::Forward { route, .. }
             | Decision::Redirect { route, .. }

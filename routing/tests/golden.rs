@@ -153,6 +153,7 @@ fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
         path,
         query,
         headers: &headers,
+        claims: None,
     };
     let want = &request.expect;
     let mut got = Expect::default();

@@ -6,6 +6,7 @@
 use proptest::prelude::*;
 use routing::{
     action::{headers::HeaderOps, reply::DirectReply},
+    claims::{Claim, ClaimPath, Claims},
     decision::{Decision, NotFound},
     explain::explain,
     header::HeaderKey,
@@ -49,11 +50,19 @@ fn string_matcher() -> impl Strategy<Value = StringMatcher> {
 
 fn condition() -> impl Strategy<Value = Condition> {
     let key = || {
-        prop::sample::select(vec!["x-a", "x-b", ":path", ":authority", ":status"])
+        prop::sample::select(vec!["x-a", "x-b", "cookie", "accept", ":path", ":authority", ":status"])
             .prop_map(|key| HeaderKey::parse(key).unwrap())
+    };
+    let claim = || {
+        prop::sample::select(vec!["@request.auth.claims.a", "@request.auth.claims[b][c]"])
+            .prop_map(|key| ClaimPath::parse(key).unwrap())
     };
     prop_oneof![
         string_matcher().prop_map(Condition::Method),
+        string_matcher().prop_map(Condition::Scheme),
+        string_matcher().prop_map(Condition::Authority),
+        (claim(), string_matcher()).prop_map(|(path, matcher)| Condition::Claim { path, matcher }),
+        (claim(), string_matcher()).prop_map(|(path, matcher)| Condition::NotClaim { path, matcher }),
         (key(), string_matcher()).prop_map(|(name, matcher)| Condition::Header { name, matcher }),
         (key(), string_matcher()).prop_map(|(name, matcher)| Condition::NotHeader { name, matcher }),
         (prop::sample::select(vec!["k", "l"]), string_matcher())
@@ -112,6 +121,7 @@ struct Request {
     path: String,
     query: Option<&'static str>,
     headers: http::HeaderMap,
+    claims: Option<Claims>,
 }
 
 impl Request {
@@ -123,15 +133,33 @@ impl Request {
             path: &self.path,
             query: self.query,
             headers: &self.headers,
+            claims: self.claims.as_ref(),
         }
     }
+}
+
+fn claims() -> impl Strategy<Value = Option<Claims>> {
+    let text = || prop::sample::select(vec!["", "1", "2", "GET"]).prop_map(|text| Claim::Text(text.into()));
+    let value = prop_oneof![
+        text(),
+        Just(Claim::Other),
+        prop::collection::vec(text(), 0..3).prop_map(|list| Claim::List(list.into())),
+    ];
+    let claims = (value.clone(), value).prop_map(|(a, c)| {
+        let inner = Claim::Object([("c".into(), c)].into());
+        Claims::new([("a".into(), a), ("b".into(), inner)].into())
+    });
+    prop::option::of(claims)
 }
 
 fn request() -> impl Strategy<Value = Request> {
     let authorities =
         vec!["a.com", "A.com:80", "b.a.com", "c.b.a.com", "x.com", "com", "[::1]:80", "", ".a.com", "x.org"];
     let headers = prop::collection::vec(
-        (prop::sample::select(vec!["x-a", "x-b"]), prop::sample::select(vec!["", "1", "2"])),
+        (
+            prop::sample::select(vec!["x-a", "x-b", "cookie", "accept"]),
+            prop::sample::select(vec!["", "1", "2"]),
+        ),
         0..4,
     );
     (
@@ -141,13 +169,14 @@ fn request() -> impl Strategy<Value = Request> {
         path(),
         prop::sample::select(vec![None, Some(""), Some("k=1"), Some("l&k=2&k=1")]),
         headers,
+        claims(),
     )
-        .prop_map(|(method, scheme, authority, path, query, pairs)| {
+        .prop_map(|(method, scheme, authority, path, query, pairs, claims)| {
             let mut headers = http::HeaderMap::new();
             for (name, value) in pairs {
                 headers.append(name, http::HeaderValue::from_static(value));
             }
-            Request { method, scheme, authority, path, query, headers }
+            Request { method, scheme, authority, path, query, headers, claims }
         })
 }
 

@@ -97,8 +97,15 @@ fn a_lookup_allocates_nothing() {
         ("a.wild.com", &deep, None, "deep-99"),
     ];
     for (authority, path, query, want) in cases {
-        let head =
-            RequestHead { method: "GET", scheme: Scheme::Http, authority, path, query, headers: &many };
+        let head = RequestHead {
+            method: "GET",
+            scheme: Scheme::Http,
+            authority,
+            path,
+            query,
+            headers: &many,
+            claims: None,
+        };
         let found = || match table.lookup(&head) {
             Decision::Reply { route, .. } => &*route.origin.virtual_service,
             Decision::NotFound(NotFound::Host) => "no host",

@@ -73,6 +73,7 @@ pub(super) fn head<'h>(request: &'h RequestHeader, ctx: &'h Ctx) -> RequestHead<
         path: request.uri.path(),
         query: request.uri.query(),
         headers: &request.headers,
+        claims: None,
     }
 }
 

@@ -81,6 +81,7 @@ pub fn answer(compiled: &Compiled, question: &Question) -> Answer {
         path: &path,
         query: question.query.as_deref(),
         headers: &question.headers,
+        claims: None,
     };
     let explanation = explain(&chain.table, &head);
     let mut answer = Answer { listener: Some(part), ..empty(Verdict::NotFound) };

@@ -183,6 +183,7 @@ mod tests {
             path: "/p/x",
             query: Some("q=1"),
             headers: &headers,
+            claims: None,
         };
         redirect.location(&head)
     }
@@ -274,6 +275,7 @@ mod tests {
             path: "/p",
             query: None,
             headers: &headers,
+            claims: None,
         };
         assert_eq!(https_redirect_location(&head), "https://A.com:8080/p");
     }

@@ -17,6 +17,7 @@ use crate::{
         retry::RetryPolicy,
         rewrite::PathRewrite,
     },
+    claims::ClaimPath,
     cluster::ClusterName,
     header::HeaderKey,
     matcher::{Pattern, PatternError, StringMatcher},
@@ -258,30 +259,29 @@ impl<'a> RuleCompiler<'a> {
             });
         }
         for (key, model) in &request.headers {
-            conditions.push(if is_claim(key) {
-                Condition::Never { reason: format!("{key}: no token is validated here").into() }
-            } else {
-                let matcher =
-                    self.value_matcher(model.as_ref()).map_err(|e| (format!("headers[{key:?}]"), e))?;
-                match HeaderKey::parse(key) {
+            let matcher = self.value_matcher(model.as_ref()).map_err(|e| (format!("headers[{key:?}]"), e))?;
+            conditions.push(match ClaimPath::parse(key) {
+                Some(path) => Condition::Claim { path, matcher },
+                None => match HeaderKey::parse(key) {
                     Some(name) => Condition::Header { name, matcher },
                     None => Condition::Never { reason: format!("{key:?} is no header name").into() },
-                }
+                },
             });
         }
         for (key, model) in &request.without_headers {
-            // A claim that is never there is always absent; it still keeps the entry from being a catch-all.
-            let name = match HeaderKey::parse(key).filter(|_| !is_claim(key)) {
-                Some(name) => name,
-                None => HeaderKey::Absent(key.as_str().into()),
-            };
-            let matcher = match name {
-                HeaderKey::Absent(_) => StringMatcher::Present,
-                _ => {
-                    self.value_matcher(model.as_ref()).map_err(|e| (format!("withoutHeaders[{key:?}]"), e))?
-                }
-            };
-            conditions.push(Condition::NotHeader { name, matcher });
+            let matcher =
+                self.value_matcher(model.as_ref()).map_err(|e| (format!("withoutHeaders[{key:?}]"), e))?;
+            conditions.push(match ClaimPath::parse(key) {
+                Some(path) => Condition::NotClaim { path, matcher },
+                // What is no header is always missing; it still keeps the entry from being a catch-all.
+                None => match HeaderKey::parse(key) {
+                    Some(name) => Condition::NotHeader { name, matcher },
+                    None => Condition::NotHeader {
+                        name: HeaderKey::Absent(key.as_str().into()),
+                        matcher: StringMatcher::Present,
+                    },
+                },
+            });
         }
         for (key, model) in &request.query_params {
             let matcher =
@@ -425,11 +425,6 @@ impl<'a> RuleCompiler<'a> {
 struct Forwarding {
     retry: Option<Arc<RetryPolicy>>,
     filters: Option<Box<RouteFilters>>,
-}
-
-/// Istio: jwt/routingclaim: `@request.auth.claims.a` and `@request.auth.claims[a]`, in any case.
-fn is_claim(key: &str) -> bool {
-    key.get(..20).is_some_and(|head| head.eq_ignore_ascii_case("@request.auth.claims"))
 }
 
 fn route_name(rule: &str, entry: Option<&str>) -> Option<Arc<str>> {
