@@ -334,6 +334,8 @@ fn describe(matcher: &RouteMatch) -> String {
             Condition::Header { name, matcher } => format!(", header {name} {matcher}"),
             Condition::NotHeader { name, matcher } => format!(", without header {name} {matcher}"),
             Condition::Query { key, matcher } => format!(", query {key} {matcher}"),
+            Condition::Claim { path, matcher } => format!(", claim {path} {matcher}"),
+            Condition::NotClaim { path, matcher } => format!(", without claim {path} {matcher}"),
             Condition::Never { reason } => format!(", never: {reason}"),
         });
     }
