@@ -1,6 +1,7 @@
 //! The upstream of the load scripts: answers every request with 200 and a short body, as cheaply as it can.
 //!
-//! Usage: `upstream LISTEN`.
+//! Usage: `upstream LISTEN…`: one process for all addresses, so that a proxy that spreads its requests wakes no more
+//! processes than one that does not.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,8 +12,17 @@ use tokio::net::TcpListener;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let listen = std::env::args().nth(1).ok_or("usage: upstream LISTEN")?;
-    let listener = TcpListener::bind(&listen).await?;
+    let mut listeners = tokio::task::JoinSet::new();
+    for address in std::env::args().skip(1) {
+        listeners.spawn(serve(TcpListener::bind(&address).await?));
+    }
+    match listeners.join_next().await {
+        Some(ended) => Ok(ended??),
+        None => Err("usage: upstream LISTEN…".into()),
+    }
+}
+
+async fn serve(listener: TcpListener) -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;

@@ -19,7 +19,7 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 up=$(free_port); bare=$(free_port); edge=$(free_port); admin=$(free_port); status=$(free_port); metrics=$(free_port)
 
 sed -e "s/@UPSTREAM_PORT@/$up/" benches/load/cost.yaml > "$scratch/config.yaml"
-for address in 127.0.0.1 127.0.0.2; do "$target/release/examples/upstream" "$address:$up" & pids+=($!); done
+"$target/release/examples/upstream" "127.0.0.1:$up" "127.0.0.2:$up" & pids+=($!)
 "$target/release/examples/bare_proxy" "127.0.0.1:$bare" "127.0.0.1:$up" & pids+=($!); bare_pid=$!
 "$target/release/limen" run --config "$scratch" --bind 127.0.0.1 --port-map "80=$edge" --threads 1 \
   --admin "127.0.0.1:$admin" --status-addr "127.0.0.1:$status" --metrics-addr "127.0.0.1:$metrics" \

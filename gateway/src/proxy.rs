@@ -7,6 +7,7 @@ mod ctx;
 mod edge;
 mod failure;
 mod gate;
+mod heads;
 mod http;
 pub mod normalize;
 mod peer;
@@ -254,7 +255,8 @@ impl ProxyHttp for GatewayProxy {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        response::upstream(head, ctx)
+        response::upstream(head, ctx);
+        Ok(())
     }
 
     async fn response_trailer_filter(

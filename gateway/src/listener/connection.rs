@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
 use routing::listener::ListenerKey;
@@ -39,6 +39,7 @@ pub struct ConnectionInfo {
     phase: AtomicU8,
     received: AtomicU64,
     sent: AtomicU64,
+    peer_header: HeaderValue,
     draining: watch::Receiver<bool>,
 }
 
@@ -83,6 +84,9 @@ impl ConnectionInfo {
             phase: AtomicU8::new(Phase::Waiting as u8),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            // An address is made of characters that any header takes.
+            peer_header: HeaderValue::try_from(peer.ip().to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
             draining,
         }
     }
@@ -101,6 +105,11 @@ impl ConnectionInfo {
     /// Whether responses should ask the client to go (`Connection: close`).
     pub fn draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// The client's address without port, as `x-forwarded-for` names it: made once a connection.
+    pub fn peer_header(&self) -> &HeaderValue {
+        &self.peer_header
     }
 
     /// Bytes read from the client so far, after TLS.

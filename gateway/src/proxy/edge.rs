@@ -4,9 +4,11 @@
 //! normalised path, and a `Host` that is the authority. A client's words about how it was reached, or how to treat
 //! it, are never believed (Istio: no trusted proxies by default).
 
-use super::{ctx::Ctx, gate, normalize, reply::LocalReply, response::RequestEdit};
+use super::{ctx::Ctx, gate, heads::edit_request, normalize, reply::LocalReply};
 use crate::telemetry::Flag;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery,
+};
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -54,7 +56,7 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
     ctx.grpc = is_grpc(&request.headers);
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
     let refusal = target(request, ctx).err();
-    mark(request, ctx);
+    edit_request(request, |parts| mark(&mut parts.headers, ctx));
     ctx.refusal = match raw {
         // Old versions are told so first: what else is wrong with them may only be their age.
         Some(Err(flaw)) if request.version == Version::HTTP_11 => {
@@ -91,35 +93,35 @@ pub(super) fn expects_continue(request: &RequestHeader) -> bool {
 /// # Errors
 /// When a rewrite gives a target that no request line can have.
 pub(super) fn forward(client: &RequestHeader, upstream: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    edit_request(upstream, |parts| plan(client, parts, ctx))
+}
+
+fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<()> {
+    let headers = &mut upstream.headers;
     // We answered it ourselves.
-    upstream.remove_header(&header::EXPECT);
+    headers.remove(header::EXPECT);
     // A gRPC server may insist on it, and it is the one value that may cross hops (RFC 9110 §10.1.4).
-    let trailers = client
-        .headers
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .any(|t| t.trim().eq_ignore_ascii_case("trailers"));
-    if trailers && upstream.version == Version::HTTP_2 {
-        upstream.insert_header(header::TE, "trailers")?;
+    if upstream.version == Version::HTTP_2 && wants_trailers(&client.headers) {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     let route = ctx.route.clone();
     let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else { return Ok(()) };
     if let Some(destination) = ctx.destination() {
-        destination.headers.request.apply(&mut RequestEdit(upstream));
+        destination.headers.request.apply(headers);
     }
     if let Some(rewrite) = &forward.rewrite {
         let path = client.uri.path();
         let rewritten = rewrite.apply(path);
         if rewritten != path {
+            let not_a_path = || "the rewritten path is not a path";
             let target = path_and_query(&rewritten, client.uri.query());
-            let uri: Uri = PathAndQuery::try_from(target.as_str())
+            upstream.uri = PathAndQuery::try_from(target.as_str())
                 .map(Uri::from)
-                .or_err_with(ErrorType::InternalError, || "the rewritten path is not a path")?;
-            upstream.set_uri(uri);
+                .or_err_with(ErrorType::InternalError, not_a_path)?;
             if let Some(original) = client.uri.path_and_query() {
-                upstream.insert_header(ORIGINAL_PATH, original.as_str())?;
+                let original = HeaderValue::from_str(original.as_str())
+                    .or_err_with(ErrorType::InternalError, not_a_path)?;
+                headers.insert(ORIGINAL_PATH, original);
             }
             ctx.upstream_path = Some(target);
         }
@@ -127,14 +129,26 @@ pub(super) fn forward(client: &RequestHeader, upstream: &mut RequestHeader, ctx:
     let authority =
         forward.authority.clone().or_else(|| ctx.destination().and_then(|d| d.headers.authority.clone()));
     if let Some(authority) = authority {
-        upstream.insert_header(header::HOST, &*authority)?;
+        let host = HeaderValue::from_str(&authority)
+            .or_err_with(ErrorType::InternalError, || "the rewritten authority is not a host")?;
+        headers.insert(header::HOST, host);
         ctx.upstream_authority = Some(authority);
     }
-    upstream.insert_header(ATTEMPT_COUNT, ctx.attempt.to_string())?;
+    headers.insert(ATTEMPT_COUNT, HeaderValue::from(ctx.attempt));
     if let Some((_, limit)) = ctx.deadline {
-        upstream.insert_header(EXPECTED_TIMEOUT, limit.as_millis().to_string())?;
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(limit));
     }
     Ok(())
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
 }
 
 fn scheme(ctx: &Ctx) -> Scheme {
@@ -226,35 +240,46 @@ fn is_authority(text: &str) -> bool {
 }
 
 /// What the edge says about the client, in place of what the client says.
-fn mark(request: &mut RequestHeader, ctx: &Ctx) {
-    for name in &STRIPPED {
-        if request.headers.contains_key(name) {
-            request.remove_header(name);
-        }
+fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
+    // One look at each name: most requests bear none of these.
+    let forbidden = |name: &&HeaderName| name.as_str().starts_with("x-") && STRIPPED.contains(name);
+    while let Some(name) = headers.keys().find(forbidden).cloned() {
+        headers.remove(name);
     }
-    // All values below are made here of characters that any header takes.
-    let _ = request.insert_header(REQUEST_ID, request_id());
-    let _ = request.insert_header(FORWARDED_PROTO, scheme(ctx).as_str());
+    headers.insert(REQUEST_ID, request_id());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(ctx).as_str()));
     if let Some(connection) = &ctx.connection {
-        let peer = connection.peer.ip().to_string();
-        let mut chain = String::new();
-        for value in request.headers.get_all(&FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()) {
-            chain.push_str(value);
-            chain.push(',');
-        }
-        chain.push_str(&peer);
-        let _ = request.insert_header(FORWARDED_FOR, chain);
-        let _ = request.insert_header(EXTERNAL_ADDRESS, peer);
+        let peer = connection.peer_header();
+        let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
+        let chain = before.fold(String::new(), |chain, value| chain + value + ",");
+        let chain = match (chain.is_empty(), peer.to_str()) {
+            (false, Ok(peer)) => {
+                HeaderValue::try_from(chain + peer).unwrap_or_else(|_| HeaderValue::from_static(""))
+            }
+            _ => peer.clone(),
+        };
+        headers.insert(FORWARDED_FOR, chain);
+        headers.insert(EXTERNAL_ADDRESS, peer.clone());
     }
 }
 
 /// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
-fn request_id() -> String {
-    let bits = fastrand::u128(..);
-    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
-    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+fn request_id() -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bits = fastrand::u128(..);
+    let mut text = [b'-'; 36];
+    for (i, digit) in text.iter_mut().enumerate() {
+        let value = match i {
+            8 | 13 | 18 | 23 => continue,
+            14 => 4,
+            19 => 0x8 | (bits & 0x3) as usize,
+            _ => (bits & 0xf) as usize,
+        };
+        *digit = HEX.get(value).copied().unwrap_or(b'0');
+        bits >>= 4;
+    }
+    // Hexadecimal digits and hyphens are what any header takes.
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
@@ -270,7 +295,7 @@ mod tests {
         }
         let mut ctx = Ctx::new(Arc::new(Snapshot::default()));
         let refused = super::target(&mut request, &mut ctx).err().map(|r| r.status());
-        mark(&mut request, &ctx);
+        edit_request(&mut request, |parts| mark(&mut parts.headers, &ctx));
         (request, ctx, refused)
     }
 

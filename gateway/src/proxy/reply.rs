@@ -3,7 +3,7 @@
 //! Invariant: this is the only writer of such responses. A gRPC client gets a gRPC status (Envoy: `sendLocalReply`),
 //! the rule's response operations apply, HEAD gets the length without the body.
 
-use super::{ctx::Ctx, response};
+use super::{ctx::Ctx, heads::edit_response, response};
 use crate::telemetry::Flag;
 use bytes::Bytes;
 use http::{HeaderValue, Method, header};
@@ -109,7 +109,7 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
         }
     }
     head.insert_header(header::DATE, get_cached_date())?;
-    response::finish(&mut head, ctx);
+    edit_response(&mut head, |parts| response::finish(&mut parts.headers, ctx));
     if reply.close {
         session.set_keepalive(None);
     }

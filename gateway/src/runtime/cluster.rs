@@ -63,7 +63,7 @@ impl Cluster {
             && previous.is_some_and(|p| p.spec.host == spec.host && p.spec.port == spec.port)
         {
             // Until the first answer, what the same names resolved to a moment ago is the best that is known.
-            endpoints = before.all.iter().map(|e| e.endpoint.clone()).collect();
+            endpoints = before.all.iter().map(|e| Endpoint::clone(&e.endpoint)).collect();
         }
         let view = EndpointView::succeed(before.as_deref().unwrap_or(&empty), endpoints);
         Self {
@@ -152,7 +152,7 @@ impl Cluster {
 
     fn replace(&self, endpoints: Vec<Endpoint>) {
         let current = self.view.load();
-        if current.all.iter().map(|e| &e.endpoint).eq(endpoints.iter()) {
+        if current.all.iter().map(|e| &*e.endpoint).eq(endpoints.iter()) {
             return;
         }
         self.view.store(Arc::new(EndpointView::succeed(&current, endpoints)));

@@ -27,7 +27,7 @@ pub struct EndpointLoad {
 #[derive(Clone, Debug)]
 pub struct EndpointState {
     /// As compiled, with the address resolved.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     load: Arc<EndpointLoad>,
 }
 
@@ -107,7 +107,7 @@ impl EndpointView {
             .into_iter()
             .map(|endpoint| {
                 let load = known.get(&endpoint.address).map(|l| Arc::clone(l)).unwrap_or_default();
-                EndpointState { endpoint, load }
+                EndpointState { endpoint: Arc::new(endpoint), load }
             })
             .collect();
         Self { all, pickable }

@@ -7,7 +7,7 @@ use super::{
     time,
 };
 use http::HeaderName;
-use std::{fmt::Write, net::SocketAddr};
+use std::{fmt::Write, net::SocketAddr, time::SystemTime};
 
 #[derive(Clone, Debug)]
 pub(super) struct Operator {
@@ -144,6 +144,8 @@ enum Value<'v> {
     Text(&'v str),
     Bytes(&'v [u8]),
     Number(u64),
+    Address(SocketAddr),
+    Time(SystemTime),
     Owned(String),
     Missing,
 }
@@ -151,14 +153,12 @@ enum Value<'v> {
 impl Operator {
     fn value<'v>(&'v self, e: &'v Entry<'_>) -> Value<'v> {
         let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
-        let address = |a: Option<SocketAddr>| a.map_or(Value::Missing, |a| Value::Owned(a.to_string()));
+        let address = |a: Option<SocketAddr>| a.map_or(Value::Missing, Value::Address);
         match &self.what {
-            What::StartTime(pattern) => {
+            What::StartTime(None) => Value::Time(e.start),
+            What::StartTime(Some(pattern)) => {
                 let mut out = String::new();
-                match pattern {
-                    Some(p) => time::strftime(e.start, p, &mut out),
-                    None => time::iso8601(e.start, &mut out),
-                }
+                time::strftime(e.start, pattern, &mut out);
                 Value::Owned(out)
             }
             What::Request(first, second) => request(e, first, second.as_ref()),
@@ -203,7 +203,9 @@ impl Operator {
         let from = out.len();
         match self.value(entry) {
             Value::Missing => out.push('-'),
-            Value::Number(n) => push(out, format_args!("{n}")),
+            Value::Number(n) => number(n, out),
+            Value::Address(a) => push(out, format_args!("{a}")),
+            Value::Time(at) => time::iso8601(at, out),
             Value::Text(t) => escape(t.as_bytes(), out),
             Value::Owned(t) => escape(t.as_bytes(), out),
             Value::Bytes(b) => escape(b, out),
@@ -219,7 +221,13 @@ impl Operator {
         };
         match self.value(entry) {
             Value::Missing => out.push_str("null"),
-            Value::Number(n) => push(out, format_args!("{n}")),
+            Value::Number(n) => number(n, out),
+            Value::Address(a) => quote(&a.to_string(), out),
+            Value::Time(at) => {
+                let mut text = String::new();
+                time::iso8601(at, &mut text);
+                quote(&text, out);
+            }
             Value::Text(t) => quote(t, out),
             Value::Owned(t) => quote(&t, out),
             Value::Bytes(b) => quote(&String::from_utf8_lossy(b), out),
@@ -263,16 +271,33 @@ fn prefix(text: &str, limit: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// Quotes, backslashes and everything that is not printable ASCII are escaped.
+/// Quotes, backslashes and everything that is not printable ASCII are escaped. Runs of the rest go in at once.
 fn escape(bytes: &[u8], out: &mut String) {
-    for b in bytes {
-        match b {
-            b'"' | b'\\' => {
+    let plain = |b: &u8| matches!(b, 0x20..=0x7e) && *b != b'"' && *b != b'\\';
+    for run in bytes.chunk_by(|a, b| plain(a) && plain(b)) {
+        match (std::str::from_utf8(run), run) {
+            (Ok(text), [first, ..]) if plain(first) => out.push_str(text),
+            (_, [b @ (b'"' | b'\\')]) => {
                 out.push('\\');
                 out.push(char::from(*b));
             }
-            0x20..=0x7e => out.push(char::from(*b)),
-            _ => push(out, format_args!("\\x{b:02x}")),
+            _ => run.iter().for_each(|b| push(out, format_args!("\\x{b:02x}"))),
         }
     }
+}
+
+/// Decimal digits, without the detour over a formatter.
+fn number(n: u64, out: &mut String) {
+    let mut digits = [0_u8; 20];
+    let mut rest = n;
+    let mut first = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        first = at;
+        if rest == 0 {
+            break;
+        }
+    }
+    digits.iter().skip(first).for_each(|d| out.push(char::from(*d)));
 }

@@ -15,9 +15,28 @@ struct Civil {
     epoch: u64,
 }
 
-/// Writes `2016-12-15T16:07:39.072Z`.
+/// Writes `2016-12-15T16:07:39.072Z`; every line has one, so it does without a pattern.
 pub(super) fn iso8601(at: SystemTime, out: &mut String) {
-    strftime(at, "%Y-%m-%dT%H:%M:%S.%3fZ", out);
+    let c = civil(at);
+    let second = c.second_of_day;
+    digits(c.year.unsigned_abs(), 4, out);
+    for (separator, value) in
+        [('-', c.month), ('-', c.day), ('T', second / 3600), (':', second / 60 % 60), (':', second % 60)]
+    {
+        out.push(separator);
+        digits(value, 2, out);
+    }
+    out.push('.');
+    digits(u64::from(c.nanos / 1_000_000), 3, out);
+    out.push('Z');
+}
+
+/// The last `width` digits of `n`.
+fn digits(n: u64, width: u32, out: &mut String) {
+    for place in (0..width).rev() {
+        let digit = n / 10_u64.pow(place) % 10;
+        out.push(char::from(b'0' + u8::try_from(digit).unwrap_or_default()));
+    }
 }
 
 /// Writes a moment by a `strftime` pattern: `%Y %m %d %H %M %S %s %F %T`, and `%f` or `%3f`, `%6f`, `%9f` for

@@ -1,0 +1,56 @@
+//! Heads as plain header maps, for editing.
+//!
+//! Invariant: nothing but the case of header names is lost, and Envoy keeps none either. The engine's own edits parse
+//! each name anew and keep a second map for its case; a gateway edits a dozen headers a request.
+
+use http::{request, response};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+/// Lets `edit` change a request head whose target is in origin form.
+pub(super) fn edit_request<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut request::Parts) -> R) -> R {
+    let ends = head.send_end_stream();
+    let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts = request::Parts::from(std::mem::replace(head, blank));
+    let result = edit(&mut parts);
+    *head = RequestHeader::from(parts);
+    if let Some(ends) = ends {
+        head.set_send_end_stream(ends);
+    }
+    result
+}
+
+/// Lets `edit` change a response head; its reason phrase becomes the status' own (RFC 9112 §4: clients ignore it).
+pub(super) fn edit_response<R>(head: &mut ResponseHeader, edit: impl FnOnce(&mut response::Parts) -> R) -> R {
+    let blank = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    let mut parts = response::Parts::from(std::mem::replace(head, blank));
+    let result = edit(&mut parts);
+    *head = ResponseHeader::from(parts);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn an_edit_keeps_everything_else() {
+        let mut head = RequestHeader::build("POST", b"/a?b=c", None).unwrap();
+        head.append_header("X-One", "1").unwrap();
+        head.append_header("x-one", "2").unwrap();
+        head.set_version(http::Version::HTTP_2);
+        head.set_send_end_stream(false);
+        edit_request(&mut head, |parts| parts.headers.insert("x-two", HeaderValue::from_static("3")));
+        assert_eq!(
+            (head.method.as_str(), head.raw_path(), head.version),
+            ("POST", &b"/a?b=c"[..], http::Version::HTTP_2)
+        );
+        let ones: Vec<_> = head.headers.get_all("x-one").iter().collect();
+        assert_eq!((ones.len(), head.headers.len()), (2, 3));
+        // What the engine says of HTTP/1 heads, which have no such flag.
+        assert_eq!(head.send_end_stream(), Some(false));
+        let mut head = ResponseHeader::build(418, None).unwrap();
+        edit_response(&mut head, |parts| parts.headers.insert("x-two", HeaderValue::from_static("3")));
+        assert_eq!((head.status.as_u16(), head.headers.len()), (418, 1));
+    }
+}
