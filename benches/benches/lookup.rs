@@ -18,6 +18,7 @@ fn route(index: usize, prefix: String) -> Arc<Route> {
             name: None,
             index: u32::try_from(index).unwrap_or(u32::MAX),
             match_index: 0,
+            delegate: None,
         },
         matcher: RouteMatch {
             path: PathMatch::Prefix { text: prefix.into(), ignore_case: false },

@@ -5,6 +5,7 @@
 
 mod actions;
 mod clusters;
+mod delegate;
 mod endpoints;
 mod registry;
 mod rule;
@@ -98,7 +99,10 @@ pub fn compile(
     let clusters = clusters::build(input, identity, &registry, previous.map(|p| &p.clusters), &mut findings);
     let bindings = Bindings::new(input, identity);
     let bound = servers::bind(input, identity, &mut findings);
-    let rules = rule::RuleCompiler::new(&registry, identity, input.mesh());
+    let rules = {
+        let delegates = delegate::Delegates::new(input, &identity.domain);
+        rule::RuleCompiler::new(&registry, identity, input.mesh(), delegates)
+    };
     let mut tables = TableBuilder::new(rules, &bindings, &identity.domain, previous.map(|p| &p.cache));
     let mut listeners = Listeners::new();
     for (key, servers) in bound {

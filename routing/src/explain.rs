@@ -84,7 +84,13 @@ mod tests {
 
     fn route(index: u32, prefix: &str, conditions: Vec<Condition>) -> Arc<Route> {
         Arc::new(Route {
-            origin: RouteOrigin { virtual_service: "default/shop".into(), name: None, index, match_index: 0 },
+            origin: RouteOrigin {
+                virtual_service: "default/shop".into(),
+                name: None,
+                index,
+                match_index: 0,
+                delegate: None,
+            },
             matcher: RouteMatch {
                 path: PathMatch::Prefix { text: prefix.into(), ignore_case: false },
                 conditions: conditions.into(),

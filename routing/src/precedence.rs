@@ -40,7 +40,13 @@ mod tests {
 
     fn route(name: &str, prefix: &str) -> Route {
         Route {
-            origin: RouteOrigin { virtual_service: name.into(), name: None, index: 0, match_index: 0 },
+            origin: RouteOrigin {
+                virtual_service: name.into(),
+                name: None,
+                index: 0,
+                match_index: 0,
+                delegate: None,
+            },
             matcher: RouteMatch {
                 path: PathMatch::Prefix { text: prefix.into(), ignore_case: false },
                 conditions: [].into(),

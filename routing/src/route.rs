@@ -213,19 +213,35 @@ pub struct RouteOrigin {
     pub index: u32,
     /// Index in that rule's `match`; 0 where the rule has none.
     pub match_index: u32,
+    /// Where the rule comes from that a delegate lent.
+    pub delegate: Option<Box<DelegateOrigin>>,
+}
+
+/// Which rule of which delegate a route was merged with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelegateOrigin {
+    /// `namespace/name` of the delegate.
+    pub virtual_service: Arc<str>,
+    /// Index in its `spec.http`.
+    pub index: u32,
+    /// Index in that rule's `match`; 0 where the rule has none.
+    pub match_index: u32,
 }
 
 impl fmt::Display for RouteOrigin {
-    /// As in `default/shop http[2].match[0] "name"`; the match is left out where it is the first.
+    /// As in `default/shop http[2].match[1] "name"`, and ` by default/team http[0]` for a delegate's; a match is left out
+    /// where it is the first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} http[{}]", self.virtual_service, self.index)?;
         if self.match_index > 0 {
             write!(f, ".match[{}]", self.match_index)?;
         }
-        match &self.name {
-            Some(name) => write!(f, " {name:?}"),
-            None => Ok(()),
+        if let Some(name) = &self.name {
+            write!(f, " {name:?}")?;
         }
+        let Some(delegate) = &self.delegate else { return Ok(()) };
+        write!(f, " by {} http[{}]", delegate.virtual_service, delegate.index)?;
+        if delegate.match_index > 0 { write!(f, ".match[{}]", delegate.match_index) } else { Ok(()) }
     }
 }
 

@@ -140,7 +140,13 @@ mod tests {
 
     fn route(name: &str, path: PathMatch, conditions: impl IntoIterator<Item = Condition>) -> Arc<Route> {
         Arc::new(Route {
-            origin: RouteOrigin { virtual_service: name.into(), name: None, index: 0, match_index: 0 },
+            origin: RouteOrigin {
+                virtual_service: name.into(),
+                name: None,
+                index: 0,
+                match_index: 0,
+                delegate: None,
+            },
             matcher: RouteMatch { path, conditions: conditions.into_iter().collect() },
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),
             response_headers: HeaderOps::default(),

@@ -75,6 +75,8 @@ struct Expect {
     endpoints: Option<Vec<usize>>,
     /// `namespace/name` of the VirtualService and the number of its rule, as in `default/v 0`.
     rule: Option<String>,
+    /// The same of the delegate's rule that it was merged with.
+    delegate: Option<String>,
     /// Path and query sent upstream.
     upstream_path: Option<String>,
     /// Authority sent upstream.
@@ -164,6 +166,8 @@ fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
     {
         got.rule =
             want.rule.as_ref().map(|_| format!("{} {}", route.origin.virtual_service, route.origin.index));
+        let delegate = route.origin.delegate.as_ref();
+        got.delegate = delegate.map(|delegate| format!("{} {}", delegate.virtual_service, delegate.index));
     }
     match decision {
         Decision::Forward { forward, .. } => {

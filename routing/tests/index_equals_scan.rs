@@ -82,6 +82,7 @@ fn route() -> impl Strategy<Value = Route> {
             name: None,
             index: 0,
             match_index: 0,
+            delegate: None,
         },
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),

@@ -20,7 +20,13 @@ use std::sync::Arc;
 
 fn route(name: String, path: PathMatch, conditions: Vec<Condition>) -> Arc<Route> {
     Arc::new(Route {
-        origin: RouteOrigin { virtual_service: name.into(), name: None, index: 0, match_index: 0 },
+        origin: RouteOrigin {
+            virtual_service: name.into(),
+            name: None,
+            index: 0,
+            match_index: 0,
+            delegate: None,
+        },
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
         response_headers: HeaderOps::default(),

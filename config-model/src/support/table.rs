@@ -109,7 +109,7 @@ const VIRTUAL_SERVICE: &[Row] = &[
         &["uri", "prefixRewrite", "authority", "port", "derivePort", "scheme", "redirectCode"],
     ),
     v("spec.http[].directResponse", Honoured, &["status", "body"]),
-    v("spec.http[].delegate", NotYet("delegation"), &["name", "namespace"]),
+    v("spec.http[].delegate", Honoured, &["name", "namespace"]),
     v("spec.http[].rewrite", Honoured, &["uri", "authority", "uriRegexRewrite"]),
     v("spec.http[].timeout", Honoured, &[]),
     v(

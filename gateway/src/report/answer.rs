@@ -81,6 +81,20 @@ pub struct RoutePart {
     pub index: u32,
     /// Index in the rule's `match`.
     pub match_index: u32,
+    /// The delegate's rule that it was merged with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<DelegatePart>,
+}
+
+/// A rule that a delegate lent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegatePart {
+    /// `namespace/name`.
+    pub virtual_service: String,
+    /// Index in its `spec.http`.
+    pub index: u32,
+    /// Index in that rule's `match`.
+    pub match_index: u32,
 }
 
 /// A destination.
@@ -148,6 +162,9 @@ pub struct CandidatePart {
     pub index: u32,
     /// Index in the rule's `match`.
     pub match_index: u32,
+    /// The delegate's rule that it was merged with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<DelegatePart>,
     /// Whether all its conditions hold.
     pub matched: bool,
     /// Why it was taken or not.

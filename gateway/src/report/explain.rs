@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 pub use super::answer::{
-    Actions, Answer, CandidatePart, ClusterPart, HeaderChanges, ListenerPart, ResponsePart, RoutePart,
-    Verdict, VirtualHostPart,
+    Actions, Answer, CandidatePart, ClusterPart, DelegatePart, HeaderChanges, ListenerPart, ResponsePart,
+    RoutePart, Verdict, VirtualHostPart,
 };
 use crate::proxy::normalize;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -262,7 +262,16 @@ fn route_part(origin: &RouteOrigin) -> RoutePart {
         name: origin.name.as_ref().map(ToString::to_string),
         index: origin.index,
         match_index: origin.match_index,
+        delegate: delegate_part(origin),
     }
+}
+
+fn delegate_part(origin: &RouteOrigin) -> Option<DelegatePart> {
+    origin.delegate.as_deref().map(|delegate| DelegatePart {
+        virtual_service: delegate.virtual_service.to_string(),
+        index: delegate.index,
+        match_index: delegate.match_index,
+    })
 }
 
 fn candidate(candidate: &Candidate) -> CandidatePart {
@@ -270,6 +279,7 @@ fn candidate(candidate: &Candidate) -> CandidatePart {
         virtual_service: candidate.origin.virtual_service.to_string(),
         index: candidate.origin.index,
         match_index: candidate.origin.match_index,
+        delegate: delegate_part(&candidate.origin),
         matched: candidate.matched,
         reason: candidate.reason.clone(),
     }

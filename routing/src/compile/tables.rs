@@ -142,7 +142,7 @@ impl<'a, 'b> TableBuilder<'a, 'b> {
                     Some(list) => Arc::clone(list),
                     None => {
                         let Some(list) = self.list(resource, site) else { continue };
-                        list.report(resource, findings);
+                        self.rules.report(&list, resource, findings);
                         lists.insert(at, Arc::clone(&list));
                         list
                     }
