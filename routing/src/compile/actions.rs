@@ -40,9 +40,10 @@ pub(super) struct MirrorTarget<'a> {
 }
 
 impl<'a> MirrorTarget<'a> {
-    /// Those of a rule, in order. `mirrors` beats `mirror` (Istio: route.go `MirrorPercent` and `mirrors`).
+    /// Those of a rule, in order. Admission refuses both fields at once; a rule that delegates may inherit the one beside
+    /// the other, and then both count (Istio: route.go `applyHTTPRouteDestination`).
     pub(super) fn all(rule: &'a HttpRoute) -> impl Iterator<Item = Self> {
-        let one = rule.mirror.as_ref().filter(|_| rule.mirrors.is_empty()).map(|destination| {
+        let one = rule.mirror.as_ref().map(|destination| {
             let share = match (rule.mirror_percentage, rule.mirror_percent) {
                 (Some(percent), _) => Share::of(percent),
                 (None, Some(percent)) => Share::of_percent(percent),
