@@ -182,8 +182,10 @@ pub struct Origin {
     pub file: Arc<str>,
     /// Line on which the document (or the field) begins, from 1.
     pub line: u32,
-    /// Column, from 1.
+    /// Column, from 1, in characters.
     pub column: u32,
+    /// Just behind the last character of the field, once the field was looked up.
+    end: Option<(u32, u32)>,
     source: Option<Source>,
 }
 
@@ -207,11 +209,11 @@ impl Source {
 impl Origin {
     /// An origin without text: positions inside the document cannot be looked up from it.
     pub fn new(file: impl Into<Arc<str>>, line: u32, column: u32) -> Origin {
-        Origin { file: file.into(), line, column, source: None }
+        Origin { file: file.into(), line, column, end: None, source: None }
     }
 
     pub(crate) fn with_source(file: Arc<str>, line: u32, column: u32, source: Source) -> Origin {
-        Origin { file, line, column, source: Some(source) }
+        Origin { file, line, column, end: None, source: Some(source) }
     }
 
     pub(crate) fn source(&self) -> Option<&Source> {
@@ -220,7 +222,17 @@ impl Origin {
 
     /// The same file at another position.
     pub fn at(&self, line: u32, column: u32) -> Origin {
-        Origin { file: Arc::clone(&self.file), line, column, source: self.source.clone() }
+        Origin { file: Arc::clone(&self.file), line, column, end: None, source: self.source.clone() }
+    }
+
+    /// The same file, at a field that was looked up.
+    pub(crate) fn at_field(&self, (line, column): (u32, u32), end: (u32, u32)) -> Origin {
+        Origin { end: Some(end), ..self.at(line, column) }
+    }
+
+    /// Line and column just behind the field, both from 1; `None` when this is the place of a whole document.
+    pub fn end(&self) -> Option<(u32, u32)> {
+        self.end
     }
 
     /// The text of the document that this origin points into, when it is known.
@@ -228,11 +240,16 @@ impl Origin {
         self.source.as_ref().map(Source::document)
     }
 
-    /// The whole text line the origin points at, for an excerpt; `None` when the text is not known.
+    /// The whole text line the origin points at, for an excerpt; `None` when the text is not known, and for documents that
+    /// hold or name a Secret: no excerpt may show one.
     pub fn line_text(&self) -> Option<&str> {
         let source = self.source.as_ref()?;
+        let document = source.document();
+        if document.contains("Secret") {
+            return None;
+        }
         let index = self.line.checked_sub(source.first_line)?;
-        source.document().lines().nth(usize::try_from(index).ok()?)
+        document.lines().nth(usize::try_from(index).ok()?)
     }
 }
 

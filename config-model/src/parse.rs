@@ -3,6 +3,8 @@
 //! Invariant: a document that cannot be read becomes a finding with its line, and the others go on. Size, depth and
 //! expansion are bounded before anything is built from a document. Takes text and opens no file.
 
+mod broken;
+mod content;
 mod document;
 mod guard;
 pub mod locate;

@@ -13,14 +13,14 @@ mod output;
 mod remote;
 mod run;
 
-use std::{ffi::OsString, io::IsTerminal as _};
+use std::ffi::OsString;
 
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::report::findings::Paint;
 use args::{Cli, Color, Command, Format};
 pub use log::LevelHandle;
-pub use output::{Output, counted};
+pub use output::{Output, Reader, counted};
 
 /// What the process says when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,13 +93,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, out: &mut Output<'_>)
 }
 
 /// Colour where it was asked for, or where a person looks and has not said no (no-color.org).
-fn paint(color: Color) -> Paint {
-    let wanted = match color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => {
-            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-        }
+fn paint(color: Color, reader: Reader) -> Paint {
+    let wanted = match (color, reader) {
+        (Color::Always, _) => true,
+        (Color::Never, _) | (Color::Auto, Reader::Program) => false,
+        (Color::Auto, Reader::Person) => std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
     };
     if wanted { Paint::Colour } else { Paint::Plain }
 }

@@ -4,8 +4,10 @@
 //! endpoints cannot differ. Nothing here decides: decisions are the routing crate's.
 
 mod answer;
+mod excerpt;
 pub mod explain;
 pub mod findings;
 pub mod question;
+pub mod sarif;
 pub mod story;
 pub mod table;

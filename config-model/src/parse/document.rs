@@ -10,23 +10,22 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
 
 use super::{
-    FailedDocument, IgnoredDocument, MAX_DOCUMENT_BYTES, MAX_OBJECTS, Parsed, fail, guard, split::Piece,
+    FailedDocument, IgnoredDocument, MAX_DOCUMENT_BYTES, MAX_OBJECTS, Parsed,
+    broken::{content_line, recover_key, syntax_error},
+    content::{Item, deepest_path, joined},
+    fail, guard,
+    split::Piece,
     suggest,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     istio, kubernetes,
-    meta::{Kind, Metadata, Origin, Resource, ResourceKey, Source},
-    set::AnyResource,
-    support,
+    meta::{Kind, Metadata, Origin, ResourceKey, Source},
 };
-
-/// Most unknown fields that are reported for one object.
-const MAX_UNKNOWN: usize = 50;
 
 /// Reads one document of the file into `parsed`; breaks when the file has no room for more.
 pub(super) fn read(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Parsed) -> ControlFlow<()> {
@@ -58,16 +57,17 @@ fn read_piece(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Pars
         first_line: piece.first_line,
         prefix: "".into(),
     };
-    let origin = Origin::new(Arc::clone(file), first_line, 1);
+    let plain = Origin::new(Arc::clone(file), first_line, 1);
     if document.len() > MAX_DOCUMENT_BYTES {
         let message = format!("the document has {} bytes; the limit is {MAX_DOCUMENT_BYTES}", document.len());
-        fail(parsed, Code::LIMIT, origin, recover_key(document), message);
+        fail(parsed, Code::LIMIT, plain, recover_key(document), message);
         return;
     }
     if let Some(reason) = guard::refusal(document) {
-        fail(parsed, Code::LIMIT, origin, recover_key(document), reason);
+        fail(parsed, Code::LIMIT, plain, recover_key(document), reason);
         return;
     }
+    let origin = Origin::with_source(Arc::clone(file), first_line, 1, source);
     let mut value = match serde_yaml::from_str::<Value>(document) {
         Ok(value) => value,
         Err(error) => {
@@ -87,7 +87,6 @@ fn read_piece(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Pars
     }
     let mut hasher = DefaultHasher::new();
     document.hash(&mut hasher);
-    let origin = Origin::with_source(Arc::clone(file), first_line, 1, source);
     object(value, &origin, hasher.finish(), parsed);
 }
 
@@ -258,146 +257,6 @@ fn conditions(value: &Value) -> BTreeMap<String, String> {
     pairs.collect()
 }
 
-/// An object whose identity is known and whose content is being read.
-struct Item<'a> {
-    key: ResourceKey,
-    meta: Metadata,
-    origin: Origin,
-    hash: u64,
-    value: &'a Value,
-    parsed: &'a mut Parsed,
-}
-
-impl Item<'_> {
-    /// Kinds that have a `spec`. Absent counts as empty, so that the required fields are what is reported.
-    fn spec<T: DeserializeOwned>(&mut self)
-    where
-        AnyResource: From<Resource<T>>,
-    {
-        let empty = Value::Mapping(Mapping::new());
-        let spec = self.value.get("spec").unwrap_or(&empty);
-        self.content::<T>(spec, "spec");
-    }
-
-    /// Kinds whose fields stand beside `metadata`.
-    fn whole<T: DeserializeOwned>(&mut self)
-    where
-        AnyResource: From<Resource<T>>,
-    {
-        self.content::<T>(self.value, "");
-    }
-
-    fn content<T: DeserializeOwned>(&mut self, value: &Value, prefix: &str)
-    where
-        AnyResource: From<Resource<T>>,
-    {
-        // Only Istio's kinds are mirrored whole, so only there is a field that we do not know unknown.
-        let strict = self.key.kind.group() == "networking.istio.io";
-        let mut unknown: Vec<(String, String)> = Vec::new();
-        let mut track = serde_path_to_error::Track::new();
-        let read = serde_ignored::deserialize::<_, _, T>(
-            serde_path_to_error::Deserializer::new(value, &mut track),
-            |path: serde_ignored::Path<'_>| {
-                if strict && unknown.len() <= MAX_UNKNOWN {
-                    unknown.push(unknown_field(&path));
-                }
-            },
-        );
-        match read {
-            Ok(spec) => {
-                let resource = Resource {
-                    key: self.key.clone(),
-                    meta: self.meta.clone(),
-                    origin: self.origin_for_kind(),
-                    content_hash: self.hash,
-                    spec,
-                };
-                self.unknown_fields(unknown, prefix);
-                if let Some(node) = support::tree(self.key.kind).field(prefix) {
-                    let mut found = Vec::new();
-                    support_findings(node, value, prefix, prefix, &mut found);
-                    let (key, origin) = (&self.key, &self.origin);
-                    self.parsed
-                        .diagnostics
-                        .extend(found.into_iter().map(|finding| finding.about(key, origin)));
-                }
-                self.parsed.resources.push(resource.into());
-            }
-            Err(error) => {
-                // What is wrong with a Secret may quote its value.
-                let message = match self.key.kind {
-                    Kind::Secret => "a value has the wrong type or is not base64".to_owned(),
-                    _ => error.to_string(),
-                };
-                let finding = Diagnostic::new(Code::SCHEMA, message)
-                    .about(&self.key, &self.origin)
-                    .at(joined(prefix, &deepest_path(&track.path())))
-                    .rejected();
-                self.parsed.diagnostics.push(finding);
-                self.parsed
-                    .failed
-                    .push(FailedDocument { key: Some(self.key.clone()), origin: self.origin.clone() });
-            }
-        }
-    }
-
-    /// A Secret's text is not kept: an excerpt could show it.
-    fn origin_for_kind(&self) -> Origin {
-        match self.key.kind {
-            Kind::Secret => Origin::new(Arc::clone(&self.origin.file), self.origin.line, self.origin.column),
-            _ => self.origin.clone(),
-        }
-    }
-
-    fn unknown_fields(&mut self, unknown: Vec<(String, String)>, prefix: &str) {
-        for (path, name) in unknown {
-            let path = joined(prefix, &path);
-            let parent = support::pattern_of(path.strip_suffix(&name).unwrap_or(&path).trim_end_matches('.'));
-            let mut finding =
-                Diagnostic::new(Code::UNKNOWN_FIELD, format!("unknown field {name:?} has no effect"))
-                    .about(&self.key, &self.origin)
-                    .at(path);
-            if let Some(known) = suggest::nearest(&name, support::fields_below(self.key.kind, &parent)) {
-                finding = finding.hint(format!("did you mean {known:?}?"));
-            }
-            self.parsed.diagnostics.push(finding);
-        }
-    }
-}
-
-/// What the support table says about the fields that are used. The topmost field that is not honoured speaks for all below it.
-fn support_findings(
-    node: &support::Node,
-    value: &Value,
-    name: &str,
-    path: &str,
-    found: &mut Vec<Diagnostic>,
-) {
-    if found.len() > MAX_UNKNOWN {
-        return;
-    }
-    if let Some(finding) = node.finding(name, value.as_str()) {
-        found.push(finding.at(path));
-        return;
-    }
-    match value {
-        Value::Mapping(fields) => {
-            for (key, value) in fields {
-                let Some(key) = key.as_str() else { continue };
-                if let Some(below) = node.field(key) {
-                    support_findings(below, value, key, &joined(path, key), found);
-                }
-            }
-        }
-        Value::Sequence(items) => {
-            for (index, item) in items.iter().enumerate() {
-                support_findings(node, item, name, &format!("{path}[{index}]"), found);
-            }
-        }
-        _ => {}
-    }
-}
-
 /// Removes entries whose value is null: for the API they are absent. Matches keep theirs, because admission refuses them there.
 fn strip_nulls(value: &mut Value) {
     match value {
@@ -415,100 +274,4 @@ fn strip_nulls(value: &mut Value) {
         Value::Sequence(items) => items.iter_mut().for_each(strip_nulls),
         _ => {}
     }
-}
-
-fn joined(prefix: &str, path: &str) -> String {
-    match (prefix, path) {
-        ("", path) => path.to_owned(),
-        (prefix, "") => prefix.to_owned(),
-        (prefix, path) if path.starts_with('[') => format!("{prefix}{path}"),
-        (prefix, path) => format!("{prefix}.{path}"),
-    }
-}
-
-/// The path that serde had come to; `.` is how it writes the root.
-pub(super) fn deepest_path(path: &serde_path_to_error::Path) -> String {
-    let text = path.to_string();
-    if text == "." { String::new() } else { text.trim_end_matches(".?").to_owned() }
-}
-
-/// The path of an unknown field in the form `http[0].match[1].foo`, and its last name.
-fn unknown_field(path: &serde_ignored::Path<'_>) -> (String, String) {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => (String::new(), String::new()),
-        Path::Seq { parent, index } => {
-            let (parent, _) = unknown_field(parent);
-            (format!("{parent}[{index}]"), format!("[{index}]"))
-        }
-        Path::Map { parent, key } => {
-            let (parent, _) = unknown_field(parent);
-            (joined(&parent, key), key.clone())
-        }
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
-            unknown_field(parent)
-        }
-    }
-}
-
-/// The first line that is not blank, a comment or a marker.
-fn content_line(document: &str, first_line: u32) -> u32 {
-    let blank = |line: &&str| {
-        let line = line.trim();
-        line.is_empty() || line.starts_with('#') || line == "---"
-    };
-    first_line.saturating_add(u32::try_from(document.lines().take_while(blank).count()).unwrap_or(0))
-}
-
-/// The message with its lines counted from the file (serde_yaml counts from the document), and the position in the file.
-fn syntax_error(error: &serde_yaml::Error, first_line: u32, origin: &Origin) -> (String, Origin) {
-    let in_file = |line: usize| first_line.saturating_add(u32::try_from(line).unwrap_or(1)).saturating_sub(1);
-    let text = error.to_string();
-    let mut parts = text.split(" at line ");
-    let mut message = parts.next().unwrap_or_default().to_owned();
-    for (index, part) in parts.enumerate() {
-        let line: String = part.chars().take_while(char::is_ascii_digit).collect();
-        // The first position is the finding's own; what follows it says where the broken construct began.
-        if let (true, Ok(line)) = (index > 0, line.parse()) {
-            message.push_str(&format!(" on line {}", in_file(line)));
-        }
-        message.push_str(part.find(',').and_then(|comma| part.get(comma..)).unwrap_or_default());
-    }
-    let Some(location) = error.location() else { return (message, origin.clone()) };
-    (message, origin.at(in_file(location.line()), u32::try_from(location.column()).unwrap_or(1)))
-}
-
-/// The identity of a document that is not YAML, from the lines where it is usually written.
-fn recover_key(document: &str) -> Option<ResourceKey> {
-    let scalar = |line: &str, field: &str| {
-        let value = line.strip_prefix(field)?.strip_prefix(':')?.split(" #").next()?.trim();
-        let value = value.trim_matches(|c| c == '"' || c == '\'');
-        let plain = !value.is_empty()
-            && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        plain.then(|| value.to_owned())
-    };
-    let (mut kind, mut name, mut namespace) = (None, None, None);
-    let mut in_metadata = false;
-    let mut indent: Option<usize> = None;
-    // Identity stands at the top; a long broken document need not be walked to its end.
-    for line in document.lines().take(200) {
-        let depth = line.len() - line.trim_start().len();
-        let content = line.trim_start();
-        if content.is_empty() || content.starts_with('#') {
-            continue;
-        }
-        if depth == 0 {
-            in_metadata = line.trim_end() == "metadata:";
-            kind = kind.or_else(|| scalar(line, "kind"));
-            continue;
-        }
-        if in_metadata && depth == *indent.get_or_insert(depth) {
-            name = name.or_else(|| scalar(content, "name"));
-            namespace = namespace.or_else(|| scalar(content, "namespace"));
-        }
-    }
-    let kind = Kind::from_name(&kind?)?;
-    let namespace =
-        if kind.is_namespaced() { namespace.unwrap_or_else(|| "default".to_owned()) } else { String::new() };
-    Some(ResourceKey::new(kind, namespace, name?))
 }

@@ -7,7 +7,7 @@ use crate::{
     meta::Resource,
 };
 
-use super::{document::deepest_path, guard};
+use super::{content::deepest_path, guard};
 
 /// The MeshConfig under `data.mesh`, or the default when the key is absent. Fields that are not mirrored are left aside: MeshConfig
 /// has many for parts of Istio that are not here.

@@ -6,14 +6,17 @@ use config_model::diagnostic::{Code, Diagnostics, Raised, Severity, page};
 use serde_json::json;
 
 use super::{
-    Exit, Output, VERSION,
+    Exit, Output, Reader, VERSION,
     args::{CheckArgs, CheckFormat},
     load,
     output::counted,
     paint,
 };
 use crate::{
-    report::findings::{self, Findings},
+    report::{
+        findings::{self, Detail, Findings},
+        sarif::sarif,
+    },
     tls,
 };
 
@@ -31,7 +34,11 @@ pub(super) fn check(args: &CheckArgs, out: &mut Output<'_>) -> Exit {
     let findings = &findings;
     match args.output {
         CheckFormat::Text => {
-            out.say(&findings::text(findings, paint(args.common.color)));
+            let detail = match out.reader() {
+                Reader::Person => Detail::Excerpt,
+                Reader::Program => Detail::Line,
+            };
+            out.say(&findings::text(findings, detail, paint(args.common.color, out.reader())));
             let resources = counted(built.resources, "resource");
             if findings.is_empty() {
                 out.tell(&format!("✔ No validation issues found in {resources}.\n"));
@@ -45,7 +52,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut Output<'_>) -> Exit {
             }
         }
         CheckFormat::Json => out.json(&Findings::new(findings, built.resources)),
-        CheckFormat::Sarif => out.json(&findings::sarif(findings, VERSION)),
+        CheckFormat::Sarif => out.json(&sarif(findings, VERSION)),
     }
     if load::has_unparsable(findings) {
         Exit::Unparsable

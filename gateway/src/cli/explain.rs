@@ -53,7 +53,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
         },
     };
     match args.output {
-        Format::Text => out.say(&story(&answer, paint(args.common.color))),
+        Format::Text => out.say(&story(&answer, paint(args.common.color, out.reader()))),
         Format::Json => out.json(&answer),
     }
     match answer.verdict {

@@ -8,12 +8,28 @@ use std::io::Write;
 pub struct Output<'w> {
     out: &'w mut dyn Write,
     err: &'w mut dyn Write,
+    reader: Reader,
+}
+
+/// Who reads the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Reader {
+    /// A file or another program.
+    Program,
+    /// A person, at a terminal.
+    Person,
 }
 
 impl<'w> Output<'w> {
     /// Writes the results to `out` and everything else to `err`.
-    pub fn new(out: &'w mut dyn Write, err: &'w mut dyn Write) -> Output<'w> {
-        Output { out, err }
+    pub fn new(out: &'w mut dyn Write, err: &'w mut dyn Write, reader: Reader) -> Output<'w> {
+        Output { out, err, reader }
+    }
+
+    /// Who reads the results.
+    pub fn reader(&self) -> Reader {
+        self.reader
     }
 
     /// A result.

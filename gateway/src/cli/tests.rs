@@ -87,9 +87,13 @@ impl Ran {
 }
 
 fn limen(arguments: &[&str]) -> Ran {
+    limen_for(Reader::Program, arguments)
+}
+
+fn limen_for(reader: Reader, arguments: &[&str]) -> Ran {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let arguments = ["limen"].iter().chain(arguments).map(OsString::from);
-    let exit = main(arguments, &mut Output::new(&mut out, &mut err));
+    let exit = main(arguments, &mut Output::new(&mut out, &mut err, reader));
     Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
@@ -137,6 +141,23 @@ fn check_prints_sarif() {
     let bad = folder(&[("a.yaml", "kind: [\n")]);
     let ran = limen(&["check", &bad.path().to_string_lossy(), "--output", "sarif"]);
     assert_eq!((ran.exit, &ran.json()["version"]), (Exit::Unparsable, &Value::from("2.1.0")));
+}
+
+#[test]
+fn a_person_sees_the_line_and_a_program_gets_one_line() {
+    let bad = folder(&[("a.yaml", &CONFIG.replace("timeout: 3s", "tiemout: 3s"))]);
+    let bad = bad.path().to_string_lossy();
+    let ran = limen(&["check", &bad]);
+    assert_eq!(ran.out.lines().count(), 1, "{}", ran.out);
+    let ran = limen_for(Reader::Person, &["check", "--color", "never", &bad]);
+    let shown: Vec<&str> = ran.out.lines().skip(1).collect();
+    assert_eq!(
+        shown,
+        ["  23 |     tiemout: 3s", "     |     ^^^^^^^^^^^", "    = did you mean \"timeout\"?"],
+        "{}",
+        ran.out
+    );
+    assert!(limen_for(Reader::Person, &["check", "--color", "always", &bad]).out.contains("\u{1b}[33m^^^"));
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn merge(loaded: &Loaded, diagnostics: &mut Diagnostics) -> ResourceSet {
         diagnostics.push(
             Diagnostic::new(Code::DUPLICATE_RESOURCE, message)
                 .about(duplicate.key(), duplicate.origin())
+                .at("metadata.name")
                 .hint("remove one of the two, or give it another name"),
         );
     }

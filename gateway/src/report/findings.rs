@@ -1,12 +1,11 @@
-//! Findings as text, JSON and SARIF.
+//! Findings as text and JSON.
 //!
 //! Invariant: the shapes are an interface that programs read; a field is added, never renamed.
 
-use std::collections::BTreeMap;
-
-use config_model::diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+use config_model::diagnostic::{Diagnostic, Diagnostics, Severity};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+
+use super::excerpt::excerpt;
 
 /// All findings of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +27,11 @@ pub struct Finding {
     pub resource: Option<String>,
     /// File, as it was named.
     pub file: Option<String>,
-    /// Line, from 1.
+    /// Line of the field, from 1; of the document when the finding is about all of it.
     pub line: Option<u32>,
+    /// Column, from 1, in characters.
+    #[serde(default)]
+    pub column: Option<u32>,
     /// Field path; empty for the whole document.
     pub path: String,
     /// What is wrong.
@@ -54,6 +56,7 @@ impl Finding {
             resource: diagnostic.resource.as_ref().map(ToString::to_string),
             file: diagnostic.origin.as_ref().map(|origin| origin.file.to_string()),
             line: diagnostic.origin.as_ref().map(|origin| origin.line),
+            column: diagnostic.origin.as_ref().map(|origin| origin.column),
             path: diagnostic.path.clone(),
             message: diagnostic.message.clone(),
             hint: diagnostic.hint.clone(),
@@ -82,14 +85,22 @@ impl Paint {
     }
 }
 
-/// One line for each finding, as `istioctl analyze` prints them.
+/// How much text a finding gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub fn text(diagnostics: &Diagnostics, paint: Paint) -> String {
+pub enum Detail {
+    /// One line, as `istioctl analyze` prints it: for whatever reads lines.
+    Line,
+    /// The written line with the field underlined, and what to do, below it: for people.
+    Excerpt,
+}
+
+/// Each finding on its line, with as much below it as `detail` says.
+#[must_use]
+pub fn text(diagnostics: &Diagnostics, detail: Detail, paint: Paint) -> String {
     let mut out = String::new();
     for diagnostic in diagnostics {
-        // A message may quote what was written: one finding stays one line, and no escape sequence gets to a terminal.
-        let line: String =
-            diagnostic.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let line = printable(&diagnostic.to_string());
         let head = diagnostic.severity.to_string();
         let sgr = match diagnostic.severity {
             Severity::Error => "31",
@@ -99,70 +110,32 @@ pub fn text(diagnostics: &Diagnostics, paint: Paint) -> String {
         out.push_str(&paint.paint(sgr, &head));
         out.push_str(line.strip_prefix(&head).unwrap_or(&line));
         out.push('\n');
+        if detail == Detail::Line {
+            continue;
+        }
+        if let Some(origin) = &diagnostic.origin {
+            out.push_str(&excerpt(origin, sgr, paint));
+        }
+        if let Some(hint) = &diagnostic.hint {
+            out.push_str(&format!("    {} {}\n", paint.paint("34", "="), printable(hint)));
+        }
     }
     out
 }
 
-/// SARIF 2.1.0, for code scanning.
-#[must_use]
-pub fn sarif(diagnostics: &Diagnostics, version: &str) -> Value {
-    let mut rules: BTreeMap<Code, Value> = BTreeMap::new();
-    let mut results = Vec::new();
-    for diagnostic in diagnostics {
-        let info = diagnostic.code.info();
-        rules.entry(diagnostic.code).or_insert_with(|| {
-            json!({
-                "id": diagnostic.code.as_str(),
-                "name": info.title,
-                "defaultConfiguration": {"level": level(info.severity)},
-            })
-        });
-        let mut text = diagnostic.message.clone();
-        if !diagnostic.path.is_empty() {
-            text.push_str(&format!(" ({})", diagnostic.path));
-        }
-        if let Some(hint) = &diagnostic.hint {
-            text.push_str(&format!(". {hint}"));
-        }
-        let mut result = json!({
-            "ruleId": diagnostic.code.as_str(),
-            "level": level(diagnostic.severity),
-            "message": {"text": text},
-        });
-        if let (Some(origin), Some(result)) = (&diagnostic.origin, result.as_object_mut()) {
-            let place = json!([{"physicalLocation": {
-                "artifactLocation": {"uri": &*origin.file},
-                "region": {"startLine": origin.line.max(1), "startColumn": origin.column.max(1)},
-            }}]);
-            result.insert("locations".to_owned(), place);
-        }
-        results.push(result);
-    }
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "limen",
-                "version": version,
-                "rules": rules.into_values().collect::<Vec<_>>(),
-            }},
-            "results": results,
-        }],
-    })
-}
-
-fn level(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Info => "note",
-    }
+/// A message may quote what was written: one finding stays one line, and no escape sequence gets to a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use config_model::meta::{Kind, Origin, ResourceKey};
+    use config_model::{
+        diagnostic::Code,
+        meta::{Kind, Origin, ResourceKey},
+        parse::parse,
+    };
+    use serde_json::json;
 
     use super::*;
 
@@ -184,24 +157,26 @@ mod tests {
         assert_eq!(finding["severity"], "error");
         assert_eq!(finding["resource"], "VirtualService default/reviews");
         assert_eq!((&finding["file"], &finding["line"]), (&json!("bookinfo.yaml"), &json!(12)));
+        assert_eq!(finding["column"], 3);
         assert_eq!(finding["path"], "spec.http[0].route[0].destination.host");
         assert_eq!(finding["hint"], "add the Service");
     }
 
     #[test]
     fn a_line_is_a_line_and_no_escape_gets_through() {
-        let shown = text(&one(), Paint::Plain);
+        let shown = text(&one(), Detail::Line, Paint::Plain);
         assert!(shown.starts_with("Error [IST0101] (VirtualService default/reviews bookinfo.yaml:12) "));
         assert_eq!((shown.lines().count(), shown.contains('\u{1b}')), (1, false));
-        assert!(text(&one(), Paint::Colour).starts_with("\u{1b}[31mError\u{1b}[0m [IST0101]"));
+        assert!(text(&one(), Detail::Line, Paint::Colour).starts_with("\u{1b}[31mError\u{1b}[0m [IST0101]"));
     }
 
     #[test]
-    fn sarif_names_rule_and_place() {
-        let shown = sarif(&one(), "1.0.0");
-        let result = &shown["runs"][0]["results"][0];
-        assert_eq!((&result["ruleId"], &result["level"]), (&json!("IST0101"), &json!("error")));
-        assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"], 12);
-        assert_eq!(shown["runs"][0]["tool"]["driver"]["rules"][0]["name"], "ReferencedResourceNotFound");
+    fn people_see_the_field_and_what_to_do() {
+        let text_of_file =
+            "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: a}\nspec:\n  servrs: 1\n";
+        let shown = text(&parse("a.yaml", text_of_file).diagnostics, Detail::Excerpt, Paint::Plain);
+        let (first, below) = shown.split_once('\n').unwrap();
+        assert!(first.starts_with("Warning [LIM0003] (Gateway default/a a.yaml:5) "), "{shown}");
+        assert_eq!(below, "  5 |   servrs: 1\n    |   ^^^^^^^^^\n    = did you mean \"servers\"?\n");
     }
 }
