@@ -1,12 +1,13 @@
 //! The edge: sockets that come and go with the configuration, and the connections accepted on them.
 //!
 //! Invariant: a change of configuration closes no connection. Whatever a peer sends before a request exists (nothing, half a
-//! ClientHello, half a request head) is bounded by a deadline of [`EdgeTimeouts`].
+//! ClientHello, half a request head) is bounded by a deadline of [`EdgeLimits`].
 //! It must not know routes: what a connection says is the [`ConnectionHandler`]'s business.
 
 mod accept;
 mod bind;
 mod connection;
+mod http1;
 mod manager;
 mod preface;
 mod stream;
@@ -24,6 +25,8 @@ use crate::tls::Certificates;
 
 pub use bind::{BindFailure, BindOptions, BoundAddress};
 pub use connection::{ConnectionInfo, connection_info};
+pub(crate) use http1::{Flaw, is_authority};
+pub use http1::{HeadPolicy, Leniency, Underscores};
 pub use manager::ListenerManager;
 pub use stream::EdgeStream;
 
@@ -45,24 +48,30 @@ pub trait ListenerSource: Send + Sync {
     fn changes(&self) -> watch::Receiver<u64>;
 }
 
-/// How long a peer may take before there is a request.
+/// What a client may take, in time and in bytes, before there is a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EdgeTimeouts {
+pub struct EdgeLimits {
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,
     /// From accept (or from the handshake) to the first byte of a request.
     pub first_byte: Duration,
     /// From the first byte of a request to the end of its head; then 408 and close.
     pub request_head: Duration,
+    /// Without a request, after one; then close.
+    pub idle: Duration,
+    /// HTTP/1 heads.
+    pub head: HeadPolicy,
 }
 
-impl Default for EdgeTimeouts {
-    /// 10 s, 60 s and 60 s; the last is the value of Istio's EDGE profile.
+impl Default for EdgeLimits {
+    /// 10 s, 60 s, 60 s (Istio's EDGE profile) and an hour (Envoy).
     fn default() -> Self {
-        EdgeTimeouts {
+        EdgeLimits {
             handshake: Duration::from_secs(10),
             first_byte: Duration::from_secs(60),
             request_head: Duration::from_secs(60),
+            idle: Duration::from_secs(3600),
+            head: HeadPolicy::default(),
         }
     }
 }

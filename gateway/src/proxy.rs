@@ -6,7 +6,6 @@
 mod ctx;
 mod edge;
 mod failure;
-mod gate;
 mod heads;
 mod http;
 pub mod normalize;
@@ -30,7 +29,11 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use failure::Cause;
-use pingora_core::{modules::http::HttpModules, protocols::Digest, upstreams::peer::HttpPeer};
+use pingora_core::{
+    modules::http::HttpModules,
+    protocols::{Digest, http::ServerSession as HttpSession},
+    upstreams::peer::HttpPeer,
+};
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -139,11 +142,8 @@ impl ProxyHttp for GatewayProxy {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         ctx.connection = connection_info(session).cloned();
-        if let Some(connection) = &ctx.connection {
-            connection.head_read();
-            if connection.draining() {
-                session.set_keepalive(None);
-            }
+        if ctx.connection.as_ref().is_some_and(|connection| connection.draining()) {
+            session.set_keepalive(None);
         }
         session.set_pipelining_enabled(true);
         session.set_ignore_info_resp(true);
@@ -308,7 +308,8 @@ impl ProxyHttp for GatewayProxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
         let started = session.response_written().is_some_and(|r| !r.status.is_informational());
-        let failure = failure::classify(e, ctx.deadline.is_some_and(|(at, _)| Instant::now() >= at));
+        let flaw = ctx.connection.as_ref().and_then(|c| c.refusal());
+        let failure = failure::classify(e, ctx.deadline.is_some_and(|(at, _)| Instant::now() >= at), flaw);
         let mut error_code = 0;
         if let Some(flag) = failure.flag {
             ctx.flags.insert(flag);
@@ -337,6 +338,10 @@ impl ProxyHttp for GatewayProxy {
         record::finish(&self.metrics, self.access_log.load().as_ref(), session, ctx);
         if let Some(connection) = &ctx.connection {
             connection.request_finished();
+        }
+        if let (Some(_), HttpSession::H1(client)) = (e, session.as_downstream_mut()) {
+            // What the client is still sending must not cost it the answer.
+            client.shutdown().await;
         }
     }
 

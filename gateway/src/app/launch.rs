@@ -19,7 +19,7 @@ use crate::{
     app,
     cli::{LevelHandle, VERSION, counted},
     drain::DrainController,
-    listener::{BindOptions, EdgeTimeouts, ListenerManager},
+    listener::{BindOptions, EdgeLimits, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
     proxy::{GatewayProxy, HttpHandler},
     runtime::{Registry, dns::SystemResolver, registry::FIRST_RESOLUTION},
@@ -66,7 +66,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         snapshots.clone(),
         Arc::new(HttpHandler::new(proxy, settings.threads)),
         options,
-        EdgeTimeouts::default(),
+        EdgeLimits::default(),
         IDLE_GRACE,
     );
     let admin = Arc::new(Admin {

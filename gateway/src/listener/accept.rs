@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    ConnectionHandler, ConnectionInfo, EdgeStream, EdgeTimeouts, ListenerSource, connection::Endpoints,
+    ConnectionHandler, ConnectionInfo, EdgeLimits, EdgeStream, ListenerSource, connection::Endpoints,
     manager::Serving, preface, stream::Protocol,
 };
 use crate::tls::client_hello;
@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Edge {
     pub(super) source: Arc<dyn ListenerSource>,
     pub(super) handler: Arc<dyn ConnectionHandler>,
-    pub(super) timeouts: EdgeTimeouts,
+    pub(super) limits: EdgeLimits,
 }
 
 /// A listening socket in the runtime.
@@ -114,18 +114,18 @@ async fn serve(mut stream: Stream, peer: SocketAddr, local: SocketAddr, serving:
         Chains::Http(_) => {
             let mut close_idle = serving.close_idle.clone();
             let detected = tokio::select! {
-                detected = preface::detect(&mut stream, edge.timeouts) => detected,
+                detected = preface::detect(&mut stream, edge.limits) => detected,
                 _ = close_idle.wait_for(|close| *close) => return,
             };
             match detected {
-                Ok(protocol) => hand_over(stream, protocol, endpoints, None, false, serving, edge).await,
+                Ok(begun) => hand_over(stream, begun, endpoints, None, false, serving, edge).await,
                 Err(error) => {
                     tracing::debug!(listener = %serving.key, %peer, %error, "closed before a request")
                 }
             }
         }
         Chains::Tls(chains) => {
-            let shaken = timeout(edge.timeouts.handshake, async {
+            let shaken = timeout(edge.limits.handshake, async {
                 let hello = client_hello::peek(&mut stream).await.map_err(|error| error.to_string())?;
                 let chain: &Arc<FilterChain> = chains
                     .lookup_sni(hello.server_name.as_deref())
@@ -144,7 +144,7 @@ async fn serve(mut stream: Stream, peer: SocketAddr, local: SocketAddr, serving:
                         _ => Protocol::Http1,
                     };
                     let sni = hello.server_name.map(Arc::from);
-                    hand_over(stream, protocol, endpoints, sni, true, serving, edge).await;
+                    hand_over(stream, (protocol, Vec::new()), endpoints, sni, true, serving, edge).await;
                 }
                 Ok(Err(reason)) => tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused"),
                 Err(_) => {
@@ -157,7 +157,7 @@ async fn serve(mut stream: Stream, peer: SocketAddr, local: SocketAddr, serving:
 
 async fn hand_over<S: IO + 'static>(
     stream: S,
-    protocol: Protocol,
+    (protocol, begun): (Protocol, Vec<u8>),
     endpoints: Endpoints,
     sni: Option<Arc<str>>,
     tls: bool,
@@ -167,7 +167,8 @@ async fn hand_over<S: IO + 'static>(
     let draining = serving.draining.clone();
     let shutdown = shutdown_for(protocol, draining.clone(), serving.close_idle.clone());
     let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, draining));
-    let stream = EdgeStream::new(stream, info.clone(), protocol, edge.timeouts, serving.close_idle.clone());
+    let stream =
+        EdgeStream::new(stream, info.clone(), (protocol, begun), edge.limits, serving.close_idle.clone());
     edge.handler.serve(Box::new(stream), info, shutdown).await;
 }
 

@@ -7,8 +7,8 @@ use std::{
     any::Any,
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -18,10 +18,13 @@ use pingora_http::ResponseHeader;
 use routing::listener::ListenerKey;
 use tokio::sync::watch;
 
+use super::http1::Flaw;
+
 /// A downstream connection.
 ///
-/// The proxy calls [`head_read`](Self::head_read) when a request's head has been parsed (first thing in its first hook) and
-/// [`request_finished`](Self::request_finished) when the exchange is over; between the two no deadline of the edge applies.
+/// The proxy calls [`request_finished`](Self::request_finished) when an exchange is over, and
+/// [`protocol_switched`](Self::protocol_switched) before it sends a 101: by these the stream knows when a client is idle, and
+/// when what it sends is no longer HTTP.
 #[derive(Debug)]
 pub struct ConnectionInfo {
     /// Listener that accepted it.
@@ -36,25 +39,13 @@ pub struct ConnectionInfo {
     pub sni: Option<Arc<str>>,
     /// Whether TLS was terminated here.
     pub tls: bool,
-    phase: AtomicU8,
+    finished: AtomicU64,
+    switched: AtomicBool,
+    refusal: OnceLock<(u64, Flaw)>,
     received: AtomicU64,
     sent: AtomicU64,
     peer_header: HeaderValue,
     draining: watch::Receiver<bool>,
-}
-
-/// Where a connection is between two requests. HTTP/2 ends in `Exempt`: its heads are bounded by the frame limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Phase {
-    /// No byte of the next request has come.
-    Waiting = 0,
-    /// A head is being read.
-    Reading = 1,
-    /// A request is being served.
-    Serving = 2,
-    /// No head deadline on this connection.
-    Exempt = 3,
 }
 
 /// The addresses and names that a connection begins with.
@@ -81,7 +72,9 @@ impl ConnectionInfo {
             local,
             sni,
             tls,
-            phase: AtomicU8::new(Phase::Waiting as u8),
+            finished: AtomicU64::new(0),
+            switched: AtomicBool::new(false),
+            refusal: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             // An address is made of characters that any header takes.
@@ -91,15 +84,20 @@ impl ConnectionInfo {
         }
     }
 
-    /// The head of a request is complete: its deadline no longer runs. No effect on HTTP/2.
-    pub fn head_read(&self) {
-        self.advance(Phase::Reading, Phase::Serving);
-        self.advance(Phase::Waiting, Phase::Serving);
+    /// The exchange is over: what comes next begins a new head, and the connection may be idle.
+    pub fn request_finished(&self) {
+        self.finished.fetch_add(1, Ordering::Release);
     }
 
-    /// The exchange is over: the next byte begins a new head. No effect on HTTP/2.
-    pub fn request_finished(&self) {
-        self.advance(Phase::Serving, Phase::Waiting);
+    /// The client gets what it asked for, another protocol; what it sends from here on is not looked at.
+    pub fn protocol_switched(&self) {
+        self.switched.store(true, Ordering::Release);
+    }
+
+    /// Why the HTTP/1 request that is being served must be refused; `None`: nothing is wrong with it so far.
+    pub(crate) fn refusal(&self) -> Option<Flaw> {
+        let (head, flaw) = self.refusal.get()?;
+        (*head == self.finished() + 1).then_some(*flaw)
     }
 
     /// Whether responses should ask the client to go (`Connection: close`).
@@ -122,29 +120,29 @@ impl ConnectionInfo {
         self.sent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Waiting,
-            1 => Phase::Reading,
-            2 => Phase::Serving,
-            _ => Phase::Exempt,
-        }
+    /// Exchanges that are over.
+    pub(super) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+    /// Whether another protocol was switched to.
+    pub(super) fn switched(&self) -> bool {
+        self.switched.load(Ordering::Acquire)
+    }
+
+    /// Refuses the request whose head is the `head`th of the connection.
+    pub(super) fn refuse(&self, head: u64, flaw: Flaw) {
+        // Nothing is read behind the first refusal.
+        let _ = self.refusal.set((head, flaw));
     }
 
     pub(super) fn count_received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        // The stream is the only writer.
+        self.received.store(self.bytes_received() + bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn count_sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn advance(&self, from: Phase, to: Phase) {
-        let _ = self.phase.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
+        self.sent.store(self.bytes_sent() + bytes as u64, Ordering::Relaxed);
     }
 }
 

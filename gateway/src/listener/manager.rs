@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    BindFailure, BindOptions, BoundAddress, ConnectionHandler, EdgeTimeouts, ListenerSource,
+    BindFailure, BindOptions, BoundAddress, ConnectionHandler, EdgeLimits, ListenerSource,
     accept::{Acceptor, Edge, accept_loop},
     bind::{self, BoundSocket},
 };
@@ -131,12 +131,12 @@ impl ListenerManager {
         source: Arc<dyn ListenerSource>,
         handler: Arc<dyn ConnectionHandler>,
         bind: BindOptions,
-        timeouts: EdgeTimeouts,
+        limits: EdgeLimits,
         idle_grace: Duration,
     ) -> ListenerManager {
         ListenerManager {
             shared: Arc::new(Shared {
-                edge: Arc::new(Edge { source, handler, timeouts }),
+                edge: Arc::new(Edge { source, handler, limits }),
                 bind,
                 idle_grace,
                 slots: Mutex::default(),

@@ -1,7 +1,8 @@
-//! The stream that the engine reads: counts bytes, joins small writes, and ends heads that take too long.
+//! The stream that the engine reads: lets through what was read strictly, counts bytes, joins small writes, and ends
+//! what takes too long.
 //!
-//! Invariant: time is looked at only when the socket has nothing to read, so a request that arrives at once costs no timer.
-//! It must not look at what the bytes say; that was settled before ([`Protocol`]).
+//! Invariant: a request that arrives in one piece is looked at once, where it lies: no copy, no allocation, no clock, no
+//! timer. Only what is not complete is put aside until it is.
 
 use std::{
     fmt,
@@ -9,7 +10,8 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -22,14 +24,15 @@ use pingora_core::{
     tls::ssl::SslRef,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf},
     sync::watch,
-    time::{Instant, Sleep},
+    time::{Instant, Sleep, timeout},
 };
 
 use super::{
-    EdgeTimeouts,
-    connection::{self, ConnectionInfo, Phase},
+    EdgeLimits,
+    connection::{self, ConnectionInfo},
+    http1::{Flaw, Reader, Stop},
 };
 
 /// A response head and a small body fit, so that they leave in one packet (and in one TLS record).
@@ -38,10 +41,19 @@ const WRITE_BUFFER: usize = 4096;
 /// Length of the HTTP/2 connection preface (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = 24;
 
-/// Sent when a head is not complete in time (RFC 9110 §15.5.9); the connection is closed behind it.
-const HEAD_TIMEOUT_REPLY: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 22\r\ncontent-type: text/plain\r\n\
-server: istio-envoy\r\nconnection: close\r\n\r\nrequest header timeout";
+/// Room below which a head is not read in place.
+const SMALL_READ: usize = 64;
+
+/// What is put aside of a client that sends before its request for another protocol is answered.
+const MAX_UNDECIDED: usize = 64 * 1024;
+
+/// How long, and for how many bytes, a client is listened to after a refusal, so that the answer is not lost in the reset
+/// that unread bytes cause (RFC 9112 §9.6; Envoy: `delayed_close_timeout`).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// An idle connection is looked at so often within its idle time.
+const IDLE_LOOKS: u32 = 4;
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,97 +69,363 @@ pub struct EdgeStream<S: AsyncRead + AsyncWrite + Unpin> {
     io: BufWriter<S>,
     info: Arc<ConnectionInfo>,
     digest: Option<Arc<ProxyDigest>>,
-    protocol: Protocol,
-    preface_left: usize,
-    timeouts: EdgeTimeouts,
-    /// Until when the first byte must come; `None` after it has.
-    first_byte: Option<Instant>,
-    /// Until when the head that is being read must end.
-    head: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    side: Side,
+    limits: EdgeLimits,
+    timer: Timer,
     close_idle: watch::Receiver<bool>,
     idle_closed: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
-    expired: bool,
 }
 
-impl<S: IO> EdgeStream<S> {
-    /// Wraps a stream whose protocol is known. `close_idle` turning true ends the connection as soon as no request is on it.
-    pub(super) fn new(
-        io: S,
-        info: Arc<ConnectionInfo>,
-        protocol: Protocol,
-        timeouts: EdgeTimeouts,
-        close_idle: watch::Receiver<bool>,
-    ) -> EdgeStream<S> {
-        let now = Instant::now();
-        if protocol == Protocol::Http2 {
-            info.set_phase(Phase::Reading);
-        }
-        EdgeStream {
-            io: BufWriter::with_capacity(WRITE_BUFFER, io),
-            digest: connection::digest(&info),
-            info,
-            protocol,
-            preface_left: PREFACE_BYTES,
-            timeouts,
-            first_byte: Some(now + timeouts.first_byte),
-            head: now + timeouts.request_head,
-            timer: None,
-            close_idle,
-            idle_closed: None,
-            expired: false,
+/// Approved, and not yet taken by the engine from `taken` on.
+#[derive(Default)]
+struct Ready {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Ready {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn add(&mut self, mut bytes: Vec<u8>) {
+        if self.bytes.is_empty() {
+            self.bytes = bytes;
+        } else {
+            self.bytes.append(&mut bytes);
         }
     }
 
-    fn bytes_came(&mut self, count: usize) {
-        self.info.count_received(count);
-        self.first_byte = None;
-        match self.info.phase() {
-            Phase::Waiting => {
-                self.head = Instant::now() + self.timeouts.request_head;
-                self.info.set_phase(Phase::Reading);
-            }
-            Phase::Reading if self.protocol == Protocol::Http2 => {
-                self.preface_left = self.preface_left.saturating_sub(count);
-                if self.preface_left == 0 {
-                    self.info.set_phase(Phase::Exempt);
-                }
-            }
-            Phase::Reading | Phase::Serving | Phase::Exempt => {}
+    fn take(&mut self, buf: &mut ReadBuf<'_>) {
+        let waiting = self.bytes.get(self.taken..).unwrap_or_default();
+        let count = waiting.len().min(buf.remaining());
+        buf.put_slice(waiting.get(..count).unwrap_or_default());
+        self.taken += count;
+        if self.taken == self.bytes.len() {
+            *self = Ready::default();
         }
     }
+}
 
-    /// Nothing to read: has the peer's time run out?
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.info.phase() {
-            Phase::Waiting => {
-                if let Some(first_byte) = self.first_byte
-                    && self.poll_deadline(first_byte, cx).is_ready()
-                {
-                    return Poll::Ready(Ok(()));
-                }
-                self.poll_idle_closed(cx).map(Ok)
-            }
-            Phase::Reading => {
-                ready!(self.poll_deadline(self.head, cx));
-                self.expired = true;
-                if self.protocol == Protocol::Http1 {
-                    // The peer may be gone or may not read; then it does not get the reply, and is closed all the same.
-                    let _ = Pin::new(&mut self.io).poll_write(cx, HEAD_TIMEOUT_REPLY);
-                    let _ = Pin::new(&mut self.io).poll_flush(cx);
-                }
-                Poll::Ready(Err(head_timed_out()))
-            }
-            Phase::Serving | Phase::Exempt => Poll::Pending,
+/// What is known of the client's side.
+enum Side {
+    Http1(Http1Side),
+    Http2(Http2Side),
+}
+
+struct Http2Side {
+    ready: Ready,
+    preface_left: usize,
+    /// When the preface must be complete.
+    deadline: Instant,
+}
+
+struct Http1Side {
+    reader: Reader,
+    ready: Ready,
+    /// Read, and not approved.
+    held: Vec<u8>,
+    /// `held` has not been looked at since something changed.
+    unseen: bool,
+    /// When the head in `held` must be complete.
+    deadline: Option<Instant>,
+    /// The body is bad from here on.
+    body_flaw: Option<Flaw>,
+}
+
+/// The one timer of a connection. Set for an idle connection it is not moved with each request, which would cost every request
+/// a turn of the runtime's clock; it looks whether there was one meanwhile.
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    waker: Option<Waker>,
+    /// Requests at the last look, and how many looks have found no other.
+    heads: u64,
+    quiet: u32,
+    purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Purpose {
+    #[default]
+    Idle,
+    Deadline,
+}
+
+impl Timer {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
+        let polled = sleep.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.waker = Some(cx.waker().clone());
+        }
+        polled
+    }
+
+    fn set(&mut self, deadline: Instant, purpose: Purpose) {
+        self.purpose = purpose;
+        self.waker = None;
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(deadline),
+            none => *none = Some(Box::pin(tokio::time::sleep_until(deadline))),
         }
     }
 
     fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if timer.deadline() != deadline {
-            timer.as_mut().reset(deadline);
+        if self.purpose != Purpose::Deadline || self.sleep.as_ref().is_none_or(|s| s.deadline() != deadline) {
+            self.set(deadline, Purpose::Deadline);
         }
-        timer.as_mut().poll(cx)
+        self.poll(cx)
+    }
+
+    /// Ready when there was no new request for `limit`, or up to a quarter longer.
+    fn poll_idle(&mut self, limit: Duration, heads: u64, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let running = self.purpose == Purpose::Idle && self.sleep.is_some();
+            let elapsed = self.sleep.as_ref().is_some_and(|s| s.is_elapsed());
+            if running && !elapsed {
+                if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    return Poll::Pending;
+                }
+                ready!(self.poll(cx));
+                continue;
+            }
+            if running && self.heads == heads {
+                self.quiet += 1;
+                if self.quiet >= IDLE_LOOKS {
+                    return Poll::Ready(());
+                }
+            } else {
+                (self.heads, self.quiet) = (heads, 0);
+            }
+            self.set(Instant::now() + limit / IDLE_LOOKS, Purpose::Idle);
+        }
+    }
+}
+
+impl Http1Side {
+    fn new(policy: super::HeadPolicy, begun: Vec<u8>) -> Http1Side {
+        Http1Side {
+            reader: Reader::new(policy),
+            ready: Ready::default(),
+            unseen: !begun.is_empty(),
+            held: begun,
+            deadline: None,
+            body_flaw: None,
+        }
+    }
+
+    /// Reads into `held`: the engine listens for a client that goes away with room for one byte, and a head that came in pieces
+    /// of one byte would cost a system call for each.
+    fn poll_aside<S: IO>(&mut self, io: &mut BufWriter<S>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [0; 1024];
+        let mut read = ReadBuf::new(&mut room);
+        ready!(Pin::new(io).poll_read(cx, &mut read))?;
+        self.held.extend_from_slice(read.filled());
+        self.unseen |= !read.filled().is_empty();
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Looks at what has come behind `before`, and leaves in `buf` what is approved of it.
+    fn came(&mut self, buf: &mut ReadBuf<'_>, before: usize, info: &ConnectionInfo, limits: &EdgeLimits) {
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if self.held.is_empty() {
+            self.decide(info);
+            let (approved, stop) = self.reader.read(new);
+            if stop != Stop::All {
+                let rest = new.get(approved..).unwrap_or_default().to_vec();
+                self.stopped(stop, rest, info, limits);
+                buf.set_filled(before + approved);
+            }
+            return;
+        }
+        // A head is looked at again when another line of it has come, so that sending it in crumbs buys nothing.
+        self.unseen |= memchr::memchr(b'\n', new).is_some()
+            || self.reader.asked()
+            || self.held.len() + new.len() > limits.head.max_bytes;
+        self.held.extend_from_slice(new);
+        buf.set_filled(before);
+    }
+
+    /// Looks at what was put aside.
+    fn look(&mut self, info: &ConnectionInfo, limits: &EdgeLimits) {
+        self.unseen = false;
+        self.decide(info);
+        let mut held = std::mem::take(&mut self.held);
+        let (approved, stop) = self.reader.read(&held);
+        let rest = held.split_off(approved);
+        self.ready.add(held);
+        self.stopped(stop, rest, info, limits);
+    }
+
+    fn stopped(&mut self, stop: Stop, mut rest: Vec<u8>, info: &ConnectionInfo, limits: &EdgeLimits) {
+        match stop {
+            Stop::All => self.deadline = None,
+            Stop::Unfinished => {
+                self.deadline.get_or_insert_with(|| Instant::now() + limits.request_head);
+                self.held = rest;
+            }
+            Stop::Undecided => {
+                self.deadline = None;
+                self.held = rest;
+            }
+            Stop::Rewritten { len, head } => {
+                self.ready.add(head);
+                self.held = rest.split_off(len.min(rest.len()));
+                self.deadline = None;
+                self.unseen = !self.held.is_empty();
+            }
+            Stop::Refused { flaw, stand_in } => {
+                info.refuse(self.reader.heads(), flaw);
+                self.ready.add(stand_in);
+                self.deadline = None;
+            }
+            Stop::BadBody(flaw) => {
+                info.refuse(self.reader.heads(), flaw);
+                self.body_flaw = Some(flaw);
+            }
+        }
+    }
+
+    /// The answer to a request for another protocol, as soon as it is known.
+    fn decide(&mut self, info: &ConnectionInfo) {
+        if !self.reader.asked() {
+            return;
+        }
+        if info.switched() {
+            self.reader.answered(true);
+        } else if info.finished() >= self.reader.heads() {
+            self.reader.answered(false);
+        }
+    }
+
+    /// Whether the engine has nothing to do for this client.
+    fn is_idle(&self, info: &ConnectionInfo) -> bool {
+        self.reader.between_messages() && self.held.is_empty() && info.finished() >= self.reader.heads()
+    }
+}
+
+impl<S: IO> EdgeStream<S> {
+    /// Wraps a stream whose protocol is known, and of which `begun` has been read. `close_idle` turning true ends the connection as
+    /// soon as no request is on it.
+    pub(super) fn new(
+        io: S,
+        info: Arc<ConnectionInfo>,
+        (protocol, begun): (Protocol, Vec<u8>),
+        limits: EdgeLimits,
+        close_idle: watch::Receiver<bool>,
+    ) -> EdgeStream<S> {
+        info.count_received(begun.len());
+        let side = match protocol {
+            Protocol::Http1 => Side::Http1(Http1Side::new(limits.head, begun)),
+            Protocol::Http2 => Side::Http2(Http2Side {
+                preface_left: PREFACE_BYTES.saturating_sub(begun.len()),
+                ready: Ready { bytes: begun, taken: 0 },
+                deadline: Instant::now() + limits.request_head,
+            }),
+        };
+        EdgeStream {
+            io: BufWriter::with_capacity(WRITE_BUFFER, io),
+            digest: connection::digest(&info),
+            info,
+            side,
+            limits,
+            timer: Timer::default(),
+            close_idle,
+            idle_closed: None,
+        }
+    }
+
+    fn poll_read_http1(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Side::Http1(side) = &mut self.side else { return Poll::Ready(Ok(())) };
+            if !side.ready.is_empty() {
+                side.ready.take(buf);
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(flaw) = side.body_flaw {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, flaw.details())));
+            }
+            if side.reader.is_refused() {
+                // Not the end yet while earlier requests are being served.
+                let over = self.info.finished() >= side.reader.heads();
+                return if over { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            if side.reader.asked() && !side.held.is_empty() {
+                side.decide(&self.info);
+                if !side.reader.asked() {
+                    side.unseen = true;
+                } else if side.held.len() > MAX_UNDECIDED {
+                    // The engine asks again once it has the answer.
+                    return Poll::Pending;
+                }
+            }
+            if side.unseen {
+                side.look(&self.info, &self.limits);
+                continue;
+            }
+            let before = buf.filled().len();
+            let aside = buf.remaining() < SMALL_READ && side.reader.between_messages();
+            let read = if aside {
+                side.poll_aside(&mut self.io, cx)
+            } else {
+                let io = Pin::new(&mut self.io);
+                io.poll_read(cx, buf).map_ok(|()| buf.filled().len().saturating_sub(before))
+            };
+            match read {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(count)) => {
+                    self.info.count_received(count);
+                    if aside {
+                        continue;
+                    }
+                    side.came(buf, before, &self.info, &self.limits);
+                    if buf.filled().len() > before {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    if let Some(deadline) = side.deadline {
+                        ready!(self.timer.poll_deadline(deadline, cx));
+                        side.held = Vec::new();
+                        let stop = side.reader.refuse(Flaw::HeadTimeout);
+                        side.stopped(stop, Vec::new(), &self.info, &self.limits);
+                    } else if side.is_idle(&self.info) {
+                        let heads = side.reader.heads();
+                        let limit = if heads == 0 { self.limits.first_byte } else { self.limits.idle };
+                        if self.timer.poll_idle(limit, heads, cx).is_ready() {
+                            return Poll::Ready(Ok(()));
+                        }
+                        return self.poll_idle_closed(cx).map(Ok);
+                    } else {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_read_http2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Side::Http2(side) = &mut self.side else { return Poll::Ready(Ok(())) };
+        if !side.ready.is_empty() {
+            side.ready.take(buf);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                let count = buf.filled().len().saturating_sub(before);
+                self.info.count_received(count);
+                side.preface_left = side.preface_left.saturating_sub(count);
+                Poll::Ready(result)
+            }
+            Poll::Pending if side.preface_left > 0 => {
+                ready!(self.timer.poll_deadline(side.deadline, cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn poll_idle_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -163,28 +441,26 @@ impl<S: IO> EdgeStream<S> {
         });
         waiting.as_mut().poll(cx)
     }
-}
 
-fn head_timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "request head not complete in time")
+    /// Reads what nobody wants to know, so that what was said last arrives.
+    async fn linger(&mut self) {
+        let mut sink = [0; 8192];
+        let mut left = LINGER_BYTES;
+        while let Ok(count @ 1..) = self.io.read(&mut sink).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                return;
+            }
+        }
+    }
 }
 
 impl<S: IO> AsyncRead for EdgeStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.expired {
-            return Poll::Ready(Err(head_timed_out()));
-        }
-        let before = buf.filled().len();
-        match Pin::new(&mut this.io).poll_read(cx, buf) {
-            Poll::Ready(result) => {
-                let count = buf.filled().len().saturating_sub(before);
-                if count > 0 {
-                    this.bytes_came(count);
-                }
-                Poll::Ready(result)
-            }
-            Poll::Pending => this.poll_limits(cx),
+        match this.side {
+            Side::Http1(_) => this.poll_read_http1(cx, buf),
+            Side::Http2(_) => this.poll_read_http2(cx, buf),
         }
     }
 }
@@ -233,10 +509,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Drop for EdgeStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> fmt::Debug for EdgeStream<S> {
     /// Without the buffer: it holds what users send.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EdgeStream")
-            .field("info", &self.info)
-            .field("protocol", &self.protocol)
-            .finish_non_exhaustive()
+        f.debug_struct("EdgeStream").field("info", &self.info).finish_non_exhaustive()
     }
 }
 
@@ -245,6 +518,9 @@ impl<S: IO> Shutdown for EdgeStream<S> {
     async fn shutdown(&mut self) {
         // A peer that has gone already is no news.
         let _ = AsyncWriteExt::shutdown(&mut self.io).await;
+        if matches!(&self.side, Side::Http1(side) if side.reader.unread()) {
+            let _ = timeout(LINGER, self.linger()).await;
+        }
     }
 }
 
@@ -265,9 +541,9 @@ impl<S: IO> Ssl for EdgeStream<S> {
 
     /// HTTP/2 also for prior knowledge in the clear: the engine then does not peek, which it would do without a deadline.
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        match self.protocol {
-            Protocol::Http2 => Some(ALPN::H2),
-            Protocol::Http1 => Some(ALPN::H1),
+        match self.side {
+            Side::Http2(_) => Some(ALPN::H2),
+            Side::Http1(_) => Some(ALPN::H1),
         }
     }
 }

@@ -84,7 +84,6 @@ impl HttpServerApp for Answer {
             return None;
         }
         let info = connection::of_digest(session.digest()?)?.clone();
-        info.head_read();
         if *shutdown.borrow() {
             session.set_keepalive(None);
         }
@@ -95,7 +94,8 @@ impl HttpServerApp for Answer {
             info.bound_port,
             info.draining()
         );
-        let mut head = ResponseHeader::build(200, None).ok()?;
+        let status = info.refusal().map_or(200, Flaw::status);
+        let mut head = ResponseHeader::build(status, None).ok()?;
         head.insert_header("content-length", body.len()).ok()?;
         session.write_response_header(Box::new(head)).await.ok()?;
         session.write_response_body(body.into(), true).await.ok()?;
@@ -152,7 +152,7 @@ fn https(servers: &[(&str, &[&str])]) -> Listeners {
     BTreeMap::from([(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(chains) }))])
 }
 
-fn start(live: &Arc<Live>, timeouts: EdgeTimeouts, grace: Duration) -> ListenerManager {
+fn start(live: &Arc<Live>, timeouts: EdgeLimits, grace: Duration) -> ListenerManager {
     let bind = BindOptions { address: None, ports: (1..=9000).map(|port| (port, 0)).collect() };
     let manager =
         ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, timeouts, grace);
@@ -231,7 +231,7 @@ async fn a_name_gets_its_own_certificate_and_an_unknown_one_is_closed() {
         https(&[("a.example", &["a"]), ("*.b.example", &["b"]), ("c.example", &["missing"])]),
         &secrets,
     );
-    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
     let to = address(&manager, 443).await;
     blocking(move || {
         for (name, certificate) in [("A.example", "a.example"), ("x.b.example", "*.b.example")] {
@@ -255,7 +255,7 @@ async fn a_name_gets_its_own_certificate_and_an_unknown_one_is_closed() {
 async fn two_key_types_are_chosen_by_what_the_client_can_check() {
     let secrets = Secrets::default().with("rsa", rsa("rsa.example")).with("ec", ecdsa("ec.example"));
     let live = Live::new(https(&[("a.example", &["rsa", "ec"])]), &secrets);
-    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
     let to = address(&manager, 443).await;
     blocking(move || {
         let modern = tls_client(to, Some("a.example"), None).unwrap();
@@ -270,7 +270,7 @@ async fn two_key_types_are_chosen_by_what_the_client_can_check() {
 async fn listeners_come_and_go_and_an_open_connection_stays() {
     let none = Secrets::default();
     let live = Live::new(http(&[80]), &none);
-    let manager = start(&live, EdgeTimeouts::default(), Duration::from_secs(3600));
+    let manager = start(&live, EdgeLimits::default(), Duration::from_secs(3600));
     let first = address(&manager, 80).await;
     let mut open = blocking(move || {
         let mut open = TcpStream::connect(first).unwrap();
@@ -308,7 +308,7 @@ async fn listeners_come_and_go_and_an_open_connection_stays() {
 async fn an_idle_connection_of_a_retired_listener_is_closed_after_its_grace() {
     let none = Secrets::default();
     let live = Live::new(http(&[80, 81]), &none);
-    let manager = start(&live, EdgeTimeouts::default(), Duration::from_millis(20));
+    let manager = start(&live, EdgeLimits::default(), Duration::from_millis(20));
     let (first, second) = (address(&manager, 80).await, address(&manager, 81).await);
     let (mut retired, silent, mut stays) = blocking(move || {
         let mut connections = (
@@ -338,7 +338,8 @@ async fn slow_and_silent_clients_are_closed() {
     listeners.extend(https(&[("a.example", &["a"])]));
     let live = Live::new(listeners, &Secrets::default().with("a", ecdsa("a.example")));
     let short = Duration::from_millis(500);
-    let timeouts = EdgeTimeouts { handshake: short, first_byte: short, request_head: short };
+    let timeouts =
+        EdgeLimits { handshake: short, first_byte: short, request_head: short, ..EdgeLimits::default() };
     let manager = start(&live, timeouts, Duration::ZERO);
     let (plain, tls) = (address(&manager, 80).await, address(&manager, 443).await);
     blocking(move || {
@@ -370,7 +371,7 @@ async fn slow_and_silent_clients_are_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_with_prior_knowledge_is_served_in_the_clear() {
     let live = Live::new(http(&[80]), &Secrets::default());
-    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
     let to = address(&manager, 80).await;
     let socket = tokio::net::TcpStream::connect(to).await.unwrap();
     let (mut client, connection) =
@@ -392,7 +393,7 @@ async fn http2_with_prior_knowledge_is_served_in_the_clear() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_is_agreed_on_in_the_handshake() {
     let live = Live::new(https(&[("a.example", &["a"])]), &Secrets::default().with("a", ecdsa("a.example")));
-    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
     let socket = tokio::net::TcpStream::connect(address(&manager, 443).await).await.unwrap();
     let mut builder = SslConnector::builder(SslMethod::tls()).unwrap();
     builder.set_verify(SslVerifyMode::NONE);
@@ -421,7 +422,7 @@ async fn a_taken_port_is_a_failure_that_heals() {
         live.clone(),
         Arc::new(Handler(Arc::new(Answer))),
         bind,
-        EdgeTimeouts::default(),
+        EdgeLimits::default(),
         Duration::ZERO,
     );
     assert_eq!(manager.prepare(&live.listeners()).len(), 1);
@@ -437,7 +438,7 @@ async fn a_taken_port_is_a_failure_that_heals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_accepts_for_a_while_and_ends_with_the_last_connection() {
     let live = Live::new(http(&[80]), &Secrets::default());
-    let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
     let to = address(&manager, 80).await;
     let controller = Arc::new(DrainController::new());
     let times = DrainTimes { min: Duration::from_millis(1500), max: PATIENCE };
@@ -471,7 +472,7 @@ async fn a_drain_accepts_for_a_while_and_ends_with_the_last_connection() {
 async fn a_drain_ends_when_its_time_is_up_or_when_told_to_quit() {
     for quit in [false, true] {
         let live = Live::new(http(&[80]), &Secrets::default());
-        let manager = start(&live, EdgeTimeouts::default(), Duration::ZERO);
+        let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
         let to = address(&manager, 80).await;
         let _half_a_head = blocking(move || {
             let mut socket = TcpStream::connect(to).unwrap();

@@ -4,8 +4,11 @@
 //! normalised path, and a `Host` that is the authority. A client's words about how it was reached, or how to treat
 //! it, are never believed (Istio: no trusted proxies by default).
 
-use super::{ctx::Ctx, gate, heads::edit_request, normalize, reply::LocalReply};
-use crate::telemetry::Flag;
+use super::{ctx::Ctx, heads::edit_request, normalize, reply::LocalReply};
+use crate::{
+    listener::{Flaw, is_authority},
+    telemetry::Flag,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery,
 };
@@ -50,20 +53,26 @@ const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-r
 
 /// Brings a head into its one form, or notes in `ctx` why it is refused.
 pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
-    // HTTP/2 has no such text: its frames were checked as they came.
-    let raw = session.as_http1().map(|h1| gate::check(&h1.get_headers_raw_bytes()));
+    if let Some(flaw) = ctx.connection.as_ref().and_then(|c| c.refusal()) {
+        // The engine has a head that stands in for the one that was refused as it came.
+        ctx.refusal = Some(refusal(flaw));
+        return;
+    }
     let request = session.req_header_mut();
     ctx.grpc = is_grpc(&request.headers);
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
-    let refusal = target(request, ctx).err();
+    ctx.refusal = target(request, ctx).err();
     edit_request(request, |parts| mark(&mut parts.headers, ctx));
-    ctx.refusal = match raw {
-        // Old versions are told so first: what else is wrong with them may only be their age.
-        Some(Err(flaw)) if request.version == Version::HTTP_11 => {
-            Some(LocalReply::empty(flaw.status(), flaw.details()).flag(Flag::DownstreamProtocolError).close())
-        }
-        _ => refusal,
-    };
+}
+
+/// The answer to a request that was not read as HTTP (Envoy: `sendProtocolError`).
+pub(super) fn refusal(flaw: Flaw) -> LocalReply {
+    let reply = LocalReply::text(flaw.status(), flaw.body().to_owned(), flaw.details()).close();
+    match flaw {
+        Flaw::Connect => reply.flag(Flag::NoRouteFound),
+        flaw if flaw.is_codecs() => reply.flag(Flag::DownstreamProtocolError),
+        _ => reply,
+    }
 }
 
 /// The head as rules see it.
@@ -164,23 +173,29 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Authority and target, checked and in one form.
+/// Authority and target, checked and in one form. HTTP/1 heads were read strictly before they came here; HTTP/2 has no such
+/// text, and is looked at here only.
 fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(), LocalReply> {
-    let refuse = |details| LocalReply::empty(400, details).flag(Flag::DownstreamProtocolError).close();
-    if matches!(request.version, Version::HTTP_10 | Version::HTTP_09) {
-        return Err(LocalReply::empty(426, "low_version").close());
+    let refuse = |details| {
+        let reply = LocalReply::text(400, "Bad Request".to_owned(), details);
+        reply.flag(Flag::DownstreamProtocolError).close()
+    };
+    match request.method {
+        Method::CONNECT => return Err(refusal(Flaw::Connect)),
+        Method::TRACE if request.version == Version::HTTP_2 => return Err(refusal(Flaw::Trace)),
+        _ => {}
     }
     // The target's authority wins over Host (RFC 9112 §3.2.2); HTTP/2 has it there only.
     let authority = match request.uri.authority() {
         Some(a) => a.as_str().to_owned(),
         None => match request.headers.get(header::HOST).map(HeaderValue::to_str) {
             Some(Ok(host)) => host.to_owned(),
-            Some(Err(_)) => return Err(refuse("invalid_host")),
-            None => return Err(refuse("missing_host_header")),
+            Some(Err(_)) => return Err(refusal(Flaw::Authority)),
+            None => return Err(refusal(Flaw::MissingHost)),
         },
     };
-    if !is_authority(&authority) {
-        return Err(refuse("invalid_host"));
+    if !is_authority(authority.as_bytes()) {
+        return Err(refusal(Flaw::Authority));
     }
     ctx.authority = authority;
     let path = request.uri.path();
@@ -188,12 +203,12 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
         Ok(path) => path,
         // `OPTIONS *` is about the server as a whole, and no rule can be about that.
         Err(normalize::BadPath::Relative) if request.method == Method::OPTIONS && path == "*" => {
-            return Err(LocalReply::empty(404, "route_not_found").flag(Flag::NoRouteFound));
+            return Err(LocalReply::empty(404, "absolute_path_rejected"));
         }
         Err(_) => return Err(refuse("path_normalization_failed")),
     };
     if !is_target(request.raw_path()) {
-        return Err(refuse("http1.invalid_request_line"));
+        return Err(refusal(Flaw::Target));
     }
     // The engine keeps an absolute-form target beside the path that it read from it, and would send that on.
     let as_read = request.uri.path_and_query().is_some_and(|t| t.as_str().as_bytes() == request.raw_path());
@@ -204,9 +219,9 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
             Err(_) => return Err(refuse("path_normalization_failed")),
         }
     }
-    let host = HeaderValue::from_str(&ctx.authority).map_err(|_| refuse("invalid_host"))?;
+    let host = HeaderValue::from_str(&ctx.authority).map_err(|_| refusal(Flaw::Authority))?;
     if request.headers.get(header::HOST) != Some(&host) {
-        request.insert_header(header::HOST, host).map_err(|_| refuse("invalid_host"))?;
+        request.insert_header(header::HOST, host).map_err(|_| refusal(Flaw::Authority))?;
     }
     Ok(())
 }
@@ -216,27 +231,6 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
 fn is_target(raw: &[u8]) -> bool {
     let scheme = |s: &[u8]| raw.get(..s.len()).is_some_and(|start| start.eq_ignore_ascii_case(s));
     raw.starts_with(b"/") || scheme(b"http://") || scheme(b"https://")
-}
-
-/// `host[:port]` without userinfo: a name, an IPv4 address or an IPv6 address in brackets (RFC 3986 §3.2).
-fn is_authority(text: &str) -> bool {
-    let host = |h: &str| {
-        !h.is_empty()
-            && h.bytes().all(|b| {
-                b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'*')
-            })
-    };
-    let port = |p: &str| p.is_empty() || p.parse::<u16>().is_ok() && p.bytes().all(|b| b.is_ascii_digit());
-    if let Some(rest) = text.strip_prefix('[') {
-        return rest.split_once(']').is_some_and(|(ip, rest)| {
-            ip.parse::<std::net::Ipv6Addr>().is_ok()
-                && (rest.is_empty() || rest.strip_prefix(':').is_some_and(port))
-        });
-    }
-    match text.split_once(':') {
-        Some((h, p)) => host(h) && port(p),
-        None => host(text),
-    }
 }
 
 /// What the edge says about the client, in place of what the client says.

@@ -4,7 +4,7 @@
 //! failure goes to the log; the client sees Envoy's fixed words only.
 
 use super::reply::LocalReply;
-use crate::telemetry::Flag;
+use crate::{listener::Flaw, telemetry::Flag};
 use pingora_error::{Error, ErrorSource, ErrorType};
 
 /// A reason of our own not to have a response.
@@ -87,9 +87,12 @@ impl Failure {
     }
 }
 
-/// Classifies an error; `out_of_time`: the route's timeout has run out.
-pub(super) fn classify(e: &Error, out_of_time: bool) -> Failure {
+/// Classifies an error; `out_of_time`: the route's timeout has run out; `flaw`: what the client's message was refused for.
+pub(super) fn classify(e: &Error, out_of_time: bool, flaw: Option<Flaw>) -> Failure {
     use ErrorType as T;
+    if let Some(flaw) = flaw {
+        return Failure::new(flaw.status(), flaw.body(), Flag::DownstreamProtocolError, flaw.details());
+    }
     let timed_out =
         || Failure::new(504, "upstream request timeout", Flag::UpstreamRequestTimeout, "response_timeout");
     match Cause::of(e) {
@@ -107,7 +110,7 @@ pub(super) fn classify(e: &Error, out_of_time: bool) -> Failure {
     let root = e.root_etype();
     match (e.esource(), root) {
         (ErrorSource::Downstream, T::InvalidHTTPHeader | T::InvalidH2 | T::H1Error | T::H2Error) => {
-            Failure::new(400, "", Flag::DownstreamProtocolError, "http1.codec_error")
+            Failure::new(400, "Bad Request", Flag::DownstreamProtocolError, "http1.codec_error")
         }
         (ErrorSource::Downstream, T::ReadTimedout) => {
             Failure::new(408, "stream timeout", Flag::StreamIdleTimeout, "stream_idle_timeout")
@@ -226,7 +229,7 @@ mod tests {
             ),
             (upstream(ErrorType::ReadTimedout), 504, "UT", "upstream request timeout"),
         ] {
-            let got = classify(&e, false);
+            let got = classify(&e, false, None);
             assert_eq!((got.status, &*got.body), (status, body), "{e}");
             assert_eq!(got.flag.map(Flag::as_str), Some(flag), "{e}");
         }
@@ -236,13 +239,13 @@ mod tests {
     fn a_client_that_left_gets_no_reply() {
         let mut e = Error::new(ErrorType::WriteError);
         e.as_down();
-        let got = classify(&e, false);
+        let got = classify(&e, false, None);
         assert!(got.reply().is_none());
         assert_eq!(got.flag, Some(Flag::DownstreamConnectionTermination));
     }
 
     #[test]
     fn a_connect_that_outlives_the_route_is_the_routes_timeout() {
-        assert_eq!(classify(&upstream(ErrorType::ConnectTimedout), true).status, 504);
+        assert_eq!(classify(&upstream(ErrorType::ConnectTimedout), true, None).status, 504);
     }
 }

@@ -6,8 +6,11 @@ use super::GatewayProxy;
 use crate::listener::{ConnectionHandler, ConnectionInfo};
 use async_trait::async_trait;
 use pingora_core::{
-    apps::{HttpServerOptions, ServerApp},
-    protocols::{Stream, http::v2::server::default_h2_options},
+    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
+    protocols::{
+        ALPN, Stream,
+        http::{ServerSession, v2::server::default_h2_options},
+    },
     server::{ShutdownWatch, configuration::ServerConf},
 };
 use pingora_proxy::HttpProxy;
@@ -49,6 +52,8 @@ impl HttpHandler {
         let mut options = HttpServerOptions::default();
         // Listeners tell prior knowledge from the first bytes and report it as ALPN would.
         options.h2c = false;
+        // Not to serve it: to answer it in our own shape.
+        options.allow_connect_method_proxying = true;
         options.h2_idle_timeout = Some(H2_IDLE);
         http.server_options = Some(options);
         let mut h2 = default_h2_options();
@@ -66,13 +71,20 @@ impl ConnectionHandler for HttpHandler {
     async fn serve(&self, stream: Stream, _info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
         self.active.inc();
         let _counted = Active(&self.active);
-        let mut stream = Some(stream);
-        // An HTTP/1 connection comes back when it may be used again by another protocol only; the engine loops itself.
-        while let Some(next) = stream.take() {
-            stream = self.http.process_new(next, &shutdown).await;
-            if *shutdown.borrow() {
-                break;
+        if stream.selected_alpn_proto() == Some(ALPN::H2) {
+            self.http.process_new(stream, &shutdown).await;
+            return;
+        }
+        let mut session = ServerSession::new_http1(stream);
+        // How long a client may be idle is the stream's business; the engine would take a timer for each read.
+        session.set_keepalive((!*shutdown.borrow()).then_some(0));
+        let mut next = self.http.process_new_http(session, &shutdown).await;
+        while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
             }
+            next = self.http.process_new_http(session, &shutdown).await;
         }
     }
 }

@@ -38,11 +38,13 @@ pub(super) fn finish(
     let Some(log) = log else { return };
     let upstream_host = ctx.upstream_host.as_ref().map(ToString::to_string).unwrap_or_default();
     let connection = ctx.connection.as_deref();
-    let path = request.uri.path_and_query().map_or("", |p| p.as_str());
+    // A head that was not read as HTTP has no method and no path to show.
+    let unread = request.method.as_str() == "-";
+    let path = request.uri.path_and_query().filter(|_| !unread).map_or("", |p| p.as_str());
     log.log(&Entry {
         start: ctx.start_time,
         duration,
-        method: request.method.as_str(),
+        method: if unread { "" } else { request.method.as_str() },
         path,
         upstream_path: ctx.upstream_path.as_deref().unwrap_or(path),
         authority: ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority),

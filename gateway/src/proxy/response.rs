@@ -19,6 +19,9 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
     if head.status.is_informational() && !switching {
         return;
     }
+    if switching && let Some(connection) = &ctx.connection {
+        connection.protocol_switched();
+    }
     ctx.details = "via_upstream".into();
     if ctx.grpc {
         ctx.grpc_status = grpc_status(&head.headers).or(ctx.grpc_status);

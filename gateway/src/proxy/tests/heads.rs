@@ -119,3 +119,16 @@ async fn an_absolute_target_reaches_the_upstream_as_its_path() {
         assert!(body.starts_with(wants) && body.contains("host: a.example\n"), "{target}: {body}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_head_behind_a_good_request_is_answered_in_its_turn() {
+    let gateway = gateway(&config(FORWARD, &[echo().await], "HTTP")).await;
+    let heads = "GET /first HTTP/1.1\r\nHost: a.example\r\n\r\nGET /second HTTP/1.1\r\nHost: a.example\r\nX : y\r\n\r\n";
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(heads.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answers)).await.unwrap().unwrap();
+    let statuses: Vec<&str> =
+        answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["200", "400"], "{answers}");
+}

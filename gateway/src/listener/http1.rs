@@ -1,0 +1,187 @@
+//! One strict reading of HTTP/1 message framing, on the bytes as they come and before the engine parses them.
+//!
+//! Invariant: what the engine gets is made of whole heads that every reader reads alike, and of bodies whose ends are
+//! where this reading found them (RFC 9112 §§2.2, 3, 6.3, 7.1). Where the engine would be lenient, or would answer by
+//! itself, the request ends here as a [`Flaw`], and the proxy answers it like any other: one shape, a line in the
+//! access log, a count in the metrics. It must not change a byte of a good origin-form request.
+
+mod authority;
+mod chunked;
+mod head;
+mod reader;
+
+pub(crate) use authority::is_authority;
+pub(super) use reader::{Reader, Stop};
+
+/// What is wrong with a request's head or with the framing of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// A line that ends with LF alone, or holds a bare CR.
+    LineEnd,
+    /// Not exactly method, target and version with one space between.
+    RequestLine,
+    /// A method that nobody defines.
+    Method,
+    /// TRACE, which shows a client's secrets to whoever reads the echo.
+    Trace,
+    /// CONNECT: this is no forward proxy.
+    Connect,
+    /// A target in no form that the method may have.
+    Target,
+    /// A version of HTTP that is not served.
+    Version,
+    /// A control character where none may be.
+    Characters,
+    /// A field without a name, or with something else than a token for it; a folded line.
+    Field,
+    /// A field name with an underscore, where these are refused.
+    Underscore,
+    /// No `Host`.
+    MissingHost,
+    /// Several `Host` fields.
+    RepeatedHost,
+    /// A `Host`, or an authority in the target, that is none.
+    Authority,
+    /// Several lengths, or one that is no number.
+    BadLength,
+    /// A length and a coding.
+    LengthAndCoding,
+    /// The coding is given twice, or is not the last.
+    BadCoding,
+    /// A coding under `chunked`, which nobody here can undo.
+    UnknownCoding,
+    /// `Connection` nominates a field that is not between neighbours.
+    Nomination,
+    /// The head is too long.
+    TooLong,
+    /// The head has too many fields.
+    TooMany,
+    /// A body in chunks that are none.
+    Chunk,
+    /// The head did not come in time.
+    HeadTimeout,
+}
+
+impl Flaw {
+    /// Status to answer with (Envoy's; 405 for TRACE, as nginx has it).
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::UnknownCoding => 501,
+            Self::Version => 426,
+            Self::TooLong | Self::TooMany => 431,
+            Self::HeadTimeout => 408,
+            Self::Connect => 404,
+            Self::Trace => 405,
+            Self::LineEnd
+            | Self::RequestLine
+            | Self::Method
+            | Self::Target
+            | Self::Characters
+            | Self::Field
+            | Self::Underscore
+            | Self::MissingHost
+            | Self::RepeatedHost
+            | Self::Authority
+            | Self::BadLength
+            | Self::LengthAndCoding
+            | Self::BadCoding
+            | Self::Nomination
+            | Self::Chunk => 400,
+        }
+    }
+
+    /// Body of the answer (Envoy's).
+    pub(crate) fn body(self) -> &'static str {
+        match self {
+            Self::MissingHost | Self::Nomination | Self::Connect | Self::Trace => "",
+            Self::HeadTimeout => "request header timeout",
+            _ => match self.status() {
+                431 => "Request Header Fields Too Large",
+                426 => "Upgrade Required",
+                501 => "Not Implemented",
+                _ => "Bad Request",
+            },
+        }
+    }
+
+    /// Detail for the log: Envoy's word where it has one.
+    pub(crate) fn details(self) -> &'static str {
+        match self {
+            Self::LineEnd => "http1.invalid_line_end",
+            Self::RequestLine | Self::Method | Self::Field | Self::Chunk => "http1.codec_error",
+            Self::Target => "http1.invalid_url",
+            Self::Trace => "trace_rejected",
+            Self::Connect => "route_not_found",
+            Self::Version => "low_version",
+            Self::Characters => "http1.invalid_characters",
+            Self::Underscore => "http1.unexpected_underscore",
+            Self::MissingHost | Self::Nomination => "missing_host_header",
+            Self::RepeatedHost | Self::Authority => "http.invalid_authority",
+            Self::BadLength => "http1.invalid_content_length",
+            Self::LengthAndCoding => "http1.content_length_and_chunked_not_allowed",
+            Self::BadCoding | Self::UnknownCoding => "http1.invalid_transfer_encoding",
+            Self::TooLong => "http1.headers_too_large",
+            Self::TooMany => "http1.too_many_headers",
+            Self::HeadTimeout => "request_header_timeout",
+        }
+    }
+
+    /// Whether Envoy flags it `DPE`: what its codec refuses, not what a filter answers.
+    pub(crate) fn is_codecs(self) -> bool {
+        !matches!(
+            self,
+            Self::MissingHost | Self::Nomination | Self::Connect | Self::Trace | Self::HeadTimeout
+        )
+    }
+}
+
+/// What becomes of field names with an underscore, which some servers take for a hyphen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// They pass (Istio's default).
+    #[default]
+    Allow,
+    /// The request is refused with 400 (Istio's EDGE profile).
+    Refuse,
+}
+
+/// A switch for what old or careless clients send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leniency {
+    /// Refused.
+    #[default]
+    Refuse,
+    /// Served.
+    Serve,
+}
+
+/// How heads are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadPolicy {
+    /// Bytes of a head, from the request line to the empty line; beyond: 431.
+    pub max_bytes: usize,
+    /// Fields of a head; beyond: 431.
+    pub max_fields: usize,
+    /// Field names with an underscore.
+    pub underscores: Underscores,
+    /// HTTP/1.0 (Istio: `PILOT_HTTP10`); otherwise 426.
+    pub http10: Leniency,
+    /// TRACE; otherwise 405.
+    pub trace: Leniency,
+    /// Lines that end with LF alone; otherwise 400.
+    pub bare_lf: Leniency,
+}
+
+impl Default for HeadPolicy {
+    /// 60 KiB and 100 fields, as Envoy; everything that is a switch is refused but underscores.
+    fn default() -> HeadPolicy {
+        HeadPolicy {
+            max_bytes: 60 * 1024,
+            max_fields: 100,
+            underscores: Underscores::Allow,
+            http10: Leniency::Refuse,
+            trace: Leniency::Refuse,
+            bare_lf: Leniency::Refuse,
+        }
+    }
+}
