@@ -198,11 +198,13 @@ fn workload(settings: &Settings) -> Identity {
         namespace: settings.namespace.clone(),
         canonical_service: label("service.istio.io/canonical-name")
             .or_else(|| label("app.kubernetes.io/name"))
-            .or(app)
+            .or_else(|| app.clone())
             .unwrap_or_else(|| "unknown".to_owned()),
         canonical_revision: label("service.istio.io/canonical-revision")
             .or_else(|| label("version"))
             .unwrap_or_else(|| "latest".to_owned()),
+        version: label("version").unwrap_or_else(|| "unknown".to_owned()),
+        app: app.unwrap_or_else(|| "unknown".to_owned()),
         ..Identity::default()
     }
 }

@@ -1,8 +1,8 @@
 //! One line a request, in Istio's text or JSON format or one of the user's.
 //!
-//! Invariant: a request never waits for its line: it goes into a bounded queue, and what does not fit is counted and
-//! dropped. A thread of its own writes, because standard output may block for as long as its reader likes; a line is
-//! out within a second.
+//! Invariant: a request never waits for its line to be written: lines gather in memory, at most [`BUFFERED`] bytes of
+//! them, and what does not fit is counted and dropped. A thread of its own writes, because standard output may block
+//! for as long as its reader likes; a line is out within a second.
 
 pub mod format;
 mod operator;
@@ -12,23 +12,19 @@ pub use format::{Entry, Format, FormatError};
 
 use prometheus::IntCounter;
 use std::{
+    cell::RefCell,
     fs::OpenOptions,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     path::Path,
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
 };
 
-/// Lines that may wait for the writer.
-const QUEUE: usize = 16 * 1024;
-/// Longest time a written line waits to be flushed.
-const FLUSH: Duration = Duration::from_millis(500);
-/// How long lines gather before they are written together; the queue must hold what comes meanwhile.
-const COALESCE: Duration = Duration::from_millis(10);
+/// Bytes of lines that may wait for the writer.
+const BUFFERED: usize = 8 * 1024 * 1024;
+/// How long lines gather before they are written together.
+const COALESCE: Duration = Duration::from_millis(50);
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,16 +35,43 @@ pub enum Target {
     File(Arc<Path>),
 }
 
-/// A format and the queue to its writer; dropping it writes what is queued and waits for that.
+/// A format and the lines on their way to the writer; dropping it writes them and waits for that.
 pub struct AccessLog {
     format: Format,
-    queue: Option<SyncSender<String>>,
+    pending: Arc<Pending>,
     writer: Option<JoinHandle<()>>,
     dropped: IntCounter,
 }
 
+/// What the requests and the writer share.
+#[derive(Default)]
+struct Pending {
+    lines: Mutex<Lines>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    text: Vec<u8>,
+    /// The writer waits for the first line; while it writes or gathers, nobody need wake it.
+    asleep: bool,
+    closed: bool,
+}
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        // Whoever panicked left whole lines: one is appended at a time.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+thread_local! {
+    /// Where a thread writes its line before it is appended to the others: formatting is outside the lock.
+    static LINE: RefCell<String> = RefCell::new(String::with_capacity(1024));
+}
+
 impl AccessLog {
-    /// Opens the target and starts the writer. `dropped` counts lines that did not fit in the queue.
+    /// Opens the target and starts the writer. `dropped` counts lines that did not fit.
     ///
     /// # Errors
     /// When the file cannot be opened for appending, or no thread can be started.
@@ -57,26 +80,35 @@ impl AccessLog {
             Target::Stdout => Box::new(io::stdout()),
             Target::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
         };
-        let (queue, lines) = sync_channel(QUEUE);
-        let writer = std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_lines(&lines, BufWriter::with_capacity(64 * 1024, out)))?;
-        Ok(Self { format, queue: Some(queue), writer: Some(writer), dropped })
+        let pending = Arc::new(Pending::default());
+        let lines = pending.clone();
+        let writer =
+            std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&lines, out))?;
+        Ok(Self { format, pending, writer: Some(writer), dropped })
     }
 
-    /// Queues the line of one request.
+    /// Adds the line of one request.
     pub fn log(&self, entry: &Entry<'_>) {
-        let mut line = String::with_capacity(512);
-        self.format.write(entry, &mut line);
-        if self.queue.as_ref().is_some_and(|q| q.try_send(line).is_err()) {
-            self.dropped.inc();
-        }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            self.format.write(entry, line);
+            let mut lines = self.pending.lock();
+            if lines.text.len() + line.len() > BUFFERED {
+                self.dropped.inc();
+                return;
+            }
+            lines.text.extend_from_slice(line.as_bytes());
+            if std::mem::take(&mut lines.asleep) {
+                self.pending.wake.notify_one();
+            }
+        });
     }
 }
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        self.queue = None;
+        self.pending.lock().closed = true;
+        self.pending.wake.notify_one();
         if let Some(writer) = self.writer.take()
             && writer.join().is_err()
         {
@@ -85,40 +117,42 @@ impl Drop for AccessLog {
     }
 }
 
-fn write_lines(lines: &Receiver<String>, mut out: BufWriter<Box<dyn Write + Send>>) {
+fn write_lines(pending: &Pending, mut out: Box<dyn Write + Send>) {
     let mut broken = false;
-    let mut note = |result: io::Result<()>| match result {
-        Ok(()) => broken = false,
-        Err(e) => {
-            // Said once until it works again: the log of the gateway must not fill up with the log of requests.
-            if !broken {
-                tracing::error!(error = %e, "the access log cannot be written");
+    let mut batch = Vec::new();
+    loop {
+        let mut lines = pending.lock();
+        while lines.text.is_empty() {
+            if lines.closed {
+                return;
             }
-            broken = true;
+            lines.asleep = true;
+            lines = pending.wake.wait(lines).unwrap_or_else(PoisonError::into_inner);
         }
-    };
-    while let Ok(first) = lines.recv() {
-        note(out.write_all(first.as_bytes()));
-        let mut flushed = Instant::now();
-        loop {
-            // Asleep, not waiting on the queue: a request that logs then wakes nobody, which costs more than its line.
-            thread::park_timeout(COALESCE);
-            let mut quiet = true;
-            while let Ok(line) = lines.try_recv() {
-                note(out.write_all(line.as_bytes()));
-                quiet = false;
-            }
-            if quiet {
-                break;
-            }
-            if flushed.elapsed() >= FLUSH {
-                note(out.flush());
-                flushed = Instant::now();
+        lines.asleep = false;
+        std::mem::swap(&mut batch, &mut lines.text);
+        let closed = lines.closed;
+        drop(lines);
+        match out.write_all(&batch).and_then(|()| out.flush()) {
+            Ok(()) => broken = false,
+            Err(e) => {
+                // Said once until it works again: the log of the gateway must not fill up with the log of requests.
+                if !broken {
+                    tracing::error!(error = %e, "the access log cannot be written");
+                }
+                broken = true;
             }
         }
-        note(out.flush());
+        batch.clear();
+        // A burst's memory is not kept for ever; what is ordinary is.
+        batch.shrink_to(64 * 1024);
+        if !closed {
+            // Lines gather meanwhile, and wake nobody: a thread switch costs a request more than its line does.
+            let lines = pending.lock();
+            let gathered = pending.wake.wait_timeout_while(lines, COALESCE, |lines| !lines.closed);
+            drop(gathered.unwrap_or_else(PoisonError::into_inner));
+        }
     }
-    note(out.flush());
 }
 
 #[cfg(test)]
@@ -141,5 +175,20 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "204 -\n".repeat(100));
         assert_eq!(dropped.get(), 0);
+    }
+
+    #[test]
+    fn what_the_writer_cannot_keep_up_with_is_dropped_and_counted() {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let format = Format::parse("%ROUTE_NAME%").unwrap();
+        let stuck = AccessLog { format, pending: Arc::default(), writer: None, dropped: dropped.clone() };
+        let headers = http::HeaderMap::new();
+        let megabyte = "x".repeat(1024 * 1024);
+        let entry = Entry { route_name: &megabyte, ..Entry::empty(&headers) };
+        for _ in 0..10 {
+            stuck.log(&entry);
+        }
+        assert_eq!(dropped.get(), 3);
+        assert!(stuck.pending.lock().text.len() <= BUFFERED);
     }
 }

@@ -27,6 +27,10 @@ pub struct Identity {
     pub canonical_service: String,
     /// Canonical revision; `latest` where none is set.
     pub canonical_revision: String,
+    /// Label `version`.
+    pub version: String,
+    /// Label `app`.
+    pub app: String,
     /// Name of the cluster in the sense of Kubernetes.
     pub cluster: String,
 }
@@ -39,6 +43,8 @@ impl Default for Identity {
             namespace: unknown(),
             canonical_service: unknown(),
             canonical_revision: "latest".to_owned(),
+            version: unknown(),
+            app: unknown(),
             cluster: unknown(),
         }
     }
@@ -251,8 +257,8 @@ impl Metrics {
             &me.canonical_revision,
             &me.namespace,
             UNKNOWN,
-            &me.canonical_service,
-            &me.canonical_revision,
+            &me.app,
+            &me.version,
             &me.cluster,
             UNKNOWN,
             UNKNOWN,
