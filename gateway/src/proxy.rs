@@ -3,9 +3,12 @@
 //! Invariant: a request works on the one snapshot that it pinned. No reply is written but by `reply`, and no error
 //! becomes a status but by `failure`. It must not know where configuration comes from.
 
+mod attempt;
+mod clock;
 mod ctx;
 mod edge;
 mod failure;
+mod filters;
 mod heads;
 mod http;
 pub mod normalize;
@@ -15,7 +18,6 @@ mod reply;
 mod response;
 #[cfg(test)]
 mod tests;
-mod timeout;
 
 pub use ctx::Ctx;
 pub use http::HttpHandler;
@@ -27,8 +29,11 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
+use attempt::Connection;
 use bytes::Bytes;
+use clock::Clock;
 use failure::Cause;
+use filters::Passage;
 use pingora_core::{
     modules::http::HttpModules,
     protocols::{Digest, http::ServerSession as HttpSession},
@@ -39,17 +44,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use reply::LocalReply;
 use routing::{
-    action::redirect::https_redirect_location, decision::Decision, listener::Chains, route::Action,
+    action::{redirect::https_redirect_location, timeout},
+    decision::Decision,
+    listener::Chains,
+    route::Action,
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-/// Retries where a rule says nothing (Istio: retry.go `DefaultPolicy`).
-const DEFAULT_RETRIES: u32 = 2;
-/// Base of the exponential pause between attempts (Istio's default).
-const BACKOFF: Duration = Duration::from_millis(25);
+use std::{sync::Arc, time::Instant};
 
 /// The proxy: routes by the snapshot in force and reports what happened.
 ///
@@ -86,46 +86,52 @@ impl GatewayProxy {
         let Some(chain) = chain else {
             return self.not_found(session, ctx).await;
         };
-        let (route, outcome) = {
+        let (route, outcome, clock) = {
             let head = edge::head(session.req_header(), ctx);
             match chain.table.lookup(&head) {
-                Decision::Forward { route, forward, .. } => (Some(route.clone()), Err(forward.timeout)),
-                Decision::Redirect { route, redirect, .. } => {
-                    (Some(route.clone()), Ok(LocalReply::redirect(redirect.code, &redirect.location(&head))))
+                Decision::Forward { route, forward, .. } => {
+                    let limit = timeout::limit(forward.timeout, head.headers, ctx.protocol());
+                    let per_try = forward.retry.as_ref().and_then(|retry| retry.per_try_timeout);
+                    (Some(route.clone()), None, Clock::new(limit, per_try))
                 }
-                Decision::Reply { route, reply, .. } => (Some(route.clone()), Ok(LocalReply::direct(reply))),
+                Decision::Redirect { route, redirect, .. } => {
+                    let reply = LocalReply::redirect(redirect.code, &redirect.location(&head));
+                    (Some(route.clone()), Some(reply), None)
+                }
+                Decision::Reply { route, reply, .. } => {
+                    (Some(route.clone()), Some(LocalReply::direct(reply)), None)
+                }
                 Decision::RequireTls { .. } => {
-                    (None, Ok(LocalReply::redirect(301, &https_redirect_location(&head))))
+                    (None, Some(LocalReply::redirect(301, &https_redirect_location(&head))), None)
                 }
                 Decision::NotFound(_) => {
-                    (None, Ok(LocalReply::empty(404, "route_not_found").flag(Flag::NoRouteFound)))
+                    let reply = LocalReply::empty(404, "route_not_found").flag(Flag::NoRouteFound);
+                    (None, Some(reply), None)
                 }
             }
         };
+        ctx.clock = clock;
         ctx.route = route;
-        match outcome {
-            Ok(reply) => reply::write(session, ctx, reply).await.map(|()| true),
-            Err(limit) => {
-                ctx.deadline = timeout::effective(limit, session.req_header(), ctx.grpc)
-                    .and_then(|limit| ctx.started.checked_add(limit).map(|at| (at, limit)));
-                Ok(false)
-            }
+        let answer = match outcome {
+            Some(reply) => Some(reply),
+            None if ctx.filters().is_none() => None,
+            None => match ctx.route.clone() {
+                Some(route) => match filters::pass(&route, session, ctx).await {
+                    Passage::Proceed => None,
+                    Passage::Answer(reply) => Some(reply),
+                },
+                None => None,
+            },
+        };
+        match answer {
+            Some(reply) => reply::write(session, ctx, reply).await.map(|()| true),
+            None => Ok(false),
         }
     }
 
     async fn not_found(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let reply = LocalReply::empty(404, "route_not_found").flag(Flag::NoRouteFound);
         reply::write(session, ctx, reply).await.map(|()| true)
-    }
-
-    /// Marks an error for another attempt where Istio's default policy would make one.
-    fn retry(&self, ctx: &mut Ctx, e: &mut Error, wanted: bool) {
-        let out_of_time = ctx.deadline.is_some_and(|(at, _)| Instant::now() >= at);
-        let again = wanted && !out_of_time && ctx.attempt <= DEFAULT_RETRIES;
-        if wanted && !again && !out_of_time {
-            ctx.flags.insert(Flag::UpstreamRetryLimitExceeded);
-        }
-        e.set_retry(again);
     }
 }
 
@@ -168,11 +174,8 @@ impl ProxyHttp for GatewayProxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         ctx.attempt += 1;
-        if ctx.attempt > 1 {
-            // Full jitter in [0, base·2ⁿ), as Envoy's.
-            let most = BACKOFF * 2_u32.saturating_pow(ctx.attempt - 1);
-            tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
-        }
+        ctx.head_sent = false;
+        let left = attempt::begin(session, ctx).await?;
         let route = ctx.route.clone();
         let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else {
             return Err(Cause::NoCluster.error());
@@ -184,24 +187,19 @@ impl ProxyHttp for GatewayProxy {
             ctx.cluster = ctx.snapshot.clusters.get(&destination.cluster).cloned();
         }
         let cluster = ctx.cluster.clone().ok_or_else(|| Cause::NoCluster.error())?;
-        let endpoint =
-            cluster.pick(|| fastrand::u64(..), &ctx.tried).ok_or_else(|| Cause::NoHealthyUpstream.error())?;
+        let endpoint = cluster
+            .pick(|| fastrand::u64(..), attempt::avoided(ctx))
+            .ok_or_else(|| Cause::NoHealthyUpstream.error())?;
         let authority = forward
             .authority
             .as_deref()
             .or_else(|| ctx.destination().and_then(|d| d.headers.authority.as_deref()))
             .unwrap_or(&ctx.authority);
         let mut peer = peer::build(&cluster, &endpoint.endpoint, authority)?;
-        if let Some((at, limit)) = ctx.deadline {
-            let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Cause::RouteTimeout.error());
-            }
+        if let Some(left) = left {
             peer.options.connection_timeout = Some(cluster.spec.connect_timeout.min(left));
             peer.options.total_connection_timeout = peer.options.connection_timeout;
-            // Once upgraded, a stream is not the route's timeout's business any more; the limit stands on the whole
-            // exchange otherwise, and a silent upstream is noticed by it.
-            peer.options.read_timeout = (!session.is_upgrade_req()).then_some(left.min(limit));
+            peer.options.write_timeout = Some(attempt::STALLED_WRITE.max(left));
         }
         ctx.tried.push(endpoint.endpoint.address.clone());
         ctx.in_flight = Some(endpoint.begin());
@@ -212,7 +210,7 @@ impl ProxyHttp for GatewayProxy {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _reused: bool,
         peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
@@ -223,6 +221,9 @@ impl ProxyHttp for GatewayProxy {
         if peer.is_tls() {
             let cluster = ctx.cluster.as_ref().map(|c| &*c.spec);
             peer::verify_names(cluster.and_then(|c| c.tls.as_ref()), digest)?;
+        }
+        if let (Some(clock), Some(attempt)) = (&ctx.clock, ctx.attempt_started) {
+            clock::watch(session, clock, attempt);
         }
         Ok(())
     }
@@ -236,17 +237,25 @@ impl ProxyHttp for GatewayProxy {
         edge::forward(session.req_header(), upstream, ctx)
     }
 
-    fn upstream_response_body_filter(
+    async fn request_body_filter(
         &self,
         _session: &mut Session,
         _body: &mut Option<Bytes>,
-        end: bool,
+        _end: bool,
         ctx: &mut Ctx,
-    ) -> Result<Option<Duration>> {
-        if !end && !ctx.upgrade && ctx.deadline.is_some_and(|(at, _)| Instant::now() >= at) {
-            return Err(Cause::RouteTimeout.error());
-        }
-        Ok(None)
+    ) -> Result<()> {
+        // The engine begins with the body when the head is out.
+        ctx.head_sent = true;
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        attempt::answered(session, ctx, head)
     }
 
     async fn response_filter(
@@ -271,17 +280,15 @@ impl ProxyHttp for GatewayProxy {
 
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         ctx: &mut Ctx,
         e: Box<Error>,
     ) -> Box<Error> {
-        let mut e = e;
         if let Some(guard) = ctx.in_flight.take() {
             guard.failed();
         }
-        self.retry(ctx, &mut e, true);
-        e
+        attempt::failed(session, ctx, e, Connection::New)
     }
 
     fn error_while_proxy(
@@ -292,30 +299,25 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        let mut e = e;
+        if let Some(clock) = &ctx.clock {
+            clock::unwatch(session, clock);
+        }
         if let Some(guard) = ctx.in_flight.take().filter(|_| e.esource() == &ErrorSource::Upstream) {
             guard.failed();
         }
-        // A pooled connection that the upstream closed meanwhile says nothing about the request: whoever may be asked
-        // twice is. Everything else about established connections is for the retry policy.
-        let replayable =
-            session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-        e.retry.decide_reuse(client_reused);
-        let wanted = e.retry() && replayable && session.response_written().is_none();
-        self.retry(ctx, &mut e, wanted);
-        e
+        let connection = if client_reused { Connection::Pooled } else { Connection::New };
+        attempt::failed(session, ctx, e, connection)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
         let started = session.response_written().is_some_and(|r| !r.status.is_informational());
-        let flaw = ctx.connection.as_ref().and_then(|c| c.refusal());
-        let failure = failure::classify(e, ctx.deadline.is_some_and(|(at, _)| Instant::now() >= at), flaw);
+        let failure = failure::classify(e, ctx.connection.as_ref().and_then(|c| c.refusal()));
         let mut error_code = 0;
         if let Some(flag) = failure.flag {
             ctx.flags.insert(flag);
         }
         ctx.transport_failure = failure.transport.clone();
-        match failure.reply() {
+        match failure.reply(ctx.attempt) {
             Some(reply) if !started => {
                 error_code = reply.status();
                 if let Err(e) = reply::write(session, ctx, reply).await {
@@ -329,6 +331,9 @@ impl ProxyHttp for GatewayProxy {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
+        if let Some(clock) = &ctx.clock {
+            clock::unwatch(session, clock);
+        }
         ctx.in_flight = None;
         if e.is_some_and(|e| {
             e.esource() == &ErrorSource::Downstream && *e.etype() != ErrorType::InvalidHTTPHeader

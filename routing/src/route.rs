@@ -32,6 +32,17 @@ pub struct Route {
     pub response_headers: HeaderOps,
 }
 
+impl Route {
+    /// How it forwards, where it does.
+    #[must_use]
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.action {
+            Action::Forward(forward) => Some(forward),
+            Action::Redirect(_) | Action::Reply(_) => None,
+        }
+    }
+}
+
 /// The conditions of one entry: all must hold.
 #[derive(Clone, Debug)]
 pub struct RouteMatch {

@@ -114,7 +114,7 @@ const VIRTUAL_SERVICE: &[Row] = &[
     v("spec.http[].timeout", Honoured, &[]),
     v(
         "spec.http[].retries",
-        NotYet("retry policies"),
+        Honoured,
         &[
             "attempts",
             "perTryTimeout",
@@ -124,7 +124,7 @@ const VIRTUAL_SERVICE: &[Row] = &[
             "backoff",
         ],
     ),
-    v("spec.http[].fault", NotYet("fault injection"), &["delay", "abort"]),
+    v("spec.http[].fault", Honoured, &["delay", "abort"]),
     v("spec.http[].mirror", NotYet("mirroring"), &["host", "subset", "port"]),
     v("spec.http[].mirrorPercent", NotYet("mirroring"), &[]),
     v("spec.http[].mirror_percent", NotYet("mirroring"), &[]),
@@ -132,7 +132,7 @@ const VIRTUAL_SERVICE: &[Row] = &[
     v("spec.http[].mirrors", NotYet("mirroring"), &["destination", "percentage"]),
     v(
         "spec.http[].corsPolicy",
-        NotYet("cross-origin policies"),
+        Honoured,
         &[
             "allowOrigin",
             "allowOrigins",

@@ -4,15 +4,16 @@
 
 use crate::{
     listener::ConnectionInfo,
-    proxy::reply::LocalReply,
+    proxy::{clock::Clock, reply::LocalReply},
     runtime::{Cluster, InFlight},
     snapshot::Snapshot,
     telemetry::Flags,
 };
+use http::HeaderValue;
 use routing::{
-    action::headers::HeaderOps,
+    action::{headers::HeaderOps, retry::RetryPolicy, timeout::Protocol},
     cluster::Address,
-    route::{Action, Destination, Route},
+    route::{Destination, Forward, Route, RouteFilters},
 };
 use std::{
     borrow::Cow,
@@ -45,8 +46,18 @@ pub struct Ctx {
     pub(super) tried: Vec<Address>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) attempt_started: Option<Instant>,
-    /// When the route's time is up, and how long that is in all.
-    pub(super) deadline: Option<(Instant, Duration)>,
+    /// Of a route or an attempt with a limit.
+    pub(super) clock: Option<Arc<Clock>>,
+    /// Retries that a policy asked for.
+    pub(super) retries: u32,
+    /// Wait this long before the next attempt.
+    pub(super) pause: Option<Duration>,
+    /// The connection of an attempt turned out to be dead, and another was dialled for it.
+    pub(super) redialled: bool,
+    /// The head of the attempt under way has gone out.
+    pub(super) head_sent: bool,
+    /// Origin that the response is to be marked for.
+    pub(super) cors_origin: Option<HeaderValue>,
     pub(super) upstream_host: Option<Address>,
     pub(super) upstream_local: Option<SocketAddr>,
     /// Path and query as sent upstream, where a rule rewrote it.
@@ -78,7 +89,12 @@ impl Ctx {
             tried: Vec::new(),
             in_flight: None,
             attempt_started: None,
-            deadline: None,
+            clock: None,
+            retries: 0,
+            pause: None,
+            redialled: false,
+            head_sent: false,
+            cors_origin: None,
             upstream_host: None,
             upstream_local: None,
             upstream_path: None,
@@ -90,12 +106,29 @@ impl Ctx {
         }
     }
 
+    /// What the rule says about forwarding.
+    pub(super) fn forward(&self) -> Option<&Forward> {
+        self.route.as_deref()?.forward()
+    }
+
+    /// Fault, CORS and mirrors of the rule.
+    pub(super) fn filters(&self) -> Option<&RouteFilters> {
+        self.forward()?.filters.as_deref()
+    }
+
+    /// The rule's retry policy; `None`: retries are off.
+    pub(super) fn retry(&self) -> Option<&RetryPolicy> {
+        self.forward()?.retry.as_deref()
+    }
+
     /// The chosen destination.
     pub(super) fn destination(&self) -> Option<&Destination> {
-        match &self.route.as_deref()?.action {
-            Action::Forward(forward) => forward.destinations.get(self.destination?),
-            Action::Redirect(_) | Action::Reply(_) => None,
-        }
+        self.forward()?.destinations.get(self.destination?)
+    }
+
+    /// What the client speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        if self.grpc { Protocol::Grpc } else { Protocol::Other }
     }
 
     /// What the rule does to response headers: to the upstream's, and to local replies alike.

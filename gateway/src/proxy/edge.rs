@@ -16,7 +16,7 @@ use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use routing::{
-    action::rewrite::path_and_query,
+    action::{rewrite::path_and_query, timeout},
     request::{RequestHead, Scheme},
     route::Action,
 };
@@ -144,9 +144,12 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
         ctx.upstream_authority = Some(authority);
     }
     headers.insert(ATTEMPT_COUNT, HeaderValue::from(ctx.attempt));
-    if let Some((_, limit)) = ctx.deadline {
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(limit));
+    if let Some(expected) = ctx.clock.as_ref().and_then(|clock| clock.expected()) {
+        let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+        if ctx.grpc {
+            headers.insert(timeout::GRPC_TIMEOUT, timeout::to_grpc(expected));
+        }
     }
     Ok(())
 }

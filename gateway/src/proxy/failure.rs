@@ -1,4 +1,5 @@
-//! The one map from what went wrong to what the client gets: status, body, response flag (Envoy's).
+//! The one map from what went wrong to what the client gets: status, body, response flag (Envoy's); and to what retry
+//! policies make of it.
 //!
 //! Invariant: no other place turns an error into a status. What an upstream or the operating system said about a
 //! failure goes to the log; the client sees Envoy's fixed words only.
@@ -6,6 +7,8 @@
 use super::reply::LocalReply;
 use crate::{listener::Flaw, telemetry::Flag};
 use pingora_error::{Error, ErrorSource, ErrorType};
+use routing::action::retry::Reset;
+use std::borrow::Cow;
 
 /// A reason of our own not to have a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,24 +19,36 @@ pub(super) enum Cause {
     NoHealthyUpstream,
     /// The route's timeout ran out.
     RouteTimeout,
+    /// The time of one attempt ran out before its response began.
+    PerTryTimeout,
+    /// The response was one that the rule asks to try again for.
+    RetriedResponse,
     /// The upstream cannot be verified as its DestinationRule asks.
     UntrustedUpstream,
 }
 
 impl Cause {
-    const ALL: [Self; 4] =
-        [Self::NoCluster, Self::NoHealthyUpstream, Self::RouteTimeout, Self::UntrustedUpstream];
+    const ALL: [Self; 6] = [
+        Self::NoCluster,
+        Self::NoHealthyUpstream,
+        Self::RouteTimeout,
+        Self::PerTryTimeout,
+        Self::RetriedResponse,
+        Self::UntrustedUpstream,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::NoCluster => "cluster_not_found",
             Self::NoHealthyUpstream => "no_healthy_upstream",
             Self::RouteTimeout => "response_timeout",
+            Self::PerTryTimeout => "upstream_per_try_timeout",
+            Self::RetriedResponse => "retried_response",
             Self::UntrustedUpstream => "untrusted_upstream",
         }
     }
 
-    /// As an error for Pingora to carry; never retried.
+    /// As an error for Pingora to carry; not retried unless whoever gets it says so.
     pub(super) fn error(self) -> Box<Error> {
         let mut e = Error::new(ErrorType::Custom(self.name()));
         e.as_up();
@@ -61,7 +76,9 @@ impl Cause {
 pub(super) struct Failure {
     /// 0: there is nobody to answer.
     status: u16,
-    body: String,
+    /// Or, of a reset, its reason.
+    body: Cow<'static, str>,
+    reset: bool,
     pub(super) flag: Option<Flag>,
     pub(super) details: String,
     /// What is logged of the transport's own words.
@@ -69,32 +86,89 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn new(status: u16, body: &str, flag: Flag, details: &str) -> Self {
-        Self { status, body: body.into(), flag: Some(flag), details: details.into(), transport: None }
+    fn new(status: u16, body: &'static str, flag: Flag, details: &str) -> Self {
+        let details = details.into();
+        Self { status, body: body.into(), flag: Some(flag), details, transport: None, reset: false }
     }
 
     /// A stream that ended before its response began, in Envoy's words.
-    fn reset(status: u16, flag: Flag, reason: &str, details: &str) -> Self {
-        let body =
-            format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
-        let details = format!("upstream_reset_before_response_started{{{details}}}");
-        Self { status, body, flag: Some(flag), details, transport: None }
+    fn reset(status: u16, flag: Flag, reason: &'static str) -> Self {
+        let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
+        Self { status, body: Cow::Borrowed(reason), flag: Some(flag), details, transport: None, reset: true }
     }
 
-    /// The reply; `None` when there is nobody to answer.
-    pub(super) fn reply(&self) -> Option<LocalReply> {
-        (self.status > 0).then(|| LocalReply::text(self.status, self.body.clone(), self.details.clone()))
+    /// The body, after `attempts`.
+    fn body(&self, attempts: u32) -> String {
+        let reason = &self.body;
+        let latest = if attempts > 1 { "retried and the latest " } else { "" };
+        match self.reset {
+            true => format!(
+                "upstream connect error or disconnect/reset before headers. {latest}reset reason: {reason}"
+            ),
+            false => reason.to_string(),
+        }
+    }
+
+    /// The reply after `attempts`; `None` when there is nobody to answer.
+    pub(super) fn reply(&self, attempts: u32) -> Option<LocalReply> {
+        (self.status > 0).then(|| LocalReply::text(self.status, self.body(attempts), self.details.clone()))
     }
 }
 
-/// Classifies an error; `out_of_time`: the route's timeout has run out; `flaw`: what the client's message was refused for.
-pub(super) fn classify(e: &Error, out_of_time: bool, flaw: Option<Flaw>) -> Failure {
+/// What an attempt that failed was to a retry policy; `None`: nothing that another attempt could help.
+///
+/// `head_sent`: the request's head had gone out.
+pub(super) fn reset(e: &Error, head_sent: bool) -> Option<Reset> {
+    use ErrorType as T;
+    match Cause::of(e) {
+        Some(Cause::NoCluster | Cause::NoHealthyUpstream | Cause::RouteTimeout) => return None,
+        // The response was judged already.
+        Some(Cause::RetriedResponse) => return None,
+        Some(Cause::PerTryTimeout) => return Some(Reset::AfterRequest),
+        Some(Cause::UntrustedUpstream) => return Some(Reset::ConnectFailure),
+        None => {}
+    }
+    if e.esource() != &ErrorSource::Upstream {
+        return None;
+    }
+    Some(match e.root_etype() {
+        T::ConnectTimedout
+        | T::ConnectRefused
+        | T::ConnectNoRoute
+        | T::ConnectError
+        | T::BindError
+        | T::SocketError
+        | T::ConnectProxyFailure
+        | T::InvalidCert
+        | T::TLSHandshakeFailure
+        | T::TLSHandshakeTimedout
+        | T::HandshakeError
+        | T::TLSWantX509Lookup => Reset::ConnectFailure,
+        // The engine marks so what the upstream says it did not look at: REFUSED_STREAM, and streams beyond a GOAWAY.
+        T::H2Error if e.retry() => Reset::RefusedStream,
+        T::WriteError | T::WriteTimedout | T::ConnectionClosed if !head_sent => Reset::BeforeRequest,
+        _ => Reset::AfterRequest,
+    })
+}
+
+/// Whether an upstream was waited for in vain, by a limit that the attempt was given.
+pub(super) fn is_timeout(e: &Error) -> bool {
+    use ErrorType as T;
+    let timeout = matches!(
+        e.root_etype(),
+        T::ConnectTimedout | T::TLSHandshakeTimedout | T::ReadTimedout | T::WriteTimedout
+    );
+    timeout && e.esource() == &ErrorSource::Upstream
+}
+
+/// Classifies an error; `flaw`: what the client's message was refused for.
+pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
     use ErrorType as T;
     if let Some(flaw) = flaw {
         return Failure::new(flaw.status(), flaw.body(), Flag::DownstreamProtocolError, flaw.details());
     }
     let timed_out =
-        || Failure::new(504, "upstream request timeout", Flag::UpstreamRequestTimeout, "response_timeout");
+        |details| Failure::new(504, "upstream request timeout", Flag::UpstreamRequestTimeout, details);
     match Cause::of(e) {
         Some(Cause::NoCluster) => {
             return Failure::new(503, "", Flag::NoClusterFound, Cause::NoCluster.name());
@@ -103,9 +177,9 @@ pub(super) fn classify(e: &Error, out_of_time: bool, flaw: Option<Flaw>) -> Fail
             let details = Cause::NoHealthyUpstream.name();
             return Failure::new(503, "no healthy upstream", Flag::NoHealthyUpstream, details);
         }
-        Some(Cause::RouteTimeout) => return timed_out(),
+        Some(cause @ (Cause::RouteTimeout | Cause::PerTryTimeout)) => return timed_out(cause.name()),
         Some(Cause::UntrustedUpstream) => return connection(e, "TLS_error:CERTIFICATE_VERIFY_FAILED"),
-        None => {}
+        Some(Cause::RetriedResponse) | None => {}
     }
     let root = e.root_etype();
     match (e.esource(), root) {
@@ -118,58 +192,47 @@ pub(super) fn classify(e: &Error, out_of_time: bool, flaw: Option<Flaw>) -> Fail
         (ErrorSource::Downstream, _) => {
             Failure::new(0, "", Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
         }
-        (ErrorSource::Upstream, T::ConnectTimedout | T::TLSHandshakeTimedout) if out_of_time => timed_out(),
         (ErrorSource::Upstream, T::ConnectTimedout) => {
-            Failure::reset(503, Flag::UpstreamConnectionFailure, "connection timeout", "connection_timeout")
+            Failure::reset(503, Flag::UpstreamConnectionFailure, "connection timeout")
         }
         (ErrorSource::Upstream, T::ConnectRefused) => {
-            connection(e, "delayed connect error: Connection refused")
+            connection(e, "delayed_connect_error:_Connection_refused")
         }
         (ErrorSource::Upstream, T::ConnectNoRoute) => {
-            connection(e, "delayed connect error: No route to host")
+            connection(e, "delayed_connect_error:_No_route_to_host")
         }
         (ErrorSource::Upstream, T::InvalidCert) => connection(e, "TLS_error:CERTIFICATE_VERIFY_FAILED"),
         (
             ErrorSource::Upstream,
             T::TLSHandshakeFailure | T::TLSHandshakeTimedout | T::HandshakeError | T::TLSWantX509Lookup,
-        ) => connection(e, "TLS_error:handshake failure"),
+        ) => connection(e, "TLS_error:handshake_failure"),
         (ErrorSource::Upstream, T::ConnectError | T::BindError | T::SocketError | T::ConnectProxyFailure) => {
-            connection(e, "delayed connect error")
+            connection(e, "delayed_connect_error")
         }
-        (ErrorSource::Upstream, T::ReadTimedout | T::WriteTimedout) => timed_out(),
+        (ErrorSource::Upstream, T::ReadTimedout | T::WriteTimedout) => timed_out(Cause::RouteTimeout.name()),
         (ErrorSource::Upstream, T::InvalidHTTPHeader | T::H1Error | T::InvalidH2 | T::H2Downgrade) => {
-            Failure::reset(502, Flag::UpstreamProtocolError, "protocol error", "protocol_error")
+            Failure::reset(502, Flag::UpstreamProtocolError, "protocol error")
         }
-        (ErrorSource::Upstream, T::H2Error) => {
-            Failure::reset(503, Flag::UpstreamRemoteReset, "remote reset", "remote_reset")
+        (ErrorSource::Upstream, T::H2Error) => Failure::reset(503, Flag::UpstreamRemoteReset, "remote reset"),
+        (ErrorSource::Upstream, _) => {
+            Failure::reset(503, Flag::UpstreamConnectionTermination, "connection termination")
         }
-        (ErrorSource::Upstream, _) => Failure::reset(
-            503,
-            Flag::UpstreamConnectionTermination,
-            "connection termination",
-            "connection_termination",
-        ),
-        (ErrorSource::Internal | ErrorSource::Unset, T::HTTPStatus(status)) => Failure {
-            status: *status,
-            body: String::new(),
+        (ErrorSource::Internal | ErrorSource::Unset, kind) => Failure {
+            status: if let T::HTTPStatus(status) = kind { *status } else { 500 },
+            body: Cow::Borrowed(""),
             flag: None,
             details: "internal_error".into(),
             transport: None,
-        },
-        (ErrorSource::Internal | ErrorSource::Unset, _) => Failure {
-            status: 500,
-            body: String::new(),
-            flag: None,
-            details: "internal_error".into(),
-            transport: None,
+            reset: false,
         },
     }
 }
 
 fn connection(e: &Error, transport: &str) -> Failure {
-    let reason = format!("remote connection failure, transport failure reason: {transport}");
-    let mut failure =
-        Failure::reset(503, Flag::UpstreamConnectionFailure, &reason, "remote_connection_failure");
+    let mut failure = Failure::reset(503, Flag::UpstreamConnectionFailure, "remote connection failure");
+    // Envoy: the transport's reason is for the log only (`hide_transport_failure_reason_in_response_body`).
+    failure.details =
+        format!("upstream_reset_before_response_started{{remote_connection_failure|{transport}}}");
     let said = e.context.as_ref().map(|c| format!("{transport}: {}", c.as_str()));
     failure.transport = Some(said.unwrap_or_else(|| transport.to_owned()));
     failure
@@ -195,7 +258,7 @@ mod tests {
                 upstream(ErrorType::ConnectRefused),
                 503,
                 "UF",
-                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure, transport failure reason: delayed connect error: Connection refused",
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
             ),
             (
                 upstream(ErrorType::ConnectTimedout),
@@ -228,9 +291,10 @@ mod tests {
                 "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
             ),
             (upstream(ErrorType::ReadTimedout), 504, "UT", "upstream request timeout"),
+            (Cause::PerTryTimeout.error(), 504, "UT", "upstream request timeout"),
         ] {
-            let got = classify(&e, false, None);
-            assert_eq!((got.status, &*got.body), (status, body), "{e}");
+            let got = classify(&e, None);
+            assert_eq!((got.status, &*got.body(1)), (status, body), "{e}");
             assert_eq!(got.flag.map(Flag::as_str), Some(flag), "{e}");
         }
     }
@@ -239,13 +303,44 @@ mod tests {
     fn a_client_that_left_gets_no_reply() {
         let mut e = Error::new(ErrorType::WriteError);
         e.as_down();
-        let got = classify(&e, false, None);
-        assert!(got.reply().is_none());
+        let got = classify(&e, None);
+        assert!(got.reply(1).is_none());
         assert_eq!(got.flag, Some(Flag::DownstreamConnectionTermination));
+        assert_eq!(reset(&e, true), None);
     }
 
     #[test]
-    fn a_connect_that_outlives_the_route_is_the_routes_timeout() {
-        assert_eq!(classify(&upstream(ErrorType::ConnectTimedout), true, None).status, 504);
+    fn after_several_attempts_the_reason_is_the_latests() {
+        let got = classify(&upstream(ErrorType::ConnectRefused), None);
+        assert_eq!(
+            got.body(3),
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure"
+        );
+        assert_eq!(
+            got.details,
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+        );
+    }
+
+    #[test]
+    fn retry_policies_are_told_what_it_was() {
+        let mut refused = upstream(ErrorType::H2Error);
+        refused.set_retry(true);
+        for (e, head_sent, want) in [
+            (upstream(ErrorType::ConnectRefused), false, Some(Reset::ConnectFailure)),
+            (upstream(ErrorType::TLSHandshakeTimedout), false, Some(Reset::ConnectFailure)),
+            (Cause::UntrustedUpstream.error(), false, Some(Reset::ConnectFailure)),
+            (refused, true, Some(Reset::RefusedStream)),
+            (upstream(ErrorType::H2Error), true, Some(Reset::AfterRequest)),
+            (upstream(ErrorType::WriteError), false, Some(Reset::BeforeRequest)),
+            (upstream(ErrorType::WriteError), true, Some(Reset::AfterRequest)),
+            (upstream(ErrorType::ConnectionClosed), true, Some(Reset::AfterRequest)),
+            (Cause::PerTryTimeout.error(), true, Some(Reset::AfterRequest)),
+            (Cause::RouteTimeout.error(), true, None),
+            (Cause::NoHealthyUpstream.error(), false, None),
+            (Error::new(ErrorType::InternalError), true, None),
+        ] {
+            assert_eq!(reset(&e, head_sent), want, "{e}");
+        }
     }
 }

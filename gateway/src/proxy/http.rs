@@ -46,8 +46,8 @@ impl HttpHandler {
     #[must_use]
     pub fn new(proxy: GatewayProxy, threads: usize) -> Self {
         let active = proxy.metrics.active_connections.clone();
-        // Our own policy bounds the attempts; this is the engine's backstop.
-        let conf = ServerConf { threads, max_retries: 16, ..ServerConf::default() };
+        // Rules bound the attempts, not the engine.
+        let conf = ServerConf { threads, max_retries: usize::MAX, ..ServerConf::default() };
         let mut http = HttpProxy::new(proxy, Arc::new(conf));
         let mut options = HttpServerOptions::default();
         // Listeners tell prior knowledge from the first bytes and report it as ALPN would.

@@ -6,7 +6,7 @@
 use super::{ctx::Ctx, heads::edit_response, response};
 use crate::telemetry::Flag;
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::protocols::http::{ServerSession as HttpSession, date::get_cached_date};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
@@ -14,13 +14,22 @@ use pingora_proxy::Session;
 use routing::action::reply::DirectReply;
 use std::borrow::Cow;
 
+/// Whether the rule's operations, and what else it says about responses, are for a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operations {
+    Apply,
+    Skip,
+}
+
 /// A response of our own.
 #[derive(Debug)]
 pub(super) struct LocalReply {
     status: u16,
     body: Bytes,
     content_type: Option<&'static str>,
-    location: Option<HeaderValue>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    grpc_status: Option<u8>,
+    operations: Operations,
     flag: Option<Flag>,
     details: Cow<'static, str>,
     close: bool,
@@ -37,7 +46,9 @@ impl LocalReply {
             status,
             body: body.into(),
             content_type,
-            location: None,
+            headers: Vec::new(),
+            grpc_status: None,
+            operations: Operations::Apply,
             flag: None,
             details: details.into(),
             close: false,
@@ -47,7 +58,7 @@ impl LocalReply {
     /// A redirect. A location that no header can hold, which only a request's own bytes can make, is a bad request.
     pub(super) fn redirect(status: u16, location: &str) -> Self {
         match HeaderValue::from_str(location) {
-            Ok(value) => Self { location: Some(value), ..Self::empty(status, "direct_response") },
+            Ok(value) => Self::empty(status, "direct_response").headers(vec![(header::LOCATION, value)]),
             Err(_) => Self::empty(400, "invalid_path"),
         }
     }
@@ -59,6 +70,21 @@ impl LocalReply {
             content_type: reply.content_type(),
             ..Self::empty(reply.status, "direct_response")
         }
+    }
+
+    /// With these headers.
+    pub(super) fn headers(self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self { headers, ..self }
+    }
+
+    /// With this status for a client that speaks gRPC, whatever the HTTP status.
+    pub(super) fn grpc_status(self, code: u8) -> Self {
+        Self { grpc_status: Some(code), ..self }
+    }
+
+    /// As if no rule had anything to say about it.
+    pub(super) fn without_operations(self) -> Self {
+        Self { operations: Operations::Skip, ..self }
     }
 
     /// With a response flag.
@@ -88,7 +114,7 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
     let mut head = ResponseHeader::build(if ctx.grpc { 200 } else { reply.status }, Some(8))?;
     let mut body = reply.body;
     if ctx.grpc {
-        let status = grpc_status(reply.status);
+        let status = reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status));
         ctx.grpc_status = Some(status);
         head.insert_header(header::CONTENT_TYPE, "application/grpc")?;
         head.insert_header("grpc-status", status.to_string())?;
@@ -100,8 +126,8 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
         if let Some(kind) = reply.content_type {
             head.insert_header(header::CONTENT_TYPE, kind)?;
         }
-        if let Some(location) = reply.location {
-            head.insert_header(header::LOCATION, location)?;
+        for (name, value) in reply.headers {
+            head.insert_header(name, value)?;
         }
         // RFC 9110 §8.6: a 1xx or 204 has no length; a 304 would speak of another body.
         if !matches!(reply.status, 100..=199 | 204 | 304) {
@@ -109,7 +135,10 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
         }
     }
     head.insert_header(header::DATE, get_cached_date())?;
-    edit_response(&mut head, |parts| response::finish(&mut parts.headers, ctx));
+    edit_response(&mut head, |parts| match reply.operations {
+        Operations::Apply => response::finish(&mut parts.headers, ctx),
+        Operations::Skip => response::sign(&mut parts.headers),
+    });
     if reply.close {
         session.set_keepalive(None);
     }

@@ -43,6 +43,16 @@ pub(super) fn finish(headers: &mut HeaderMap, ctx: &Ctx) {
     if let Some(ops) = ctx.response_ops() {
         ops.apply(headers);
     }
+    if let Some(origin) = &ctx.cors_origin
+        && let Some(cors) = ctx.filters().and_then(|filters| filters.cors.as_ref())
+    {
+        cors.actual(origin, headers);
+    }
+    sign(headers);
+}
+
+/// Says who answered.
+pub(super) fn sign(headers: &mut HeaderMap) {
     headers.insert(header::SERVER, SERVER);
 }
 

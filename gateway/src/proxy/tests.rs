@@ -1,8 +1,11 @@
 //! The request path over real sockets: configuration as users write it, listeners on port 0, upstreams in process.
 
 mod failures;
+mod filters;
 mod heads;
 mod protocols;
+mod retries;
+mod timeouts;
 mod upstream_tls;
 
 use super::*;
@@ -21,7 +24,14 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -238,6 +248,103 @@ async fn scripted(answer: &'static str, then_echo: bool) -> SocketAddr {
         }
     });
     address
+}
+
+/// What a [`plays`] upstream does with one request.
+#[derive(Clone, Copy)]
+enum Act {
+    /// Writes this and waits for the next request.
+    Say(&'static str),
+    /// Writes this and hangs up.
+    SayAndLeave(&'static str),
+    /// Writes this, and then nothing for ever.
+    SayAndHang(&'static str),
+    /// Writes this, then a byte now and then for ever.
+    SayAndDrip(&'static str),
+}
+
+const OK: Act = Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+const HANG: Act = Act::SayAndHang("");
+const LEAVE: Act = Act::SayAndLeave("");
+
+/// An upstream and the requests that it got, each as text with its body.
+struct Player {
+    address: SocketAddr,
+    got: Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl Player {
+    fn got(&self) -> Vec<String> {
+        self.got.lock().unwrap().clone()
+    }
+}
+
+/// Plays one act for each request that it has read whole, the last one for all that follow.
+async fn plays(acts: &'static [Act]) -> Player {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let got = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let player = Player { address, got: got.clone() };
+    let turn = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (got, turn) = (got.clone(), turn.clone());
+            tokio::spawn(async move {
+                while let Some(request) = read_request(&mut stream).await {
+                    got.lock().unwrap().push(request);
+                    let act = acts[turn.fetch_add(1, Ordering::SeqCst).min(acts.len() - 1)];
+                    let (Act::Say(text)
+                    | Act::SayAndLeave(text)
+                    | Act::SayAndHang(text)
+                    | Act::SayAndDrip(text)) = act;
+                    if stream.write_all(text.as_bytes()).await.is_err() {
+                        return;
+                    }
+                    match act {
+                        Act::Say(_) => {}
+                        Act::SayAndLeave(_) => return,
+                        Act::SayAndHang(_) => std::future::pending().await,
+                        Act::SayAndDrip(_) => {
+                            while stream.write_all(b"x").await.is_ok() {
+                                tokio::time::sleep(Duration::from_millis(20)).await;
+                            }
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    player
+}
+
+/// One request with its body, as it came; `None` when the other side has left.
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        text.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8_lossy(&text).to_ascii_lowercase();
+    if let Some((_, rest)) = head.split_once("content-length: ") {
+        let length = rest.split("\r\n").next().unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.ok()?;
+        text.extend(body);
+    } else if head.contains("transfer-encoding: chunked") {
+        while !text.ends_with(b"\r\n0\r\n\r\n") {
+            text.push(stream.read_u8().await.ok()?);
+        }
+    }
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A client's connection that speaks HTTP/2.
+async fn http2(gateway: &TestGateway) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 /// An address that nobody listens on.

@@ -119,8 +119,13 @@ impl Cors {
                 response.set(&name, value);
             }
         }
-        if let Some(age) = &self.max_age {
-            response.set(&header::ACCESS_CONTROL_MAX_AGE, age);
+        for (value, name) in [
+            (&self.max_age, header::ACCESS_CONTROL_MAX_AGE),
+            (&self.expose, header::ACCESS_CONTROL_EXPOSE_HEADERS),
+        ] {
+            if let Some(value) = value {
+                response.set(&name, value);
+            }
         }
     }
 
@@ -202,6 +207,7 @@ mod tests {
             [
                 "access-control-allow-credentials: true",
                 "access-control-allow-methods: GET,POST",
+                "access-control-expose-headers: x-a",
                 "access-control-max-age: 60"
             ]
         );
@@ -245,7 +251,8 @@ mod tests {
             [
                 "access-control-allow-headers: x-q,x-r",
                 "access-control-allow-methods: PUT",
-                "access-control-allow-origin: https://a.example"
+                "access-control-allow-origin: https://a.example",
+                "access-control-expose-headers: x-a"
             ]
         );
     }

@@ -3,15 +3,18 @@
 //! Invariant: only a gRPC client may shorten a route's limit; none may lengthen it. The clock, which is the caller's,
 //! starts when the whole request has arrived (Envoy: the route's timeout).
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
+
+/// Where a gRPC client says how long it waits, and an upstream reads how long it may take.
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The limit from the end of the request to the end of the response; `None`: none (Istio's default). `grpc-timeout` of
 /// a gRPC request counts, capped by the route's.
 #[must_use]
 pub fn limit(route: Option<Duration>, request: &HeaderMap, grpc: Protocol) -> Option<Duration> {
     let client = match grpc {
-        Protocol::Grpc => request.get("grpc-timeout").and_then(|v| parse(v.to_str().ok()?)),
+        Protocol::Grpc => request.get(GRPC_TIMEOUT).and_then(|v| parse(v.to_str().ok()?)),
         Protocol::Other => None,
     };
     match (route, client.filter(|t| !t.is_zero())) {
@@ -27,6 +30,18 @@ pub enum Protocol {
     Grpc,
     /// Anything else.
     Other,
+}
+
+/// A duration as `grpc-timeout` writes it: in milliseconds, or where those have too many digits in the next unit that
+/// fits.
+#[must_use]
+pub fn to_grpc(time: Duration) -> HeaderValue {
+    const MOST: u128 = 99_999_999;
+    let units = [("m", 1), ("S", 1000), ("M", 60_000), ("H", 3_600_000)];
+    let fits = units.iter().map(|(unit, millis)| (time.as_millis() / millis, unit)).find(|(n, _)| *n <= MOST);
+    let text = fits.map_or_else(|| format!("{MOST}H"), |(n, unit)| format!("{n}{unit}"));
+    // Digits and a letter always are a value.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("99999999H"))
 }
 
 /// At most eight digits and a unit (gRPC over HTTP/2: `TimeoutValue TimeoutUnit`).
@@ -63,6 +78,20 @@ mod tests {
         assert_eq!(limit(None, &request("5S"), Protocol::Grpc), Some(Duration::from_secs(5)));
         assert_eq!(limit(None, &request("5S"), Protocol::Other), None);
         assert_eq!(limit(None, &request("x"), Protocol::Grpc), None);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (time, text) in [
+            (Duration::from_millis(1), "1m"),
+            (Duration::from_secs(99_999), "99999000m"),
+            (Duration::from_secs(100_000), "100000S"),
+            (Duration::from_secs(100_000_000), "1666666M"),
+            (Duration::MAX, "99999999H"),
+        ] {
+            assert_eq!(to_grpc(time), text);
+            assert!(parse(text).unwrap() <= time);
+        }
     }
 
     #[test]

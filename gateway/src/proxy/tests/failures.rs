@@ -24,7 +24,7 @@ async fn a_dead_endpoint_is_503_uf_after_the_default_retries() {
     let (status, _, body) = gateway.get("/dead").await;
     assert_eq!(status, 503);
     assert!(
-        body.starts_with("upstream connect error or disconnect/reset before headers. reset reason: "),
+        body.ends_with("before headers. retried and the latest reset reason: remote connection failure"),
         "{body}"
     );
     let line = gateway.line("/dead").await;

@@ -1,0 +1,428 @@
+//! The time that a route gives to an exchange, and to each attempt.
+//!
+//! The engine has a time limit for each read, and none for an exchange; what it always watches meanwhile is the client.
+//! So for the attempts of a route with a limit, [`Timed`] stands in for the client's session: it passes everything on,
+//! and reports an end of its own when the time is up.
+//!
+//! Invariant: the clock starts when the whole request has arrived, runs on over all attempts and stops with the whole
+//! response (Envoy: the route's timeout); a try's clock stops when its response begins. A tunnel has no clock. A request
+//! of a route without limits has no `Clock`, and its session is never touched.
+
+use super::failure::Cause;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+use http::HeaderMap;
+use pingora_core::protocols::{
+    Digest,
+    http::{
+        HttpTask, ServerSession,
+        custom::{CustomMessageWrite, server::Session as CustomSession},
+    },
+    l4::socket::SocketAddr,
+};
+use pingora_error::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::time::{Sleep, sleep_until};
+
+/// When one exchange must be over.
+pub(super) struct Clock {
+    limit: Option<Duration>,
+    per_try: Option<Duration>,
+    /// When the whole request had arrived.
+    complete: OnceLock<Instant>,
+    /// Where the client's session comes back to.
+    returned: Mutex<Option<Box<ServerSession>>>,
+}
+
+/// A moment at which time is up, and what is up then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    at: Instant,
+    cause: Cause,
+}
+
+impl Clock {
+    /// A clock for these limits; `None` where there are none.
+    pub(super) fn new(limit: Option<Duration>, per_try: Option<Duration>) -> Option<Arc<Self>> {
+        (limit.is_some() || per_try.is_some())
+            .then(|| Arc::new(Self { limit, per_try, complete: OnceLock::new(), returned: Mutex::default() }))
+    }
+
+    /// Notes that the request has arrived, where it has.
+    pub(super) fn note(&self, session: &mut Session) {
+        if session.as_downstream_mut().is_body_done() {
+            self.request_arrived();
+        }
+    }
+
+    fn request_arrived(&self) {
+        self.complete.get_or_init(Instant::now);
+    }
+
+    fn end_of_route(&self) -> Option<End> {
+        let at = self.complete.get()?.checked_add(self.limit?)?;
+        Some(End { at, cause: Cause::RouteTimeout })
+    }
+
+    fn end_of_try(&self, attempt: Instant) -> Option<End> {
+        let begin = attempt.max(*self.complete.get()?);
+        Some(End { at: begin.checked_add(self.per_try?)?, cause: Cause::PerTryTimeout })
+    }
+
+    fn end(&self, attempt: Instant) -> Option<End> {
+        match (self.end_of_route(), self.end_of_try(attempt)) {
+            (Some(route), Some(one)) => Some(if one.at < route.at { one } else { route }),
+            (route, one) => route.or(one),
+        }
+    }
+
+    /// How long an attempt that begins `now` may take to get a connection; `None`: as long as it likes.
+    ///
+    /// # Errors
+    /// When the time is up already.
+    pub(super) fn left(&self, now: Instant) -> Result<Option<Duration>> {
+        match self.end(now) {
+            Some(End { at, cause }) if at <= now => Err(cause.error()),
+            end => Ok(end.map(|end| end.at - now)),
+        }
+    }
+
+    /// How long the route has left; `None`: as long as it likes.
+    ///
+    /// # Errors
+    /// When its time is up.
+    pub(super) fn left_of_route(&self) -> Result<Option<Duration>> {
+        let now = Instant::now();
+        match self.end_of_route() {
+            Some(End { at, cause }) if at <= now => Err(cause.error()),
+            end => Ok(end.map(|end| end.at - now)),
+        }
+    }
+
+    /// What is up at `now` for the attempt that began at `attempt`.
+    pub(super) fn up(&self, attempt: Instant, now: Instant) -> Option<Cause> {
+        self.end(attempt).filter(|end| end.at <= now).map(|end| end.cause)
+    }
+
+    /// Whether no attempt may follow.
+    pub(super) fn is_over(&self) -> bool {
+        self.end_of_route().is_some_and(|end| end.at <= Instant::now())
+    }
+
+    /// What an upstream is told it has, for an attempt that begins now (Envoy: `setTimeoutHeaders`): at least 1 ms,
+    /// because 0 would be no limit.
+    pub(super) fn expected(&self) -> Option<Duration> {
+        const LEAST: Duration = Duration::from_millis(1);
+        let elapsed = self.complete.get().map(Instant::elapsed).unwrap_or_default();
+        let left = self.limit.map(|limit| limit.saturating_sub(elapsed));
+        let expected = match (self.per_try, left) {
+            (Some(one), Some(left)) => one.min(left),
+            (one, left) => one.or(left)?,
+        };
+        Some(expected.max(LEAST))
+    }
+
+    fn returned(&self) -> std::sync::MutexGuard<'_, Option<Box<ServerSession>>> {
+        // A session in the slot is whole whatever became of who put it there.
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts the clock between the engine and the client for one attempt.
+pub(super) fn watch(session: &mut Session, clock: &Arc<Clock>, attempt: Instant) {
+    if !session.as_downstream().is_custom() {
+        let client = mem::replace(&mut session.downstream_session, vacant());
+        let sleep = Box::pin(sleep_until(attempt.into()));
+        let timed = Timed { client, clock: clock.clone(), attempt, sleep };
+        *session.downstream_session = ServerSession::new_custom(Box::new(timed));
+    }
+}
+
+/// Gives the engine the client's own session back.
+pub(super) fn unwatch(session: &mut Session, clock: &Clock) {
+    if session.as_downstream().is_custom() {
+        // Its end returns what it had borrowed.
+        drop(mem::replace(&mut session.downstream_session, vacant()));
+        if let Some(client) = clock.returned().take() {
+            session.downstream_session = client;
+        }
+    }
+}
+
+/// A session that nobody asks for anything.
+fn vacant() -> Box<ServerSession> {
+    Box::new(ServerSession::new_custom(Box::new(())))
+}
+
+/// A client's session with an end.
+struct Timed {
+    client: Box<ServerSession>,
+    clock: Arc<Clock>,
+    attempt: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        *self.clock.returned() = Some(mem::replace(&mut self.client, vacant()));
+    }
+}
+
+impl Timed {
+    /// What comes first: the work, or the end.
+    async fn race<T>(
+        end: End,
+        sleep: &mut Pin<Box<Sleep>>,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        if sleep.deadline().into_std() != end.at {
+            sleep.as_mut().reset(end.at.into());
+        }
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = sleep => Err(end.cause.error()),
+        }
+    }
+
+    /// Whether the response, or a tunnel in its place, has begun.
+    fn begun(&self) -> bool {
+        self.client.response_written().is_some_and(|r| !r.status.is_informational())
+            || self.client.was_upgraded()
+    }
+}
+
+#[async_trait]
+impl CustomSession for Timed {
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        let end = match self.begun() {
+            _ if self.client.was_upgraded() => None,
+            true => self.clock.end_of_route(),
+            false => self.clock.end(self.attempt),
+        };
+        match end {
+            Some(end) => {
+                Self::race(end, &mut self.sleep, self.client.read_body_or_idle(no_body_expected)).await
+            }
+            None => {
+                let read = self.client.read_body_or_idle(no_body_expected).await;
+                if self.client.is_body_done() {
+                    self.clock.request_arrived();
+                }
+                read
+            }
+        }
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        match self.clock.end_of_route().filter(|_| !self.client.was_upgraded()) {
+            Some(end) => Self::race(end, &mut self.sleep, self.client.response_duplex_vec(tasks)).await,
+            None => self.client.response_duplex_vec(tasks).await,
+        }
+    }
+
+    fn req_header(&self) -> &RequestHeader {
+        self.client.req_header()
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.client.req_header_mut()
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.client.read_request_body().await
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.client.drain_request_body().await
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        self.client.write_response_header(head).await
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, _end: bool) -> Result<()> {
+        self.client.write_response_header_ref(head).await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.client.write_response_body(data, end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.client.write_response_trailers(trailers).await
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.client.set_read_timeout(timeout);
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.client.get_read_timeout()
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.client.set_write_timeout(timeout);
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.client.get_write_timeout()
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.client.set_total_drain_timeout(timeout);
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.client.get_total_drain_timeout()
+    }
+
+    fn request_summary(&self) -> String {
+        self.client.request_summary()
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.client.response_written()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _ctx: &str) {
+        self.client.shutdown().await;
+    }
+
+    fn is_body_done(&mut self) -> bool {
+        self.client.is_body_done()
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.client.finish_body().await
+    }
+
+    fn is_body_empty(&mut self) -> bool {
+        self.client.is_body_empty()
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.client.body_bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.client.body_bytes_read()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.client.digest()
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.client.digest_mut()
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.client.client_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.client.server_addr()
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.client.to_h1_raw()
+    }
+
+    fn enable_retry_buffering(&mut self) {
+        self.client.enable_retry_buffering();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        self.client.retry_buffer_truncated()
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        self.client.get_retry_buffer()
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _reader: Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _writer: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+
+    fn is_upgrade_req(&self) -> bool {
+        self.client.is_upgrade_req()
+    }
+
+    fn was_upgraded(&self) -> bool {
+        self.client.was_upgraded()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn millis(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn without_a_limit_there_is_no_clock() {
+        assert!(Clock::new(None, None).is_none());
+    }
+
+    #[test]
+    fn nothing_runs_before_the_request_has_arrived() {
+        let clock = Clock::new(Some(millis(1)), Some(millis(1))).unwrap();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(9)).unwrap();
+        assert!(matches!(clock.left(Instant::now()), Ok(None)));
+        assert_eq!(clock.up(long_ago, Instant::now()), None);
+        assert!(!clock.is_over());
+        assert_eq!(clock.expected(), Some(millis(1)));
+    }
+
+    #[test]
+    fn a_try_has_its_own_time_within_the_routes() {
+        let clock = Clock::new(Some(millis(500)), Some(millis(200))).unwrap();
+        clock.request_arrived();
+        let start = *clock.complete.get().unwrap();
+        for (attempt, at, up) in [
+            (0, 199, None),
+            (0, 200, Some(Cause::PerTryTimeout)),
+            (300, 499, None),
+            (300, 500, Some(Cause::RouteTimeout)),
+            (400, 500, Some(Cause::RouteTimeout)),
+        ] {
+            assert_eq!(clock.up(start + millis(attempt), start + millis(at)), up, "{attempt} {at}");
+        }
+        assert_eq!(clock.left(start).unwrap(), Some(millis(200)));
+        assert_eq!(clock.left(start + millis(400)).unwrap(), Some(millis(100)));
+        assert!(clock.left(start + millis(500)).is_err());
+    }
+}
