@@ -11,6 +11,7 @@
 )]
 
 mod changes;
+mod corpus;
 mod errors;
 mod harness;
 mod shutdown;
