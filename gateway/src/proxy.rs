@@ -18,6 +18,7 @@ mod reply;
 mod response;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 pub use ctx::Ctx;
 pub use http::HttpHandler;
@@ -187,22 +188,21 @@ impl ProxyHttp for GatewayProxy {
             ctx.cluster = ctx.snapshot.clusters.get(&destination.cluster).cloned();
         }
         let cluster = ctx.cluster.clone().ok_or_else(|| Cause::NoCluster.error())?;
-        let endpoint = cluster
-            .pick(|| fastrand::u64(..), attempt::avoided(ctx))
-            .ok_or_else(|| Cause::NoHealthyUpstream.error())?;
+        let endpoint = upstream::endpoint(&cluster, session, ctx).await?;
         let authority = forward
             .authority
             .as_deref()
             .or_else(|| ctx.destination().and_then(|d| d.headers.authority.as_deref()))
             .unwrap_or(&ctx.authority);
-        let mut peer = peer::build(&cluster, &endpoint.endpoint, authority)?;
+        let protocol = upstream::protocol(&cluster, session);
+        let mut peer = peer::build(&cluster, &endpoint.endpoint, protocol, authority)?;
         if let Some(left) = left {
             peer.options.connection_timeout = Some(cluster.spec.connect_timeout.min(left));
             peer.options.total_connection_timeout = peer.options.connection_timeout;
             peer.options.write_timeout = Some(attempt::STALLED_WRITE.max(left));
         }
         ctx.tried.push(endpoint.endpoint.address.clone());
-        ctx.in_flight = Some(endpoint.begin());
+        ctx.in_flight = Some(endpoint.begin(&cluster));
         ctx.upstream_host = Some(endpoint.endpoint.address.clone());
         ctx.attempt_started = Some(Instant::now());
         Ok(Box::new(peer))
@@ -220,7 +220,7 @@ impl ProxyHttp for GatewayProxy {
         ctx.upstream_local = digest.and_then(|d| d.socket_digest.as_ref()?.local_addr()?.as_inet().copied());
         if peer.is_tls() {
             let cluster = ctx.cluster.as_ref().map(|c| &*c.spec);
-            peer::verify_names(cluster.and_then(|c| c.tls.as_ref()), digest)?;
+            peer::verify(cluster.and_then(|c| c.tls.as_ref()), digest)?;
         }
         if let (Some(clock), Some(attempt)) = (&ctx.clock, ctx.attempt_started) {
             clock::watch(session, clock, attempt);
@@ -255,6 +255,7 @@ impl ProxyHttp for GatewayProxy {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        upstream::answered(ctx, head);
         attempt::answered(session, ctx, head)
     }
 
@@ -286,7 +287,7 @@ impl ProxyHttp for GatewayProxy {
         e: Box<Error>,
     ) -> Box<Error> {
         if let Some(guard) = ctx.in_flight.take() {
-            guard.failed();
+            guard.failed(failure::no_answer(&e));
         }
         attempt::failed(session, ctx, e, Connection::New)
     }
@@ -303,7 +304,7 @@ impl ProxyHttp for GatewayProxy {
             clock::unwatch(session, clock);
         }
         if let Some(guard) = ctx.in_flight.take().filter(|_| e.esource() == &ErrorSource::Upstream) {
-            guard.failed();
+            guard.failed(failure::no_answer(&e));
         }
         let connection = if client_reused { Connection::Pooled } else { Connection::New };
         attempt::failed(session, ctx, e, connection)
@@ -335,6 +336,7 @@ impl ProxyHttp for GatewayProxy {
             clock::unwatch(session, clock);
         }
         ctx.in_flight = None;
+        ctx.upstream = upstream::Upstream::default();
         if e.is_some_and(|e| {
             e.esource() == &ErrorSource::Downstream && *e.etype() != ErrorType::InvalidHTTPHeader
         }) {

@@ -6,8 +6,13 @@
 pub mod cluster;
 pub mod dns;
 pub mod endpoint;
+pub mod limits;
+pub mod outlier;
 pub mod registry;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use cluster::Cluster;
-pub use endpoint::{EndpointState, EndpointView, InFlight};
+pub use endpoint::{EndpointState, EndpointView, InFlight, NoAnswer};
+pub use limits::{Admission, Limit};
 pub use registry::Registry;

@@ -14,4 +14,4 @@ mod trust;
 
 pub use certificates::{CertificateProblem, CertificateSummary, Certificates, SecretReader};
 pub use material::MaterialError;
-pub use trust::Trust;
+pub use trust::{CredentialReader, Material, NoCredentials, Sources, Stamp, Trust, WorkloadFiles};

@@ -2,6 +2,15 @@
 //!
 //! Invariant: a specification is plain comparable data, so that a reload can tell what changed and keep the rest.
 
+mod hash_key;
+mod limits;
+mod tls;
+
+pub(crate) use hash_key::hash_key_text;
+pub use hash_key::{HashCookie, HashKey};
+pub use limits::{KeepAlive, Outlier, Pool, ProxyVersion, RetryLimit, Warmup};
+pub use tls::{ClientIdentity, Roots, UpstreamTls};
+
 use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 /// `outbound|PORT|SUBSET|FQDN`, Istio's cluster name, cheap to clone.
@@ -64,6 +73,17 @@ pub enum Health {
     Unhealthy,
 }
 
+/// Where an endpoint stands among its cluster's: nearer ones are preferred.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// `region/zone/subzone`, as much of it as is known; empty: unknown.
+    pub locality: Arc<str>,
+    /// 0 is preferred; endpoints of 1 are used as those of 0 fail, and so on.
+    pub priority: u32,
+    /// Relative share of the traffic that the locality gets among those of its priority; `None`: by endpoint weight.
+    pub share: Option<u32>,
+}
+
 /// One endpoint of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -77,6 +97,23 @@ pub struct Endpoint {
     pub labels: BTreeMap<String, String>,
     /// Name of its pod, where known.
     pub workload: Option<Arc<str>>,
+    /// Where it stands among the others.
+    pub place: Place,
+}
+
+impl Endpoint {
+    /// A healthy endpoint of weight 1 of which nothing else is known.
+    #[must_use]
+    pub fn at(address: Address) -> Self {
+        Self {
+            address,
+            weight: 1,
+            health: Health::Healthy,
+            labels: BTreeMap::new(),
+            workload: None,
+            place: Place::default(),
+        }
+    }
 }
 
 /// How a cluster's endpoints come to be known.
@@ -88,6 +125,8 @@ pub enum Discovery {
     StrictDns,
     /// One endpoint: the first address of the latest answer (ServiceEntry `DNS_ROUND_ROBIN`).
     LogicalDns,
+    /// The name that the request asks for, resolved when it is asked for (ServiceEntry `DYNAMIC_DNS`).
+    DynamicDns,
     /// No endpoint can be known on a gateway (ServiceEntry `NONE`, DestinationRule `PASSTHROUGH`).
     OriginalDestination,
 }
@@ -102,6 +141,16 @@ pub enum LbPolicy {
     RoundRobin,
     /// At random.
     Random,
+    /// By a hash, on a ring of at least so many points.
+    RingHash {
+        /// Least number of points.
+        minimum: u64,
+    },
+    /// By a hash, in a table of that size.
+    Maglev {
+        /// Number of entries, a prime.
+        size: u64,
+    },
 }
 
 /// HTTP version spoken upstream; never inferred from the client's (Istio, unless `useClientProtocol`).
@@ -111,19 +160,8 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 by prior knowledge, or ALPN `h2` over TLS.
     Http2,
-}
-
-/// TLS towards the upstream, where the DestinationRule asks for it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UpstreamTls {
-    /// Server name to send; `None`: the authority as sent upstream, when it is a name.
-    pub sni: Option<Arc<str>>,
-    /// PEM file with the trusted roots; `None`: the system's store.
-    pub ca_file: Option<Arc<str>>,
-    /// At least one of these must be among the certificate's names; empty: see `verify_name`.
-    pub subject_alt_names: Vec<Arc<str>>,
-    /// Whether an untrusted chain and a wrong name are accepted.
-    pub insecure_skip_verify: bool,
+    /// What the client speaks (`useClientProtocol`).
+    Client,
 }
 
 /// Everything about a cluster but its endpoints.
@@ -141,6 +179,12 @@ pub struct ClusterSpec {
     pub discovery: Discovery,
     /// How one is chosen.
     pub lb: LbPolicy,
+    /// What is hashed where the choice is by a hash; `None`: nothing, so that the choice is random.
+    pub hash_key: Option<HashKey>,
+    /// Slow start of endpoints that are new.
+    pub warmup: Option<Warmup>,
+    /// Below this share of healthy endpoints all are used, per cent; 0: never.
+    pub panic_percent: u32,
     /// HTTP version spoken upstream.
     pub protocol: UpstreamProtocol,
     /// TLS towards the upstream; `None`: plain text.
@@ -149,8 +193,40 @@ pub struct ClusterSpec {
     pub connect_timeout: Duration,
     /// How long an idle upstream connection is kept (default 1 h); `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// Limits of connections and requests.
+    pub pool: Pool,
+    /// When an endpoint is ejected; `None`: never.
+    pub outlier: Option<Outlier>,
+    /// The PROXY header that begins each connection.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// `namespace/name` of the DestinationRule in force, for people.
     pub destination_rule: Option<Arc<str>>,
+}
+
+impl ClusterSpec {
+    /// A cluster of which only name and place are known: Istio's defaults for all else.
+    #[must_use]
+    pub fn new(host: &str, port: u16, subset: &str) -> Self {
+        Self {
+            name: ClusterName::outbound(port, subset, host),
+            host: host.into(),
+            port,
+            subset: subset.into(),
+            discovery: Discovery::Static,
+            lb: LbPolicy::LeastRequest,
+            hash_key: None,
+            warmup: None,
+            panic_percent: 0,
+            protocol: UpstreamProtocol::Http1,
+            tls: None,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Some(Duration::from_secs(3600)),
+            pool: Pool::default(),
+            outlier: None,
+            proxy_protocol: None,
+            destination_rule: None,
+        }
+    }
 }
 
 /// A cluster as compiled: its specification and the endpoints that the configuration names.

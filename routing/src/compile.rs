@@ -7,6 +7,7 @@ mod actions;
 mod clusters;
 mod delegate;
 mod endpoints;
+mod locality;
 mod registry;
 mod rule;
 mod rules;
@@ -15,6 +16,8 @@ mod tables;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod traffic;
+mod upstream_tls;
 mod visibility;
 
 use crate::{

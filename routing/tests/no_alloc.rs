@@ -6,8 +6,8 @@
 
 use routing::{
     action::{headers::HeaderOps, reply::DirectReply},
-    balance::{self, EndpointSet, LoadView},
-    cluster::{Address, Endpoint, Health, LbPolicy},
+    balance::{self, EndpointSet, LoadView, Turn, configured},
+    cluster::{Address, Endpoint, LbPolicy},
     decision::{Decision, NotFound},
     header::HeaderKey,
     matcher::{Pattern, StringMatcher},
@@ -139,18 +139,20 @@ impl LoadView for Idle {
 #[test]
 fn a_pick_allocates_nothing() {
     for weights in [[1, 1, 1], [1, 2, 3]] {
-        let endpoints = weights.map(|weight| Endpoint {
-            address: Address::Ip(([127, 0, 0, 1], 80).into()),
-            weight,
-            health: Health::Healthy,
-            labels: Default::default(),
-            workload: None,
-        });
-        let set = EndpointSet::new(&endpoints);
-        for policy in [LbPolicy::LeastRequest, LbPolicy::RoundRobin, LbPolicy::Random] {
+        let endpoints = weights
+            .map(|weight| Endpoint { weight, ..Endpoint::at(Address::Ip(([127, 0, 0, 1], 80).into())) });
+        for policy in [
+            LbPolicy::LeastRequest,
+            LbPolicy::RoundRobin,
+            LbPolicy::Random,
+            LbPolicy::RingHash { minimum: 1024 },
+            LbPolicy::Maglev { size: 251 },
+        ] {
+            let set = EndpointSet::build(policy, 0, &endpoints, |_, endpoint| configured(endpoint));
             let counted = allocation_counter::measure(|| {
                 for cursor in 0..10 {
-                    assert!(balance::pick(policy, &set, &Idle, &mut || cursor << 60, cursor).is_some());
+                    let turn = Turn { cursor, hash: Some(cursor << 50), attempt: 0 };
+                    assert!(balance::pick(policy, &set, &Idle, &mut || cursor << 60, turn).is_some());
                 }
             });
             assert_eq!(counted.count_total, 0, "{policy:?}");

@@ -37,8 +37,8 @@ const L4: Support = NotYet("TCP and TLS routing");
 const STATS: Support = NotYet("statistics by name");
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
 const POOL: Support = NotYet("connection pool limits");
-const LOCALITY: Support = NotYet("locality load balancing");
-const SELECTOR: Support = NotYet("selection of endpoints by labels");
+const ZONE_AWARE: Support = NotYet("zone-aware load balancing");
+const REVOCATION: Support = NotYet("revocation lists");
 
 const GATEWAY: &[Row] = &[
     g("spec.selector", Honoured, &[]),
@@ -152,25 +152,23 @@ const VIRTUAL_SERVICE: &[Row] = &[
 const DESTINATION_RULE: &[Row] = &[
     d("spec.host", Honoured, &[]),
     d("spec.exportTo", Honoured, &[]),
-    d("spec.workloadSelector", NotYet("rules for selected gateways"), &["matchLabels"]),
+    d("spec.workloadSelector", Honoured, &["matchLabels"]),
     d("spec.subsets[].name", Honoured, &[]),
     d("spec.subsets[].labels", Honoured, &[]),
     d(
         "spec.subsets[].trafficPolicy.loadBalancer",
-        NotYet("load balancing by subset"),
-        &[
-            "simple",
-            "consistentHash",
-            "warmupDurationSecs",
-            "localityLbSetting",
-            "zoneAwareLbSetting",
-            "warmup",
-        ],
+        Honoured,
+        &["simple", "consistentHash", "warmupDurationSecs", "localityLbSetting", "warmup"],
     ),
-    d("spec.subsets[].trafficPolicy.connectionPool", NotYet("connection pools by subset"), &["tcp", "http"]),
-    d("spec.subsets[].trafficPolicy.outlierDetection", NotYet("outlier detection"), OUTLIER),
-    d("spec.subsets[].trafficPolicy.tls", NotYet("upstream TLS by subset"), TLS),
-    d("spec.subsets[].trafficPolicy.portLevelSettings", NotYet("settings by port"), PORT_LEVEL),
+    d("spec.subsets[].trafficPolicy.loadBalancer.zoneAwareLbSetting", ZONE_AWARE, ZONE_AWARE_FIELDS),
+    d("spec.subsets[].trafficPolicy.connectionPool", Honoured, &["tcp", "http"]),
+    d("spec.subsets[].trafficPolicy.connectionPool.tcp.maxConnectionDuration", POOL, &[]),
+    d("spec.subsets[].trafficPolicy.connectionPool.http.maxRequestsPerConnection", POOL, &[]),
+    d("spec.subsets[].trafficPolicy.connectionPool.http.maxRetries", POOL, &[]),
+    d("spec.subsets[].trafficPolicy.outlierDetection", Honoured, OUTLIER),
+    d("spec.subsets[].trafficPolicy.tls", Honoured, TLS),
+    d("spec.subsets[].trafficPolicy.tls.caCrl", REVOCATION, &[]),
+    d("spec.subsets[].trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
     d("spec.subsets[].trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
     d("spec.subsets[].trafficPolicy.proxyProtocol", NotYet("the PROXY header upstream"), &["version"]),
     d(
@@ -186,7 +184,7 @@ const DESTINATION_RULE: &[Row] = &[
     ),
     d(
         "spec.trafficPolicy.loadBalancer.consistentHash",
-        NotYet("consistent hashing"),
+        Honoured,
         &[
             "httpHeaderName",
             "httpCookie",
@@ -199,33 +197,25 @@ const DESTINATION_RULE: &[Row] = &[
     ),
     d(
         "spec.trafficPolicy.loadBalancer.localityLbSetting",
-        LOCALITY,
+        Honoured,
         &["distribute", "failover", "failoverPriority", "enabled"],
     ),
+    d("spec.trafficPolicy.loadBalancer.zoneAwareLbSetting", ZONE_AWARE, ZONE_AWARE_FIELDS),
+    d("spec.trafficPolicy.loadBalancer.warmup", Honoured, &["duration", "minimumPercent", "aggression"]),
+    d("spec.trafficPolicy.loadBalancer.warmupDurationSecs", Honoured, &[]),
     d(
-        "spec.trafficPolicy.loadBalancer.zoneAwareLbSetting",
-        LOCALITY,
-        &["enabled", "failover", "failoverPriority", "minClusterSize"],
+        "spec.trafficPolicy.connectionPool.tcp",
+        Honoured,
+        &["maxConnections", "connectTimeout", "idleTimeout"],
     ),
-    d(
-        "spec.trafficPolicy.loadBalancer.warmup",
-        NotYet("slow start"),
-        &["duration", "minimumPercent", "aggression"],
-    ),
-    d("spec.trafficPolicy.loadBalancer.warmupDurationSecs", NotYet("slow start"), &[]),
-    d("spec.trafficPolicy.connectionPool.tcp.maxConnections", POOL, &[]),
-    d("spec.trafficPolicy.connectionPool.tcp.connectTimeout", Honoured, &[]),
-    d("spec.trafficPolicy.connectionPool.tcp.tcpKeepalive", POOL, &["probes", "time", "interval"]),
+    d("spec.trafficPolicy.connectionPool.tcp.tcpKeepalive", Honoured, &["probes", "time", "interval"]),
     d("spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration", POOL, &[]),
-    d("spec.trafficPolicy.connectionPool.tcp.idleTimeout", POOL, &[]),
     d(
         "spec.trafficPolicy.connectionPool.http",
-        POOL,
+        Honoured,
         &[
             "http1MaxPendingRequests",
             "http2MaxRequests",
-            "maxRequestsPerConnection",
-            "maxRetries",
             "idleTimeout",
             "h2UpgradePolicy",
             "useClientProtocol",
@@ -233,19 +223,12 @@ const DESTINATION_RULE: &[Row] = &[
             "http2KeepAlive",
         ],
     ),
-    d("spec.trafficPolicy.outlierDetection", NotYet("outlier detection"), OUTLIER),
-    d("spec.trafficPolicy.tls.mode", Honoured, &[]),
-    d("spec.trafficPolicy.tls.mode=MUTUAL", MTLS, &[]),
-    d("spec.trafficPolicy.tls.mode=ISTIO_MUTUAL", MTLS, &[]),
-    d("spec.trafficPolicy.tls.clientCertificate", MTLS, &[]),
-    d("spec.trafficPolicy.tls.privateKey", MTLS, &[]),
-    d("spec.trafficPolicy.tls.caCertificates", Honoured, &[]),
-    d("spec.trafficPolicy.tls.caCrl", MTLS, &[]),
-    d("spec.trafficPolicy.tls.credentialName", MTLS, &[]),
-    d("spec.trafficPolicy.tls.subjectAltNames", Honoured, &[]),
-    d("spec.trafficPolicy.tls.sni", Honoured, &[]),
-    d("spec.trafficPolicy.tls.insecureSkipVerify", Honoured, &[]),
-    d("spec.trafficPolicy.portLevelSettings", NotYet("settings by port"), PORT_LEVEL),
+    d("spec.trafficPolicy.connectionPool.http.maxRequestsPerConnection", POOL, &[]),
+    d("spec.trafficPolicy.connectionPool.http.maxRetries", POOL, &[]),
+    d("spec.trafficPolicy.outlierDetection", Honoured, OUTLIER),
+    d("spec.trafficPolicy.tls", Honoured, TLS),
+    d("spec.trafficPolicy.tls.caCrl", REVOCATION, &[]),
+    d("spec.trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
     d("spec.trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
     d("spec.trafficPolicy.proxyProtocol", NotYet("the PROXY header upstream"), &["version"]),
     d(
@@ -255,6 +238,7 @@ const DESTINATION_RULE: &[Row] = &[
     ),
 ];
 
+const ZONE_AWARE_FIELDS: &[&str] = &["enabled", "failover", "failoverPriority", "minClusterSize"];
 const OUTLIER: &[&str] = &[
     "consecutiveErrors",
     "splitExternalLocalOriginErrors",
@@ -276,7 +260,6 @@ const TLS: &[&str] = &[
     "subjectAltNames",
     "sni",
     "insecureSkipVerify",
-    "caCrl",
 ];
 const PORT_LEVEL: &[&str] = &["port", "loadBalancer", "connectionPool", "outlierDetection", "tls"];
 
@@ -296,22 +279,22 @@ const SERVICE_ENTRY: &[Row] = &[
     s("spec.endpoints[].ports", Honoured, &[]),
     s("spec.endpoints[].labels", Honoured, &[]),
     s("spec.endpoints[].network", NotYet("several networks"), &[]),
-    s("spec.endpoints[].locality", LOCALITY, &[]),
+    s("spec.endpoints[].locality", Honoured, &[]),
     s("spec.endpoints[].weight", Honoured, &[]),
-    s("spec.endpoints[].serviceAccount", MTLS, &[]),
-    s("spec.workloadSelector", SELECTOR, &["labels"]),
+    s("spec.endpoints[].serviceAccount", Honoured, &[]),
+    s("spec.workloadSelector", Honoured, &["labels"]),
     s("spec.exportTo", Honoured, &[]),
     s("spec.subjectAltNames", Honoured, &[]),
 ];
 
 const WORKLOAD_ENTRY: &[Row] = &[
-    w("spec.address", SELECTOR, &[]),
-    w("spec.ports", SELECTOR, &[]),
-    w("spec.labels", SELECTOR, &[]),
+    w("spec.address", Honoured, &[]),
+    w("spec.ports", Honoured, &[]),
+    w("spec.labels", Honoured, &[]),
     w("spec.network", NotYet("several networks"), &[]),
-    w("spec.locality", LOCALITY, &[]),
-    w("spec.weight", SELECTOR, &[]),
-    w("spec.serviceAccount", MTLS, &[]),
+    w("spec.locality", Honoured, &[]),
+    w("spec.weight", Honoured, &[]),
+    w("spec.serviceAccount", Honoured, &[]),
 ];
 
 const SIDECAR: &[Row] = &[Row {

@@ -130,6 +130,7 @@ struct Live {
 impl Publisher for Live {
     async fn publish(&mut self, built: &Arc<Built>) -> Diagnostics {
         let compiled = &built.compiled;
+        self.registry.set_credentials(built.validated.set().clone());
         let clusters = self.registry.reconcile(compiled.clusters.values().map(|cluster| &**cluster));
         let before = self.snapshots.load();
         let (certificates, problems) =

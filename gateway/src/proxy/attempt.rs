@@ -4,8 +4,8 @@
 //! the request cannot be sent again whole. The rule's policy decides about everything else, whatever the method (Istio);
 //! what the engine thinks of an error counts only where it knows that the upstream never saw the request.
 
-use super::{clock::Clock, ctx::Ctx, failure, failure::Cause};
-use crate::telemetry::Flag;
+use super::{clock::Clock, ctx::Ctx, failure, failure::Cause, upstream};
+use crate::{runtime::Cluster, telemetry::Flag};
 use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -49,9 +49,10 @@ pub(super) async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<Option
 }
 
 /// Addresses that an attempt should not go to while there are others.
-pub(super) fn avoided(ctx: &Ctx) -> &[Address] {
+pub(super) fn avoided<'c>(ctx: &'c Ctx, cluster: &Cluster) -> &'c [Address] {
     match ctx.retry().map(|policy| policy.previous_hosts) {
         Some(PreviousHosts::Allow) => &[],
+        Some(PreviousHosts::AvoidUnlessHashed) if cluster.spec.hash_key.is_some() => &[],
         Some(PreviousHosts::Avoid | PreviousHosts::AvoidUnlessHashed) | None => &ctx.tried,
     }
 }
@@ -124,7 +125,11 @@ fn again(session: &mut Session, ctx: &mut Ctx) -> Next {
         ctx.flags.insert(Flag::UpstreamRetryLimitExceeded);
         return Next::Nothing;
     }
-    ctx.pause = Some(policy.backoff(retry, fastrand::u64(..)));
+    let pause = policy.backoff(retry, fastrand::u64(..));
+    if upstream::retry(ctx) == upstream::Retry::Overflow {
+        return Next::Nothing;
+    }
+    ctx.pause = Some(pause);
     ctx.retries = retry;
     Next::Attempt
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     listener::ConnectionInfo,
-    proxy::{clock::Clock, reply::LocalReply},
+    proxy::{clock::Clock, reply::LocalReply, upstream::Upstream},
     runtime::{Cluster, InFlight},
     snapshot::Snapshot,
     telemetry::Flags,
@@ -69,6 +69,7 @@ pub struct Ctx {
     pub(super) details: Cow<'static, str>,
     pub(super) transport_failure: Option<String>,
     pub(super) grpc_status: Option<u8>,
+    pub(super) upstream: Upstream,
 }
 
 impl Ctx {
@@ -103,6 +104,7 @@ impl Ctx {
             details: Cow::Borrowed(""),
             transport_failure: None,
             grpc_status: None,
+            upstream: Upstream::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! failure goes to the log; the client sees Envoy's fixed words only.
 
 use super::reply::LocalReply;
-use crate::{listener::Flaw, telemetry::Flag};
+use crate::{listener::Flaw, runtime::NoAnswer, telemetry::Flag};
 use pingora_error::{Error, ErrorSource, ErrorType};
 use routing::action::retry::Reset;
 use std::borrow::Cow;
@@ -25,16 +25,19 @@ pub(super) enum Cause {
     RetriedResponse,
     /// The upstream cannot be verified as its DestinationRule asks.
     UntrustedUpstream,
+    /// A limit of the cluster is reached.
+    Overflow,
 }
 
 impl Cause {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::NoCluster,
         Self::NoHealthyUpstream,
         Self::RouteTimeout,
         Self::PerTryTimeout,
         Self::RetriedResponse,
         Self::UntrustedUpstream,
+        Self::Overflow,
     ];
 
     const fn name(self) -> &'static str {
@@ -45,6 +48,7 @@ impl Cause {
             Self::PerTryTimeout => "upstream_per_try_timeout",
             Self::RetriedResponse => "retried_response",
             Self::UntrustedUpstream => "untrusted_upstream",
+            Self::Overflow => "overflow",
         }
     }
 
@@ -121,7 +125,9 @@ impl Failure {
 pub(super) fn reset(e: &Error, head_sent: bool) -> Option<Reset> {
     use ErrorType as T;
     match Cause::of(e) {
-        Some(Cause::NoCluster | Cause::NoHealthyUpstream | Cause::RouteTimeout) => return None,
+        Some(Cause::NoCluster | Cause::NoHealthyUpstream | Cause::RouteTimeout | Cause::Overflow) => {
+            return None;
+        }
         // The response was judged already.
         Some(Cause::RetriedResponse) => return None,
         Some(Cause::PerTryTimeout) => return Some(Reset::AfterRequest),
@@ -149,6 +155,19 @@ pub(super) fn reset(e: &Error, head_sent: bool) -> Option<Reset> {
         T::WriteError | T::WriteTimedout | T::ConnectionClosed if !head_sent => Reset::BeforeRequest,
         _ => Reset::AfterRequest,
     })
+}
+
+/// What a failed attempt says about its endpoint.
+pub(super) fn no_answer(e: &Error) -> NoAnswer {
+    match Cause::of(e) {
+        Some(Cause::UntrustedUpstream) => NoAnswer::Connection,
+        Some(Cause::RouteTimeout | Cause::PerTryTimeout) => NoAnswer::Timeout,
+        Some(Cause::Overflow | Cause::NoCluster | Cause::NoHealthyUpstream | Cause::RetriedResponse) => {
+            NoAnswer::Ours
+        }
+        None if is_timeout(e) => NoAnswer::Timeout,
+        None => NoAnswer::Connection,
+    }
 }
 
 /// Whether an upstream was waited for in vain, by a limit that the attempt was given.
@@ -179,6 +198,7 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
         }
         Some(cause @ (Cause::RouteTimeout | Cause::PerTryTimeout)) => return timed_out(cause.name()),
         Some(Cause::UntrustedUpstream) => return connection(e, "TLS_error:CERTIFICATE_VERIFY_FAILED"),
+        Some(Cause::Overflow) => return Failure::reset(503, Flag::UpstreamOverflow, "overflow"),
         Some(Cause::RetriedResponse) | None => {}
     }
     let root = e.root_etype();

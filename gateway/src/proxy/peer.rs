@@ -6,7 +6,7 @@
 use super::failure::Cause;
 use crate::{runtime::Cluster, tls::Trust};
 use pingora_core::{
-    protocols::{Digest, tls::TlsRef},
+    protocols::{Digest, l4::ext::TcpKeepalive, tls::TlsRef},
     upstreams::peer::HttpPeer,
 };
 use pingora_error::Result;
@@ -21,11 +21,15 @@ const H2_STREAMS: usize = 100;
 /// How often a silent HTTP/2 connection to an upstream is asked whether it is alive.
 const H2_PING: Duration = Duration::from_secs(60);
 
-/// Whether the names of an upstream's certificate include one that is wanted; found at the handshake, kept with the
-/// connection.
-enum Names {
-    Match,
-    Differ,
+/// What the operating system does where a DestinationRule sends keep-alive probes and does not say how (Linux).
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(7200);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
+const KEEPALIVE_PROBES: u32 = 9;
+
+/// Whether an upstream's certificate is one that was asked for; found at the handshake, kept with the connection.
+enum Verdict {
+    Accept,
+    Refuse(&'static str),
 }
 
 /// The peer for one attempt. `authority` is what is sent upstream: server name where the specification has none.
@@ -33,7 +37,12 @@ enum Names {
 /// # Errors
 /// [`Cause::UntrustedUpstream`] where verification is asked for and impossible; [`Cause::NoHealthyUpstream`] for an
 /// address that cannot be dialled.
-pub(super) fn build(cluster: &Cluster, endpoint: &Endpoint, authority: &str) -> Result<HttpPeer> {
+pub(super) fn build(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    protocol: UpstreamProtocol,
+    authority: &str,
+) -> Result<HttpPeer> {
     let spec = &cluster.spec;
     let sni = spec.tls.as_ref().map(|tls| server_name(tls, authority)).unwrap_or_default();
     let mut peer = match &endpoint.address {
@@ -42,21 +51,30 @@ pub(super) fn build(cluster: &Cluster, endpoint: &Endpoint, authority: &str) -> 
         // Views hold resolved addresses only.
         Address::Name(..) => return Err(Cause::NoHealthyUpstream.error()),
     };
-    peer.group_key = cluster.pool_key;
+    let trust = cluster.trust();
+    peer.group_key = cluster.pool_key(trust.as_ref());
     let options = &mut peer.options;
     options.connection_timeout = Some(spec.connect_timeout);
     options.total_connection_timeout = Some(spec.connect_timeout);
     options.idle_timeout = spec.idle_timeout;
-    match spec.protocol {
-        UpstreamProtocol::Http1 => options.set_http_version(1, 1),
+    if let Some(keepalive) = &spec.pool.keepalive {
+        options.tcp_keepalive = Some(TcpKeepalive {
+            idle: keepalive.time.unwrap_or(KEEPALIVE_IDLE),
+            interval: keepalive.interval.unwrap_or(KEEPALIVE_INTERVAL),
+            count: keepalive.probes.unwrap_or(KEEPALIVE_PROBES) as usize,
+            user_timeout: Duration::ZERO,
+        });
+    }
+    match protocol {
+        UpstreamProtocol::Http1 | UpstreamProtocol::Client => options.set_http_version(1, 1),
         UpstreamProtocol::Http2 => {
             options.set_http_version(2, 2);
-            options.max_h2_streams = H2_STREAMS;
-            options.h2_ping_interval = Some(H2_PING);
+            options.max_h2_streams = spec.pool.max_streams.map_or(H2_STREAMS, |streams| streams as usize);
+            options.h2_ping_interval = Some(spec.pool.h2_keepalive.map_or(H2_PING, |(interval, _)| interval));
         }
     }
-    if let Some(tls) = &spec.tls {
-        verification(&mut peer, tls, &cluster.trust)?;
+    if let (Some(tls), Some(trust)) = (&spec.tls, &trust) {
+        verification(&mut peer, tls, trust, authority)?;
     }
     Ok(peer)
 }
@@ -64,44 +82,63 @@ pub(super) fn build(cluster: &Cluster, endpoint: &Endpoint, authority: &str) -> 
 /// Checks what [`build`] left to be checked after the handshake, on new and on pooled connections alike.
 ///
 /// # Errors
-/// [`Cause::UntrustedUpstream`] where the certificate bears none of the names, or nobody looked.
-pub(super) fn verify_names(tls: Option<&UpstreamTls>, digest: Option<&Digest>) -> Result<()> {
+/// [`Cause::UntrustedUpstream`] where the certificate is not one that was asked for, or nobody looked.
+pub(super) fn verify(tls: Option<&UpstreamTls>, digest: Option<&Digest>) -> Result<()> {
     let Some(tls) = tls else { return Err(Cause::UntrustedUpstream.explain("TLS without a specification")) };
-    if tls.insecure_skip_verify || tls.subject_alt_names.is_empty() {
+    if tls.insecure_skip_verify {
         return Ok(());
     }
-    match digest.and_then(|d| d.ssl_digest.as_ref()?.extension.get::<Names>()) {
-        Some(Names::Match) => Ok(()),
-        Some(Names::Differ) => Err(Cause::UntrustedUpstream.explain("none of the subject alternative names")),
-        None => Err(Cause::UntrustedUpstream.explain("subject alternative names were not looked at")),
+    match digest.and_then(|d| d.ssl_digest.as_ref()?.extension.get::<Verdict>()) {
+        Some(Verdict::Accept) => Ok(()),
+        Some(Verdict::Refuse(why)) => Err(Cause::UntrustedUpstream.explain(*why)),
+        None => Err(Cause::UntrustedUpstream.explain("the certificate was not looked at")),
     }
 }
 
-fn verification(peer: &mut HttpPeer, tls: &UpstreamTls, trust: &Trust) -> Result<()> {
+fn verification(peer: &mut HttpPeer, tls: &UpstreamTls, trust: &Trust, authority: &str) -> Result<()> {
+    let material = match trust {
+        Trust::Usable(material) => material,
+        Trust::Unavailable(why) => return Err(Cause::UntrustedUpstream.explain(&**why)),
+    };
+    peer.client_cert_key = material.client.clone();
     if tls.insecure_skip_verify {
         peer.options.verify_cert = false;
         peer.options.verify_hostname = false;
         return Ok(());
     }
-    match trust {
-        Trust::System => {}
-        Trust::Roots(roots) => peer.options.ca = Some(roots.clone()),
-        Trust::Unavailable(why) => return Err(Cause::UntrustedUpstream.explain(&**why)),
-    }
+    peer.options.ca = material.roots.clone();
+    let mut address = None;
     if peer.sni.is_empty() {
-        // The engine does not verify a connection without a server name at all.
-        return Err(Cause::UntrustedUpstream.explain("no server name to verify: set tls.sni"));
+        // RFC 6066 §3: an address is not a server name, and none is sent. The engine verifies nothing without one, but
+        // leaves an address out of the handshake by itself.
+        let host = without_port(authority).trim_start_matches('[').trim_end_matches(']');
+        let Ok(ip) = host.parse::<IpAddr>() else {
+            return Err(Cause::UntrustedUpstream.explain("no server name to verify: set tls.sni"));
+        };
+        peer.sni = ip.to_string();
+        address = Some(ip);
     }
     peer.options.verify_cert = true;
-    peer.options.verify_hostname = tls.subject_alt_names.is_empty();
-    if !tls.subject_alt_names.is_empty() {
-        let wanted = tls.subject_alt_names.clone();
-        peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl: &TlsRef| {
-            let names = if has_any(ssl, &wanted) { Names::Match } else { Names::Differ };
-            Some(Arc::new(names) as Arc<dyn Any + Send + Sync>)
-        }));
-    }
+    peer.options.verify_hostname = tls.verify_host && address.is_none();
+    let address = address.filter(|_| tls.verify_host);
+    let names = tls.subject_alt_names.clone();
+    peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl: &TlsRef| {
+        Some(Arc::new(judge(ssl, &names, address)) as Arc<dyn Any + Send + Sync>)
+    }));
     Ok(())
+}
+
+fn judge(ssl: &TlsRef, names: &[Arc<str>], address: Option<IpAddr>) -> Verdict {
+    if matches!(ssl.version_str(), "TLSv1" | "TLSv1.1") {
+        return Verdict::Refuse("the upstream speaks no TLS newer than 1.1");
+    }
+    if address.is_some_and(|ip| !has_any(ssl, &[ip.to_string().into()])) {
+        return Verdict::Refuse("the certificate is not for the address");
+    }
+    if !names.is_empty() && !has_any(ssl, names) {
+        return Verdict::Refuse("none of the subject alternative names");
+    }
+    Verdict::Accept
 }
 
 fn server_name(tls: &UpstreamTls, authority: &str) -> String {
@@ -148,14 +185,14 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::Material;
 
     fn tls(sni: Option<&str>) -> UpstreamTls {
-        UpstreamTls {
-            sni: sni.map(Into::into),
-            ca_file: None,
-            subject_alt_names: vec![],
-            insecure_skip_verify: false,
-        }
+        UpstreamTls { sni: sni.map(Into::into), verify_host: true, ..UpstreamTls::default() }
+    }
+
+    fn usable() -> Trust {
+        Trust::Usable(Arc::new(Material { roots: None, client: None, digest: 0 }))
     }
 
     #[test]
@@ -168,19 +205,30 @@ mod tests {
 
     #[test]
     fn verification_that_cannot_happen_refuses_the_connection() {
+        let peer = |sni: &str| HttpPeer::new("127.0.0.1:1", true, sni.to_owned());
+        assert!(verification(&mut peer(""), &tls(None), &usable(), "").is_err());
+        let unavailable = Trust::Unavailable("no such file".into());
+        assert!(verification(&mut peer("a.example"), &tls(None), &unavailable, "a.example").is_err());
+        let mut named = peer("a.example");
+        assert!(verification(&mut named, &tls(None), &usable(), "a.example").is_ok());
+        assert!(named.options.verify_cert && named.options.verify_hostname);
+    }
+
+    #[test]
+    fn an_address_is_verified_although_it_is_no_server_name() {
         let mut peer = HttpPeer::new("127.0.0.1:1", true, String::new());
-        assert!(verification(&mut peer, &tls(None), &Trust::System).is_err());
-        let mut peer = HttpPeer::new("127.0.0.1:1", true, "a.example".into());
-        assert!(verification(&mut peer, &tls(None), &Trust::Unavailable("no such file".into())).is_err());
-        assert!(verification(&mut peer, &tls(None), &Trust::System).is_ok());
-        assert!(peer.options.verify_cert && peer.options.verify_hostname);
+        assert!(verification(&mut peer, &tls(None), &usable(), "[::1]:443").is_ok());
+        assert!(peer.options.verify_cert && !peer.options.verify_hostname);
+        assert_eq!(peer.sni, "::1", "the engine verifies nothing for an empty name");
+        assert!(peer.options.upstream_tls_handshake_complete_hook.is_some());
     }
 
     #[test]
     fn names_nobody_looked_at_do_not_match() {
         let mut asked = tls(Some("a.example"));
         asked.subject_alt_names = vec!["spiffe://x".into()];
-        assert!(verify_names(Some(&asked), None).is_err());
+        assert!(verify(Some(&asked), None).is_err());
+        assert!(verify(Some(&tls(None)), None).is_err());
     }
 
     #[test]

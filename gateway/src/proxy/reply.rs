@@ -134,6 +134,9 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
             head.insert_header(header::CONTENT_LENGTH, body.len())?;
         }
     }
+    if reply.details.ends_with("{overflow}") {
+        head.insert_header("x-envoy-overloaded", "true")?;
+    }
     head.insert_header(header::DATE, get_cached_date())?;
     edit_response(&mut head, |parts| match reply.operations {
         Operations::Apply => response::finish(&mut parts.headers, ctx),

@@ -34,6 +34,9 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             parts.headers.insert(SERVICE_TIME, HeaderValue::from(millis));
         }
+        if let Some(cookie) = ctx.upstream.set_cookie() {
+            parts.headers.append(header::SET_COOKIE, cookie.clone());
+        }
         finish(&mut parts.headers, ctx);
     });
 }

@@ -7,6 +7,7 @@ mod protocols;
 mod retries;
 mod timeouts;
 mod upstream_tls;
+mod upstreams;
 
 use super::*;
 use crate::{

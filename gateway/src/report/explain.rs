@@ -293,7 +293,7 @@ fn shadowed(explanation: &Explanation) -> Vec<CandidatePart> {
 pub(crate) fn usable(cluster: &Cluster) -> usize {
     match cluster.spec.discovery {
         Discovery::OriginalDestination => 0,
-        Discovery::Static | Discovery::StrictDns | Discovery::LogicalDns => {
+        Discovery::Static | Discovery::StrictDns | Discovery::LogicalDns | Discovery::DynamicDns => {
             cluster.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count()
         }
     }

@@ -314,6 +314,7 @@ fn discovery(cluster: &Cluster) -> &'static str {
         Discovery::Static => "EDS",
         Discovery::StrictDns => "STRICT_DNS",
         Discovery::LogicalDns => "LOGICAL_DNS",
+        Discovery::DynamicDns => "DYNAMIC_DNS",
         Discovery::OriginalDestination => "ORIGINAL_DST",
     }
 }

@@ -1,57 +1,95 @@
 //! One cluster at run time: its specification, its endpoints now, and what is prepared once for all its requests.
 //!
 //! Invariant: the specification never changes; a new one is a new cluster, which takes over the counters of addresses
-//! that stay. Trust that cannot be loaded refuses every connection: it never weakens.
+//! that stay. A pick takes no lock and allocates nothing. Trust that cannot be loaded refuses every connection: it never
+//! weakens.
 
 use super::{
     dns,
     endpoint::{EndpointState, EndpointView},
+    limits::{Admission, Admitted, Counted, Counters},
 };
-use crate::tls::Trust;
+use crate::tls::{Sources, Stamp, Trust};
 use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 use routing::{
-    balance,
-    cluster::{Address, ClusterSpec, Endpoint},
+    balance::{self, EndpointSet, Fitness, Turn, configured},
+    cluster::{Address, ClusterSpec, Endpoint, LbPolicy, Pool, UpstreamProtocol},
 };
 use std::{
     collections::HashMap,
     hash::BuildHasher,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// Picks that a retry makes to find an endpoint it has not tried (Istio: `hostSelectionRetryMaxAttempts`).
-const HOST_SELECTION_ATTEMPTS: usize = 5;
+const HOST_SELECTION_ATTEMPTS: u32 = 5;
 
 /// A cluster that requests are sent to.
 #[derive(Debug)]
 pub struct Cluster {
     /// What it is; comparing it tells whether a reload changed it.
     pub spec: Arc<ClusterSpec>,
-    /// What its TLS is verified against; meaningless without TLS.
-    pub trust: Trust,
-    /// Identity for the connection pool: connections are never shared between clusters that differ in it.
-    pub pool_key: u64,
+    trust: Option<ArcSwap<Loaded>>,
+    pool_key: u64,
+    /// What is under way, for its limits.
+    pub counters: Arc<Counters>,
+    limited: bool,
     declared: ArcSwap<Declared>,
     view: ArcSwap<EndpointView>,
+    changing: Mutex<()>,
     cursor: AtomicU64,
     changed: Arc<Notify>,
     settled: watch::Sender<bool>,
 }
 
+/// When certificates are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reload {
+    /// Whatever the files' times say: Secrets have none.
+    Always,
+    /// When a file was written.
+    IfFilesChanged,
+}
+
+/// Proof that nobody else changes the view.
+pub(super) struct Changing<'c>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'c, ()>);
+
 #[derive(Debug)]
 struct Declared(Arc<[Endpoint]>);
+
+/// Certificates, and the files as they were when they were read.
+#[derive(Debug)]
+struct Loaded {
+    trust: Trust,
+    stamp: Stamp,
+}
 
 impl Cluster {
     /// A cluster with the endpoints that need no resolution in place; `previous` lends the counters of its addresses.
     #[must_use]
-    pub fn new(spec: Arc<ClusterSpec>, declared: Arc<[Endpoint]>, previous: Option<&Self>) -> Self {
-        let trust = spec.tls.as_ref().map_or(Trust::System, Trust::load);
+    pub fn new(
+        spec: Arc<ClusterSpec>,
+        declared: Arc<[Endpoint]>,
+        previous: Option<&Self>,
+        sources: &Sources<'_>,
+    ) -> Self {
+        let trust = spec.tls.as_ref().map(|tls| {
+            let stamp = Stamp::of(tls, sources.workload);
+            let trust = Trust::load(tls, sources);
+            if let Trust::Unavailable(why) = &trust {
+                tracing::error!(cluster = %spec.name, reason = %why, "no connection can be trusted, so none is made");
+            }
+            ArcSwap::from_pointee(Loaded { trust, stamp })
+        });
         let pool_key = FixedState::with_seed(0).hash_one((&spec.name, spec.protocol, &spec.tls));
         let empty = EndpointView::default();
         let before = previous.map(Self::endpoints);
@@ -65,17 +103,67 @@ impl Cluster {
             // Until the first answer, what the same names resolved to a moment ago is the best that is known.
             endpoints = before.all.iter().map(|e| Endpoint::clone(&e.endpoint)).collect();
         }
-        let view = EndpointView::succeed(before.as_deref().unwrap_or(&empty), endpoints);
+        let view =
+            EndpointView::succeed(before.as_deref().unwrap_or(&empty), endpoints, |endpoints, states| {
+                prepare(&spec, endpoints, states)
+            });
+        let pool = &spec.pool;
+        let limited = pool.max_connections.is_some()
+            || pool.max_requests.is_some()
+            || matches!(pool.retries, routing::cluster::RetryLimit::Budget { .. });
         Self {
+            limited,
+            counters: previous.map(|p| p.counters.clone()).unwrap_or_default(),
             spec,
             trust,
             pool_key,
             declared: ArcSwap::from_pointee(Declared(declared)),
             view: ArcSwap::from_pointee(view),
+            changing: Mutex::new(()),
             cursor: AtomicU64::new(0),
             changed: Arc::new(Notify::new()),
             settled: watch::Sender::new(settled),
         }
+    }
+
+    /// What its TLS is verified against and shown; `None` without TLS.
+    #[must_use]
+    pub fn trust(&self) -> Option<Trust> {
+        self.trust.as_ref().map(|loaded| loaded.load().trust.clone())
+    }
+
+    /// Identity for the connection pool: connections are never shared between clusters, or certificates, that differ
+    /// in it.
+    #[must_use]
+    pub fn pool_key(&self, trust: Option<&Trust>) -> u64 {
+        match trust {
+            Some(Trust::Usable(material)) => self.pool_key ^ material.digest.rotate_left(17),
+            Some(Trust::Unavailable(_)) | None => self.pool_key,
+        }
+    }
+
+    /// Reads certificates again where their Secrets or files may have changed. What was good stays in use while what
+    /// replaces it is not. Blocks on files.
+    pub(super) fn reload_trust(&self, sources: &Sources<'_>, whole: Reload) {
+        let (Some(tls), Some(loaded)) = (&self.spec.tls, &self.trust) else { return };
+        let stamp = Stamp::of(tls, sources.workload);
+        let before = loaded.load();
+        if whole == Reload::IfFilesChanged && before.stamp == stamp {
+            return;
+        }
+        let trust = match Trust::load(tls, sources) {
+            Trust::Unavailable(why) if matches!(before.trust, Trust::Usable(_)) => {
+                tracing::error!(cluster = %self.spec.name, reason = %why, "new certificates cannot be used, the old ones stay");
+                before.trust.clone()
+            }
+            trust => {
+                if !trust.same(&before.trust) {
+                    tracing::info!(cluster = %self.spec.name, "certificates changed");
+                }
+                trust
+            }
+        };
+        loaded.store(Arc::new(Loaded { trust, stamp }));
     }
 
     /// The endpoints now.
@@ -84,22 +172,84 @@ impl Cluster {
         self.view.load_full()
     }
 
-    /// An endpoint by the cluster's policy; `None` when none is healthy.
+    /// An endpoint by the cluster's policy; `None` when none may be picked.
     ///
-    /// `tried` lists addresses of earlier attempts: another one is preferred (Istio: retries avoid previous hosts).
+    /// `hash` is that of the request's key, where the policy hashes. `tried` lists addresses of earlier attempts: another
+    /// one is preferred (Istio: retries avoid previous hosts).
     #[must_use]
-    pub fn pick(&self, mut entropy: impl FnMut() -> u64, tried: &[Address]) -> Option<EndpointState> {
+    pub fn pick(
+        &self,
+        mut entropy: impl FnMut() -> u64,
+        hash: Option<u64>,
+        tried: &[Address],
+    ) -> Option<Arc<EndpointState>> {
         let view = self.view.load();
         let mut picked = None;
-        for _ in 0..HOST_SELECTION_ATTEMPTS {
-            let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
+        for attempt in 0..HOST_SELECTION_ATTEMPTS {
+            let cursor = match self.spec.lb {
+                LbPolicy::RoundRobin => self.cursor.fetch_add(1, Ordering::Relaxed),
+                _ => 0,
+            };
+            let turn = Turn { cursor, hash, attempt };
             let index = balance::pick(self.spec.lb, view.pickable(), &**view, &mut entropy, turn)?;
             picked = view.all.get(index);
-            if picked.is_none_or(|e| !tried.contains(&e.endpoint.address)) {
+            if tried.is_empty() || picked.is_none_or(|e| !tried.contains(&e.endpoint.address)) {
                 break;
             }
         }
         picked.cloned()
+    }
+
+    /// Whether requests have to be admitted.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limited
+    }
+
+    /// Admits one request by the cluster's limits, and waits for a connection where all that are allowed are in use.
+    /// `None`: there is nothing to limit.
+    pub async fn admit(&self, protocol: UpstreamProtocol) -> Admission<Option<Admitted>> {
+        if !self.limited {
+            return Admission::Granted(None);
+        }
+        match self.counters.admit(&self.spec.pool, protocol != UpstreamProtocol::Http2).await {
+            Admission::Granted(admitted) => Admission::Granted(Some(admitted)),
+            Admission::Overflow => Admission::Overflow,
+        }
+    }
+
+    /// Admits one retry by `maxRetries` or the retry budget; keep the guard until the retry has ended.
+    pub fn admit_retry(&self) -> Admission<Option<Counted>> {
+        self.counters.retry(&self.spec.pool)
+    }
+
+    /// The limits that are in force.
+    #[must_use]
+    pub fn limits(&self) -> &Pool {
+        &self.spec.pool
+    }
+
+    /// Whether something has to look after its endpoints from time to time.
+    pub(super) fn needs_care(&self) -> bool {
+        self.spec.outlier.is_some() || self.spec.warmup.is_some()
+    }
+
+    /// Whether an endpoint is still on its way to full weight.
+    pub(super) fn is_warming(&self, now: Instant) -> bool {
+        let Some(warmup) = &self.spec.warmup else { return false };
+        // One step more than needed, so that the last one reaches the full weight.
+        let full = warmup.duration.saturating_mul(11) / 10;
+        self.view.load().all.iter().any(|e| now.saturating_duration_since(e.load.since) <= full)
+    }
+
+    pub(super) fn changing(&self) -> Changing<'_> {
+        Changing(self.changing.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Prepares the endpoints anew, after one was ejected, returned or grew older.
+    pub(super) fn refresh(&self, _alone: &Changing<'_>) {
+        let view = self.view.load().again(|endpoints, states| prepare(&self.spec, endpoints, states));
+        self.view.store(Arc::new(view));
     }
 
     /// Endpoints as the configuration names them.
@@ -151,10 +301,86 @@ impl Cluster {
     }
 
     fn replace(&self, endpoints: Vec<Endpoint>) {
+        let _alone = self.changing();
         let current = self.view.load();
-        if current.all.iter().map(|e| &*e.endpoint).eq(endpoints.iter()) {
+        if current.all.iter().map(|e| &e.endpoint).eq(endpoints.iter()) {
             return;
         }
-        self.view.store(Arc::new(EndpointView::succeed(&current, endpoints)));
+        let view = EndpointView::succeed(&current, endpoints, |endpoints, states| {
+            prepare(&self.spec, endpoints, states)
+        });
+        self.view.store(Arc::new(view));
+    }
+}
+
+/// Endpoints as they may be picked now: not those that are ejected, and new ones with less weight while they warm up.
+fn prepare(spec: &ClusterSpec, endpoints: &[Endpoint], states: &[Arc<EndpointState>]) -> EndpointSet {
+    let now = Instant::now();
+    let age = |state: &EndpointState| now.saturating_duration_since(state.load.since);
+    let warming = spec.warmup.filter(|warmup| states.iter().any(|state| age(state) < warmup.duration));
+    EndpointSet::build(spec.lb, spec.panic_percent, endpoints, |index, endpoint| {
+        let state = states.get(index);
+        if spec.outlier.is_some() && state.is_some_and(|state| state.record().is_ejected()) {
+            return Fitness::Unfit;
+        }
+        match (configured(endpoint), warming, state) {
+            (Fitness::Fit(weight), Some(warmup), Some(state)) => {
+                Fitness::Fit(weight.max(1) * u64::from(warmup.thousandths(age(state))))
+            }
+            (fitness, _, _) => fitness,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{
+        outlier::care,
+        testing::{cluster, ip, spec},
+    };
+    use routing::cluster::Warmup;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn load_follows_the_address_into_the_next_view() {
+        let cluster = cluster(spec(), vec![ip([10, 0, 0, 1])]);
+        let guard = cluster.endpoints().all[0].begin(&cluster);
+        cluster.replace(vec![ip([10, 0, 0, 2]), ip([10, 0, 0, 1])]);
+        let view = cluster.endpoints();
+        assert_eq!((view.all[0].in_flight(), view.all[1].in_flight()), (0, 1));
+        drop(guard);
+        assert_eq!((view.all[1].in_flight(), view.all[1].attempts()), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_endpoint_warms_up_beside_the_others() {
+        let warmup = Warmup {
+            duration: Duration::from_secs(100),
+            minimum_thousandths: 100,
+            aggression_thousandths: 1000,
+        };
+        let spec = ClusterSpec { lb: LbPolicy::Random, warmup: Some(warmup), ..spec() };
+        let cluster = cluster(spec, vec![ip([10, 0, 0, 1])]);
+        tokio::spawn(care(Arc::downgrade(&cluster)));
+        let seconds = async |n: u64| {
+            for _ in 0..n {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                tokio::task::yield_now().await;
+            }
+        };
+        seconds(200).await;
+        cluster.replace(vec![ip([10, 0, 0, 1]), ip([10, 0, 0, 2])]);
+        let share_of_new = || {
+            let mut draw = fastrand::Rng::with_seed(7);
+            let pick = |_| cluster.pick(|| draw.u64(..), None, &[]).unwrap();
+            let new = (0..11_000).map(pick).filter(|e| e.endpoint == ip([10, 0, 0, 2])).count();
+            new * 100 / 11_000
+        };
+        assert!((7..=11).contains(&share_of_new()), "a tenth of the other's: {}", share_of_new());
+        seconds(50).await;
+        assert!((30..=36).contains(&share_of_new()), "half of the other's: {}", share_of_new());
+        seconds(60).await;
+        assert!((48..=52).contains(&share_of_new()), "as much: {}", share_of_new());
     }
 }

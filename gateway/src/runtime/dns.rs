@@ -189,17 +189,9 @@ fn literal(name: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use routing::cluster::Health;
-    use std::collections::BTreeMap;
 
     fn named(name: &str) -> Endpoint {
-        Endpoint {
-            address: Address::Name(name.into(), 80),
-            weight: 1,
-            health: Health::Healthy,
-            labels: BTreeMap::new(),
-            workload: None,
-        }
+        Endpoint::at(Address::Name(name.into(), 80))
     }
 
     fn addresses(endpoints: &[Endpoint]) -> Vec<String> {

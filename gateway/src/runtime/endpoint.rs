@@ -1,8 +1,9 @@
-//! Endpoints as they can be dialled, and how busy each is.
+//! Endpoints as they can be dialled, and what is remembered of each address.
 //!
-//! Invariant: a counter goes up once per attempt and down once, by the drop of its guard; it follows the address over
-//! reloads. A view is immutable: a change makes a new one.
+//! Invariant: a counter goes up once per attempt and down once, by the drop of its guard; what is remembered follows the
+//! address over reloads. A view is immutable: a change makes a new one.
 
+use super::{cluster::Cluster, outlier::Record};
 use routing::{
     balance::{EndpointSet, LoadView},
     cluster::{Address, Endpoint},
@@ -14,21 +15,37 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
+use tokio::time::Instant;
 
-/// Counters of one address in one cluster; outlives every view that lists it.
-#[derive(Debug, Default)]
+/// What is remembered of one address in one cluster; outlives every view that lists it.
+#[derive(Debug)]
 pub struct EndpointLoad {
     in_flight: AtomicU32,
     attempts: AtomicU64,
     failures: AtomicU64,
+    pub(super) record: Record,
+    /// When the address was first seen: slow start counts from here.
+    pub(super) since: Instant,
+}
+
+impl Default for EndpointLoad {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::default(),
+            attempts: AtomicU64::default(),
+            failures: AtomicU64::default(),
+            record: Record::default(),
+            since: Instant::now(),
+        }
+    }
 }
 
 /// One endpoint that can be dialled: its address is never a name.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct EndpointState {
     /// As compiled, with the address resolved.
-    pub endpoint: Arc<Endpoint>,
-    load: Arc<EndpointLoad>,
+    pub endpoint: Endpoint,
+    pub(super) load: Arc<EndpointLoad>,
 }
 
 impl EndpointState {
@@ -50,29 +67,63 @@ impl EndpointState {
         self.load.failures.load(Ordering::Relaxed)
     }
 
-    /// Counts one attempt until the guard is dropped.
+    /// What outlier detection knows of this address.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.load.record
+    }
+
+    /// Counts one attempt until the guard is dropped; what becomes of it goes to the cluster's outlier detection.
     #[must_use = "the attempt is counted only while the guard lives"]
-    pub fn begin(&self) -> InFlight {
+    pub fn begin(&self, cluster: &Arc<Cluster>) -> InFlight {
         self.load.in_flight.fetch_add(1, Ordering::Relaxed);
         self.load.attempts.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.load.clone())
+        InFlight { load: self.load.clone(), watched: cluster.spec.outlier.is_some().then(|| cluster.clone()) }
     }
+}
+
+/// Why an attempt ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The connection could not be made, or broke.
+    Connection,
+    /// Nothing came in time.
+    Timeout,
+    /// It was not the endpoint's doing: a limit of ours, or the client left.
+    Ours,
 }
 
 /// One attempt under way; its drop ends the count.
 #[derive(Debug)]
-pub struct InFlight(Arc<EndpointLoad>);
+pub struct InFlight {
+    load: Arc<EndpointLoad>,
+    /// The cluster, where it does outlier detection.
+    watched: Option<Arc<Cluster>>,
+}
 
 impl InFlight {
     /// Notes that the attempt ended without an answer.
-    pub fn failed(&self) {
-        self.0.failures.fetch_add(1, Ordering::Relaxed);
+    pub fn failed(&self, why: NoAnswer) {
+        if why == NoAnswer::Ours {
+            return;
+        }
+        self.load.failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(cluster) = &self.watched {
+            cluster.observe_failure(&self.load, why);
+        }
+    }
+
+    /// Notes the status that the endpoint answered; a gRPC status counts as the HTTP status it stands for.
+    pub fn answered(&self, status: u16) {
+        if let Some(cluster) = &self.watched {
+            cluster.observe_status(&self.load, status);
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -80,13 +131,13 @@ impl Drop for InFlight {
 #[derive(Debug)]
 pub struct EndpointView {
     /// Every endpoint, unhealthy ones included.
-    pub all: Box<[EndpointState]>,
+    pub all: Box<[Arc<EndpointState>]>,
     pickable: EndpointSet,
 }
 
 impl LoadView for EndpointView {
     fn active(&self, index: usize) -> u32 {
-        self.all.get(index).map_or(0, EndpointState::in_flight)
+        self.all.get(index).map_or(0, |endpoint| endpoint.in_flight())
     }
 }
 
@@ -97,20 +148,33 @@ impl Default for EndpointView {
 }
 
 impl EndpointView {
-    /// A view of `endpoints` that keeps the counters of addresses that were in `previous`.
+    /// A view of `endpoints` that keeps what is remembered of addresses that were in `previous`.
     #[must_use]
-    pub fn succeed(previous: &Self, endpoints: Vec<Endpoint>) -> Self {
+    pub(super) fn succeed(
+        previous: &Self,
+        endpoints: Vec<Endpoint>,
+        prepare: impl FnOnce(&[Endpoint], &[Arc<EndpointState>]) -> EndpointSet,
+    ) -> Self {
         let known: HashMap<&Address, &Arc<EndpointLoad>> =
             previous.all.iter().map(|e| (&e.endpoint.address, &e.load)).collect();
-        let pickable = EndpointSet::new(&endpoints);
-        let all = endpoints
-            .into_iter()
+        let all: Box<[_]> = endpoints
+            .iter()
             .map(|endpoint| {
                 let load = known.get(&endpoint.address).map(|l| Arc::clone(l)).unwrap_or_default();
-                EndpointState { endpoint: Arc::new(endpoint), load }
+                Arc::new(EndpointState { endpoint: endpoint.clone(), load })
             })
             .collect();
+        let pickable = prepare(&endpoints, &all);
         Self { all, pickable }
+    }
+
+    /// The same endpoints, prepared anew.
+    pub(super) fn again(
+        &self,
+        prepare: impl FnOnce(&[Endpoint], &[Arc<EndpointState>]) -> EndpointSet,
+    ) -> Self {
+        let endpoints: Vec<Endpoint> = self.all.iter().map(|state| state.endpoint.clone()).collect();
+        Self { all: self.all.clone(), pickable: prepare(&endpoints, &self.all) }
     }
 
     /// Those that may be picked, by index in `all`.
@@ -122,35 +186,6 @@ impl EndpointView {
     /// How many may be picked.
     #[must_use]
     pub fn healthy(&self) -> usize {
-        self.pickable.healthy().len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use routing::cluster::Health;
-    use std::collections::BTreeMap;
-
-    fn endpoint(address: &str) -> Endpoint {
-        Endpoint {
-            address: Address::Ip(address.parse().unwrap()),
-            weight: 1,
-            health: Health::Healthy,
-            labels: BTreeMap::new(),
-            workload: None,
-        }
-    }
-
-    #[test]
-    fn load_follows_the_address_into_the_next_view() {
-        let first = EndpointView::succeed(&EndpointView::default(), vec![endpoint("10.0.0.1:80")]);
-        let guard = first.all[0].begin();
-        let second = EndpointView::succeed(&first, vec![endpoint("10.0.0.2:80"), endpoint("10.0.0.1:80")]);
-        assert_eq!(second.all[0].in_flight(), 0);
-        assert_eq!(second.all[1].in_flight(), 1);
-        drop(guard);
-        assert_eq!(second.all[1].in_flight(), 0);
-        assert_eq!(second.all[1].attempts(), 1);
+        self.pickable.fit()
     }
 }

@@ -4,13 +4,16 @@
 //! is the same object before and after.
 
 use super::{
-    cluster::Cluster,
+    cluster::{Cluster, Reload},
     dns::{self, Resolve},
+    outlier,
 };
+use crate::tls::{CredentialReader, NoCredentials, Sources, WorkloadFiles};
+use arc_swap::ArcSwap;
 use routing::cluster::ClusterName;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 use tokio::runtime::Handle;
@@ -21,18 +24,70 @@ pub type Clusters = HashMap<ClusterName, Arc<Cluster>, foldhash::fast::RandomSta
 /// How long a publication waits for the first answers to new names.
 pub const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
 
+/// How often certificate files are looked at.
+pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(2);
+
 /// The clusters in force, and what resolves their names.
 pub struct Registry {
-    current: Mutex<Clusters>,
+    shared: Arc<Shared>,
     resolver: Arc<dyn Resolve>,
     background: Handle,
+}
+
+struct Shared {
+    current: Mutex<Clusters>,
+    credentials: ArcSwap<Box<dyn CredentialReader>>,
+    workload: WorkloadFiles,
+}
+
+impl Shared {
+    fn current(&self) -> MutexGuard<'_, Clusters> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at certificate files for as long as the registry lives.
+async fn follow_files(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(CERTIFICATE_CHECK).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let clusters: Vec<_> = shared.current().values().filter(|c| c.spec.tls.is_some()).cloned().collect();
+        if clusters.is_empty() {
+            continue;
+        }
+        let looked = tokio::task::spawn_blocking(move || {
+            let credentials = shared.credentials.load();
+            let sources = Sources { credentials: &***credentials, workload: &shared.workload };
+            clusters.iter().for_each(|cluster| cluster.reload_trust(&sources, Reload::IfFilesChanged));
+        });
+        if looked.await.is_err() {
+            tracing::error!("certificate files could not be looked at");
+        }
+    }
 }
 
 impl Registry {
     /// An empty registry whose names are resolved by tasks on `background`.
     #[must_use]
     pub fn new(resolver: Arc<dyn Resolve>, background: Handle) -> Self {
-        Self { current: Mutex::new(Clusters::default()), resolver, background }
+        Self::with_workload(resolver, background, WorkloadFiles::mounted())
+    }
+
+    /// The same, with the gateway's own certificate in these files.
+    #[must_use]
+    pub fn with_workload(resolver: Arc<dyn Resolve>, background: Handle, workload: WorkloadFiles) -> Self {
+        let shared = Arc::new(Shared {
+            current: Mutex::new(Clusters::default()),
+            credentials: ArcSwap::from_pointee(Box::new(NoCredentials)),
+            workload,
+        });
+        background.spawn(follow_files(Arc::downgrade(&shared)));
+        Self { shared, resolver, background }
+    }
+
+    /// Where Secrets and ConfigMaps are looked up from now on; clusters take them at the next reconciliation.
+    pub fn set_credentials(&self, credentials: impl CredentialReader + 'static) {
+        self.shared.credentials.store(Arc::new(Box::new(credentials)));
     }
 
     /// The clusters for a new configuration. Unchanged ones are kept with all their state; one whose endpoints alone
@@ -43,7 +98,9 @@ impl Registry {
         &self,
         compiled: impl IntoIterator<Item = &'c routing::cluster::Cluster>,
     ) -> Clusters {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.shared.current();
+        let credentials = self.shared.credentials.load();
+        let sources = Sources { credentials: &***credentials, workload: &self.shared.workload };
         let mut next = Clusters::default();
         for cluster in compiled {
             let before = current.get(&cluster.spec.name);
@@ -51,6 +108,7 @@ impl Registry {
                 Some(c) if c.spec == cluster.spec => {
                     let named = dns::needs_resolution(&c.declared());
                     c.declare(cluster.endpoints.clone());
+                    c.reload_trust(&sources, Reload::Always);
                     if !named {
                         self.follow(c);
                     }
@@ -61,8 +119,9 @@ impl Registry {
                         cluster.spec.clone(),
                         cluster.endpoints.clone(),
                         before.map(Arc::as_ref),
+                        &sources,
                     ));
-                    self.follow(&made);
+                    self.look_after(&made);
                     made
                 }
             };
@@ -81,6 +140,13 @@ impl Registry {
         }
     }
 
+    fn look_after(&self, cluster: &Arc<Cluster>) {
+        if cluster.needs_care() {
+            self.background.spawn(outlier::care(Arc::downgrade(cluster)));
+        }
+        self.follow(cluster);
+    }
+
     fn follow(&self, cluster: &Arc<Cluster>) {
         if dns::needs_resolution(&cluster.declared()) {
             self.background.spawn(dns::follow(Arc::downgrade(cluster), self.resolver.clone()));
@@ -93,8 +159,7 @@ mod tests {
     use super::*;
     use crate::runtime::dns::{Answer, ResolveError};
     use async_trait::async_trait;
-    use routing::cluster::{Address, ClusterSpec, Discovery, Endpoint, Health, LbPolicy, UpstreamProtocol};
-    use std::collections::BTreeMap;
+    use routing::cluster::{Address, ClusterSpec, Discovery, Endpoint};
 
     struct Fixed(Mutex<Result<Vec<std::net::IpAddr>, String>>);
 
@@ -109,23 +174,13 @@ mod tests {
     }
 
     fn cluster(address: Address, discovery: Discovery, connect: u64) -> routing::cluster::Cluster {
-        let endpoint =
-            Endpoint { address, weight: 1, health: Health::Healthy, labels: BTreeMap::new(), workload: None };
         routing::cluster::Cluster {
             spec: Arc::new(ClusterSpec {
-                name: ClusterName::outbound(80, "", "a.example.com"),
-                host: "a.example.com".into(),
-                port: 80,
-                subset: "".into(),
                 discovery,
-                lb: LbPolicy::LeastRequest,
-                protocol: UpstreamProtocol::Http1,
-                tls: None,
                 connect_timeout: Duration::from_secs(connect),
-                idle_timeout: None,
-                destination_rule: None,
+                ..ClusterSpec::new("a.example.com", 80, "")
             }),
-            endpoints: Arc::from([endpoint]),
+            endpoints: Arc::from([Endpoint::at(address)]),
         }
     }
 
@@ -147,7 +202,7 @@ mod tests {
         let again = registry.reconcile([&compiled.clone()]);
         assert!(Arc::ptr_eq(&first[&name], &again[&name]));
 
-        let guard = first[&name].endpoints().all[0].begin();
+        let guard = first[&name].endpoints().all[0].begin(&first[&name]);
         let changed = registry.reconcile([&cluster(ip("10.0.0.1:80"), Discovery::Static, 3)]);
         assert!(!Arc::ptr_eq(&first[&name], &changed[&name]));
         assert_eq!(changed[&name].endpoints().all[0].in_flight(), 1);

@@ -73,6 +73,12 @@ impl Flags {
         self.0 |= 1 << flag as u8;
     }
 
+    /// Whether it is among them.
+    #[must_use]
+    pub fn contains(self, flag: Flag) -> bool {
+        self.0 & (1 << flag as u8) != 0
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -118,7 +118,7 @@ fn pair(secret: &Secret) -> Result<(Vec<u8>, Vec<u8>), MaterialError> {
     Ok((value(names.0)?, value(names.1)?))
 }
 
-fn file(path: &str) -> Result<Vec<u8>, MaterialError> {
+pub(super) fn file(path: &str) -> Result<Vec<u8>, MaterialError> {
     use std::io::Read;
     let failed = |error: std::io::Error| MaterialError::File(format!("{path}: {error}"));
     let mut bytes = Vec::new();

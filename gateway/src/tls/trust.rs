@@ -1,48 +1,273 @@
-//! What an upstream's certificate is verified against.
+//! What an upstream's certificate is verified against, and what the upstream is shown of us.
 //!
-//! Invariant: roots that cannot be loaded trust nothing; nothing falls back to a wider store.
+//! Invariant: what cannot be loaded trusts nothing and shows nothing; nothing falls back to a wider store or to less than
+//! was asked for. Key material is never printed.
 
-use pingora_core::{protocols::tls::CaType, tls::x509::X509};
-use routing::cluster::UpstreamTls;
-use std::sync::Arc;
+use super::material::{self, CertifiedKey};
+use config_model::{
+    kubernetes::{ConfigMap, Secret},
+    meta::{Kind, ResourceKey},
+    set::ResourceSet,
+};
+use foldhash::fast::FixedState;
+use pingora_core::{protocols::tls::CaType, tls::x509::X509, utils::tls::CertKey};
+use routing::{
+    cluster::{ClientIdentity, Roots, UpstreamTls},
+    listener::CertificateSource,
+};
+use std::{
+    hash::{BuildHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
-/// What a TLS upstream is verified against.
+/// Where Secrets and ConfigMaps are looked up.
+pub trait CredentialReader: Send + Sync {
+    /// A Secret by namespace and name.
+    fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+    /// A ConfigMap by namespace and name.
+    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap>;
+}
+
+impl CredentialReader for ResourceSet {
+    fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
+        self.secrets().get(&ResourceKey::new(Kind::Secret, namespace, name)).map(|found| found.spec.clone())
+    }
+
+    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap> {
+        let key = ResourceKey::new(Kind::ConfigMap, namespace, name);
+        self.config_maps().get(&key).map(|found| found.spec.clone())
+    }
+}
+
+/// Nobody's Secrets: for clusters whose certificates are files.
+#[derive(Debug, Default)]
+pub struct NoCredentials;
+
+impl CredentialReader for NoCredentials {
+    fn secret(&self, _namespace: &str, _name: &str) -> Option<Secret> {
+        None
+    }
+
+    fn config_map(&self, _namespace: &str, _name: &str) -> Option<ConfigMap> {
+        None
+    }
+}
+
+/// The gateway's own workload certificate, as mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadFiles {
+    /// The chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Roots of the mesh.
+    pub roots: PathBuf,
+}
+
+impl WorkloadFiles {
+    /// The files in a folder, by Istio's names.
+    #[must_use]
+    pub fn within(folder: &Path) -> Self {
+        let [certificate, key, roots] =
+            ["cert-chain.pem", "key.pem", "root-cert.pem"].map(|name| folder.join(name));
+        Self { certificate, key, roots }
+    }
+
+    /// Where Istio's agent and its file-mounted certificates stand: the first place that has a certificate.
+    #[must_use]
+    pub fn mounted() -> Self {
+        let agent = Path::new("/var/run/secrets/workload-spiffe-credentials");
+        let [certificate, key, roots] =
+            ["certificates.pem", "private_key.pem", "ca_certificates.pem"].map(|name| agent.join(name));
+        if certificate.exists() {
+            Self { certificate, key, roots }
+        } else {
+            Self::within(Path::new("/etc/certs"))
+        }
+    }
+}
+
+/// What a TLS upstream is verified against and shown.
 #[derive(Clone)]
 pub enum Trust {
-    /// The system's store.
-    System,
-    /// These roots only.
-    Roots(Arc<CaType>),
-    /// The roots could not be loaded, for this reason: nothing is trusted.
+    /// As asked for.
+    Usable(Arc<Material>),
+    /// Something could not be loaded, for this reason: no connection is made.
     Unavailable(Arc<str>),
+}
+
+/// Certificates as loaded.
+pub struct Material {
+    /// The roots; `None`: the system's store.
+    pub roots: Option<Arc<CaType>>,
+    /// What the upstream is shown.
+    pub client: Option<Arc<CertKey>>,
+    /// Tells one content from another: connections made with one are not used with the other.
+    pub digest: u64,
 }
 
 impl std::fmt::Debug for Trust {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::System => f.write_str("System"),
-            Self::Roots(roots) => write!(f, "Roots({})", roots.len()),
+            Self::Usable(material) => write!(f, "Usable({:016x})", material.digest),
             Self::Unavailable(why) => write!(f, "Unavailable({why})"),
         }
     }
 }
 
+/// Where certificates come from.
+pub struct Sources<'s> {
+    /// Secrets and ConfigMaps.
+    pub credentials: &'s dyn CredentialReader,
+    /// The workload's own files.
+    pub workload: &'s WorkloadFiles,
+}
+
 impl Trust {
-    /// Reads the roots that a DestinationRule names. Blocks on the file: never call it on the data plane.
-    pub(crate) fn load(tls: &UpstreamTls) -> Self {
-        let Some(path) = &tls.ca_file else { return Trust::System };
-        if tls.insecure_skip_verify {
-            return Trust::System;
+    /// Reads what a DestinationRule names. Blocks on files: never call it on the data plane.
+    #[must_use]
+    pub fn load(tls: &UpstreamTls, sources: &Sources<'_>) -> Self {
+        match Material::load(tls, sources) {
+            Ok(material) => Self::Usable(Arc::new(material)),
+            Err(why) => Self::Unavailable(why.into()),
         }
-        let roots = std::fs::read(&**path)
-            .map_err(|e| format!("{path}: {e}"))
-            .and_then(|pem| X509::stack_from_pem(&pem).map_err(|e| format!("{path}: {e}")));
-        match roots {
-            Ok(roots) if roots.is_empty() => {
-                Trust::Unavailable(format!("{path}: no certificate in it").into())
+    }
+
+    /// Whether both hold the same.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Usable(a), Self::Usable(b)) => a.digest == b.digest,
+            (Self::Unavailable(a), Self::Unavailable(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Material {
+    fn load(tls: &UpstreamTls, sources: &Sources<'_>) -> Result<Self, String> {
+        let mut hasher = FixedState::with_seed(0).build_hasher();
+        let roots = if tls.insecure_skip_verify { None } else { roots(&tls.roots, sources)? };
+        let roots = match roots {
+            None => None,
+            Some((from, pem)) => {
+                pem.hash(&mut hasher);
+                let parsed = X509::stack_from_pem(&pem).map_err(|_| format!("{from}: no certificates"))?;
+                if parsed.is_empty() {
+                    return Err(format!("{from}: no certificate in it"));
+                }
+                Some(Arc::new(parsed.into_boxed_slice()))
             }
-            Ok(roots) => Trust::Roots(Arc::new(roots.into_boxed_slice())),
-            Err(why) => Trust::Unavailable(why.into()),
+        };
+        let client = match identity(&tls.identity, sources)? {
+            None => None,
+            Some((from, certificate, key)) => {
+                let pair = CertifiedKey::parse(&certificate, &key).map_err(|why| format!("{from}: {why}"))?;
+                pair.fingerprint.hash(&mut hasher);
+                let chain = std::iter::once(pair.leaf).chain(pair.intermediates).collect();
+                Some(Arc::new(CertKey::new(chain, pair.key)))
+            }
+        };
+        if tls.crl_file.is_some() {
+            return Err("caCrl is not yet honoured".to_owned());
         }
+        Ok(Self { roots, client, digest: hasher.finish() })
+    }
+}
+
+/// The roots' PEM text and where it is from.
+fn roots(roots: &Roots, sources: &Sources<'_>) -> Result<Option<(String, Vec<u8>)>, String> {
+    let path = match roots {
+        Roots::System => return Ok(None),
+        Roots::File(path) => path.to_string(),
+        Roots::Workload => sources.workload.roots.display().to_string(),
+        Roots::Secret { namespace, name } => {
+            // Istio: credentials/kube/secrets.go: `-cacert` is looked at first, its keys in this order.
+            let separate = sources.credentials.secret(namespace, &format!("{name}-cacert"));
+            let value = |secret: &Secret| {
+                let keys = ["cacert", "ca.crt"];
+                keys.into_iter().find_map(|key| secret.get(key).filter(|v| !v.is_empty()).map(<[u8]>::to_vec))
+            };
+            let found = separate.as_ref().and_then(value);
+            let found = found.or_else(|| value(&sources.credentials.secret(namespace, name)?));
+            let from = format!("Secret {namespace}/{name}");
+            return match found {
+                Some(pem) => Ok(Some((from, pem))),
+                None => Err(format!("{from} has no ca.crt, and there is no {name}-cacert")),
+            };
+        }
+        Roots::ConfigMap { namespace, name } => {
+            let from = format!("ConfigMap {namespace}/{name}");
+            let map =
+                sources.credentials.config_map(namespace, name).ok_or(format!("{from} does not exist"))?;
+            let found = ["ca.crt", "cacert"].into_iter().find_map(|key| map.data.get(key));
+            return match found {
+                Some(pem) => Ok(Some((from, pem.clone().into_bytes()))),
+                None => Err(format!("{from} has no ca.crt")),
+            };
+        }
+    };
+    let pem = material::file(&path).map_err(|why| why.to_string())?;
+    Ok(Some((path, pem)))
+}
+
+/// Chain and key, and where they are from.
+fn identity(
+    identity: &ClientIdentity,
+    sources: &Sources<'_>,
+) -> Result<Option<(String, Vec<u8>, Vec<u8>)>, String> {
+    let (from, source) = match identity {
+        ClientIdentity::None => return Ok(None),
+        ClientIdentity::Files { certificate, key } => (
+            certificate.to_string(),
+            CertificateSource::Files { certificate: certificate.clone(), key: key.clone() },
+        ),
+        ClientIdentity::Secret { namespace, name } => (
+            format!("Secret {namespace}/{name}"),
+            CertificateSource::Secret { namespace: namespace.clone(), name: name.clone() },
+        ),
+        ClientIdentity::Workload => {
+            let path = |path: &Path| Arc::<str>::from(path.to_string_lossy());
+            let files = sources.workload;
+            (
+                "the workload certificate".to_owned(),
+                CertificateSource::Files { certificate: path(&files.certificate), key: path(&files.key) },
+            )
+        }
+    };
+    let read = |namespace: &str, name: &str| sources.credentials.secret(namespace, name);
+    let (certificate, key) = material::read(&source, read).map_err(|why| format!("{from}: {why}"))?;
+    Ok(Some((from, certificate, key)))
+}
+
+/// When the files that a specification names were last written; a change means to load again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<Option<(SystemTime, u64)>>);
+
+impl Stamp {
+    /// Of the files as they are now. Blocks on the file system.
+    #[must_use]
+    pub fn of(tls: &UpstreamTls, workload: &WorkloadFiles) -> Self {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        match &tls.roots {
+            Roots::File(path) => paths.push(PathBuf::from(&**path)),
+            Roots::Workload => paths.push(workload.roots.clone()),
+            Roots::System | Roots::Secret { .. } | Roots::ConfigMap { .. } => {}
+        }
+        match &tls.identity {
+            ClientIdentity::Files { certificate, key } => {
+                paths.extend([PathBuf::from(&**certificate), PathBuf::from(&**key)]);
+            }
+            ClientIdentity::Workload => paths.extend([workload.certificate.clone(), workload.key.clone()]),
+            ClientIdentity::None | ClientIdentity::Secret { .. } => {}
+        }
+        paths.extend(tls.crl_file.iter().map(|path| PathBuf::from(&**path)));
+        let stamp = |path: &PathBuf| {
+            let about = std::fs::metadata(path).ok()?;
+            Some((about.modified().ok()?, about.len()))
+        };
+        Self(paths.iter().map(stamp).collect())
     }
 }

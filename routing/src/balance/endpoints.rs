@@ -1,142 +1,151 @@
-//! The healthy endpoints of a cluster, prepared for picking.
+//! The endpoints of a cluster, prepared for picking.
 //!
-//! Invariant: only healthy endpoints are in it, by their index in the cluster; whoever changes health makes a new set.
+//! Invariant: a set never changes; whoever changes health or weights makes a new one. Endpoints are known by their index
+//! in the cluster. What is not fit is in no group, unless its whole priority is in panic.
 
-use super::scale;
-use crate::cluster::{Endpoint, Health};
+use super::{
+    group::Group,
+    priority::{Level, loads},
+    scale,
+};
+use crate::cluster::{Endpoint, Health, LbPolicy};
+use std::collections::BTreeMap;
 
-/// Most turns in one round of a weighted round robin; larger weights are scaled down to fit, each keeping one turn.
-const LONGEST_ROUND: u64 = 4096;
+/// Overprovisioning factor, per cent: a priority or locality keeps all its traffic until it has fewer than 1/1.4 of its
+/// endpoints (Envoy's default).
+pub(super) const OVERPROVISIONING: u64 = 140;
 
-/// The healthy endpoints of a cluster.
+/// Whether an endpoint takes part, and with what weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Fitness {
+    /// It may be picked, with so much weight; 0 counts as 1.
+    Fit(u64),
+    /// It may not (not ready, ejected), unless in panic.
+    Unfit,
+}
+
+/// The endpoints of a cluster.
 #[derive(Clone, Debug)]
 pub struct EndpointSet {
     total: usize,
-    healthy: Box<[usize]>,
-    /// Running sums of the weights of `healthy`; empty when all are equal.
+    fit: usize,
+    groups: Box<[Group]>,
+    /// Running sums of the groups' loads; empty when there is one group.
     sums: Box<[u64]>,
-    /// Positions in `healthy`, one round of turns; empty when all are equal.
-    round: Box<[u32]>,
 }
 
 impl EndpointSet {
-    /// Prepares the endpoints of a cluster; a weight of 0 counts as 1.
+    /// Prepares endpoints as the configuration has them, for policies that need no table.
     #[must_use]
     pub fn new(endpoints: &[Endpoint]) -> Self {
-        Self::filtered(endpoints, |_, endpoint| endpoint.health == Health::Healthy)
+        Self::build(LbPolicy::default(), 0, endpoints, |_, endpoint| configured(endpoint))
     }
 
-    /// Prepares those that `healthy` lets through, for callers that know more than the configuration does (outlier
-    /// ejection, health checks).
+    /// Prepares endpoints for a policy. `fitness` judges each, for callers that know more than the configuration does;
+    /// below `panic_percent` fit ones in a priority, all of it take part.
     #[must_use]
-    pub fn filtered(endpoints: &[Endpoint], mut healthy: impl FnMut(usize, &Endpoint) -> bool) -> Self {
-        let picked = endpoints.iter().enumerate().filter(|(index, endpoint)| healthy(*index, endpoint));
-        let (healthy, weights): (Vec<_>, Vec<_>) =
-            picked.map(|(index, endpoint)| (index, u64::from(endpoint.weight.max(1)))).unzip();
-        let equal = weights.windows(2).all(|pair| pair.first() == pair.last());
-        let (sums, round) = if equal {
-            (Vec::new(), Vec::new())
-        } else {
-            let mut sum = 0;
-            let sums = weights.iter().map(|weight| {
-                sum += weight;
-                sum
-            });
-            (sums.collect(), round_of(&weights))
-        };
-        Self { total: endpoints.len(), healthy: healthy.into(), sums: sums.into(), round: round.into() }
+    pub fn build(
+        policy: LbPolicy,
+        panic_percent: u32,
+        endpoints: &[Endpoint],
+        mut fitness: impl FnMut(usize, &Endpoint) -> Fitness,
+    ) -> Self {
+        let mut levels: BTreeMap<u32, Vec<Judged<'_>>> = BTreeMap::new();
+        let mut fit = 0;
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let fitness = fitness(index, endpoint);
+            fit += usize::from(matches!(fitness, Fitness::Fit(_)));
+            levels.entry(endpoint.place.priority).or_default().push(Judged { index, endpoint, fitness });
+        }
+        let counts: Vec<Level> = levels
+            .values()
+            .map(|judged| Level {
+                total: judged.len() as u64,
+                fit: judged.iter().filter(|j| matches!(j.fitness, Fitness::Fit(_))).count() as u64,
+            })
+            .collect();
+        let mut groups = Vec::new();
+        let mut sums = Vec::new();
+        let mut sum = 0_u64;
+        for (load, judged) in loads(&counts, u64::from(panic_percent)).into_iter().zip(levels.values()) {
+            if load.share == 0 {
+                continue;
+            }
+            let localities = localities(judged, load.panic);
+            let total: u64 = localities.iter().map(|(share, _)| share).sum();
+            for (share, members) in localities {
+                // Shares of a priority make 2³² together, and loads are percentages or numbers of endpoints.
+                let part = (u128::from(share) << 32) / u128::from(total.max(1));
+                sum = sum.saturating_add(
+                    load.share.saturating_mul(u64::try_from(part).unwrap_or(u64::MAX)).max(1),
+                );
+                sums.push(sum);
+                groups.push(Group::new(policy, endpoints, &members));
+            }
+        }
+        if groups.len() < 2 {
+            sums.clear();
+        }
+        Self { total: endpoints.len(), fit, groups: groups.into(), sums: sums.into() }
     }
 
-    /// Number of endpoints in the cluster, healthy or not.
+    /// Number of endpoints in the cluster, fit or not.
     #[must_use]
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Indices in the cluster of the healthy endpoints, ascending.
+    /// Number of endpoints that are fit.
     #[must_use]
-    pub fn healthy(&self) -> &[usize] {
-        &self.healthy
+    pub fn fit(&self) -> usize {
+        self.fit
     }
 
-    /// Whether all healthy endpoints have the same weight.
-    #[must_use]
-    pub fn equal_weights(&self) -> bool {
-        self.sums.is_empty()
-    }
-
-    /// Weights of the healthy endpoints with their indices.
-    pub(super) fn weighted(&self) -> impl Iterator<Item = (usize, u64)> {
-        let mut before = 0;
-        self.healthy.iter().zip(&self.sums).map(move |(index, sum)| {
-            let weight = sum - before;
-            before = *sum;
-            (*index, weight)
-        })
-    }
-
-    pub(super) fn in_turn(&self, cursor: u64) -> Option<usize> {
-        let position = if self.round.is_empty() {
-            turn(cursor, self.healthy.len())?
-        } else {
-            *self.round.get(turn(cursor, self.round.len())?)? as usize
-        };
-        self.healthy.get(position).copied()
-    }
-
-    pub(super) fn by_weight(&self, entropy: u64) -> Option<usize> {
-        let position = match self.sums.last() {
-            None => scale(entropy, self.healthy.len() as u64) as usize,
-            Some(total) => {
-                let ticket = scale(entropy, *total);
-                self.sums.partition_point(|sum| *sum <= ticket)
-            }
-        };
-        self.healthy.get(position).copied()
+    /// The group that `selector`, uniform over `u64`, falls on.
+    pub(super) fn group(&self, selector: impl FnOnce() -> u64) -> Option<&Group> {
+        let Some(total) = self.sums.last() else { return self.groups.first() };
+        let ticket = scale(selector(), *total);
+        self.groups.get(self.sums.partition_point(|sum| *sum <= ticket))
     }
 }
 
-fn turn(cursor: u64, len: usize) -> Option<usize> {
-    cursor.checked_rem(len as u64).map(|turn| turn as usize)
+/// Fitness by configuration alone.
+pub fn configured(endpoint: &Endpoint) -> Fitness {
+    match endpoint.health {
+        Health::Healthy => Fitness::Fit(u64::from(endpoint.weight)),
+        Health::Unhealthy => Fitness::Unfit,
+    }
 }
 
-/// One round in which each position has as many turns as its weight, spread evenly: earliest deadline first, where
-/// the turns of weight `w` are due at 1/2w, 3/2w, 5/2w … of the round.
-fn round_of(weights: &[u64]) -> Vec<u32> {
-    let divisor = weights.iter().copied().fold(0, gcd).max(1);
-    let total: u64 = weights.iter().map(|weight| weight / divisor).sum();
-    let turns = |weight: u64| {
-        let weight = weight / divisor;
-        if total <= LONGEST_ROUND {
-            weight
-        } else {
-            (u128::from(weight) * u128::from(LONGEST_ROUND) / u128::from(total)).max(1) as u64
+struct Judged<'e> {
+    index: usize,
+    endpoint: &'e Endpoint,
+    fitness: Fitness,
+}
+
+/// The members of one priority with the share of each locality: one group, unless shares are given (Istio:
+/// `distribute`). A locality that lost endpoints keeps its share as long as overprovisioning covers it.
+fn localities(judged: &[Judged<'_>], panic: bool) -> Vec<(u64, Vec<(usize, u64)>)> {
+    let mut by_locality: BTreeMap<Option<(&str, u32)>, (u64, Vec<(usize, u64)>)> = BTreeMap::new();
+    for one in judged {
+        let place = &one.endpoint.place;
+        let key = place.share.map(|share| (&*place.locality, share));
+        let (total, members) = by_locality.entry(key).or_default();
+        *total += 1;
+        match one.fitness {
+            Fitness::Fit(weight) => members.push((one.index, weight.max(1))),
+            Fitness::Unfit if panic => members.push((one.index, u64::from(one.endpoint.weight.max(1)))),
+            Fitness::Unfit => {}
         }
+    }
+    let effective = |(key, (total, members)): (Option<(&str, u32)>, (u64, Vec<(usize, u64)>))| {
+        if members.is_empty() {
+            return None;
+        }
+        let availability = (members.len() as u64 * OVERPROVISIONING * 100 / total).min(10_000);
+        let share = key.map_or(1, |(_, share)| u64::from(share)) * availability;
+        Some((share.max(1), members))
     };
-    let mut due: Vec<(u64, u64, u32)> = Vec::new();
-    for (position, weight) in (0_u32..).zip(weights) {
-        let turns = turns(*weight);
-        due.extend((0..turns).map(|turn| (2 * turn + 1, turns, position)));
-    }
-    // a/b < c/d, compared without division: numerators and denominators are below 2¹³ here.
-    due.sort_by(|(a, b, i), (c, d, j)| (a * d, i).cmp(&(c * b, j)));
-    due.into_iter().map(|(_, _, position)| position).collect()
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_round_spreads_turns_evenly() {
-        assert_eq!(round_of(&[2, 4]), [1, 0, 1]);
-        assert_eq!(round_of(&[5, 1, 1]), [0, 0, 0, 1, 2, 0, 0]);
-        let long = round_of(&[u64::from(u32::MAX), 1]);
-        assert!(long.len() as u64 <= LONGEST_ROUND + 1);
-        assert_eq!(long.iter().filter(|p| **p == 1).count(), 1, "the lightest keeps one turn");
-    }
+    by_locality.into_iter().filter_map(effective).collect()
 }

@@ -6,25 +6,20 @@
 use super::{
     Clusters, Identity,
     endpoints::{EndpointSources, Resolved},
+    locality::{self, Origin},
     registry::{Port, Registry, Service, Source},
-    rules::{NamedSubset, Policy, Rule, Rules},
+    rules::{NamedSubset, Rule, Rules},
+    traffic, upstream_tls,
 };
-use crate::cluster::{
-    Cluster, ClusterName, ClusterSpec, Discovery, Endpoint, LbPolicy, UpstreamProtocol, UpstreamTls,
-};
+use crate::cluster::{Cluster, ClusterName, ClusterSpec, Discovery, Endpoint, LbPolicy};
 use config_model::{
     diagnostic::{Code, Diagnostic},
-    istio::destination_rule::{
-        ClientTlsMode, ConnectionPoolSettings, H2UpgradePolicy, LoadBalancerSettings, SimpleLb,
-    },
+    istio::destination_rule::SimpleLb,
     mesh::MeshConfig,
-    scalar::{Protocol, labels::is_subset_of},
+    scalar::labels::is_subset_of,
     validate::Validated,
 };
-use std::{sync::Arc, time::Duration};
-
-/// How long an idle upstream connection is kept unless something else is said (Envoy: one hour).
-const IDLE: Duration = Duration::from_secs(3600);
+use std::sync::Arc;
 
 /// Makes all clusters; those that are equal to a previous one share it.
 pub(super) fn build(
@@ -36,7 +31,14 @@ pub(super) fn build(
 ) -> Clusters {
     let sources = EndpointSources::new(input);
     let rules = Rules::new(input, identity);
-    let mut builder = Builder { mesh: input.mesh(), previous, findings, clusters: Clusters::default() };
+    let mut builder = Builder {
+        mesh: input.mesh(),
+        identity,
+        origin: Origin::of(identity),
+        previous,
+        findings,
+        clusters: Clusters::default(),
+    };
     for service in registry.primary() {
         let rule = rules.find(&service.host, service.namespace);
         for port in &service.ports {
@@ -50,6 +52,8 @@ pub(super) fn build(
 
 struct Builder<'b> {
     mesh: &'b MeshConfig,
+    identity: &'b Identity,
+    origin: Origin<'b>,
     previous: Option<&'b Clusters>,
     findings: &'b mut Vec<Diagnostic>,
     clusters: Clusters,
@@ -69,9 +73,14 @@ impl Builder<'_> {
                     continue;
                 }
             }
-            self.cluster(service, port, rule, Some(named), resolved.discovery, picked);
+            let of_subset = Resolved {
+                discovery: resolved.discovery,
+                endpoints: picked,
+                accounts: resolved.accounts.clone(),
+            };
+            self.cluster(service, port, rule, Some(named), of_subset);
         }
-        self.cluster(service, port, rule, None, resolved.discovery, resolved.endpoints);
+        self.cluster(service, port, rule, None, resolved);
     }
 
     fn cluster(
@@ -80,19 +89,32 @@ impl Builder<'_> {
         port: &Port<'_>,
         rule: Option<&Rule<'_>>,
         named: Option<&NamedSubset<'_>>,
-        mut discovery: Discovery,
-        mut endpoints: Vec<Endpoint>,
+        resolved: Resolved,
     ) {
+        let Resolved { mut discovery, mut endpoints, accounts } = resolved;
         let subset = named.map(|named| named.subset);
+        let subset_name = subset.map_or("", |subset| subset.name.as_str());
         let policy = rule.map(|rule| rule.policy(subset, port.number)).unwrap_or_default();
-        let tls = match tls(&policy, service) {
+        let name = ClusterName::outbound(port.number, subset_name, &service.host);
+        let of_entry = match &service.source {
+            Source::Kubernetes(_) => None,
+            Source::Entries(entries) => entries.first().map(|entry| entry.spec.subject_alt_names.as_slice()),
+        };
+        let wanted = upstream_tls::Wanted {
+            settings: policy.tls,
+            rule_namespace: rule.map_or("", |rule| rule.resource.key.namespace.as_str()),
+            gateway_namespace: &self.identity.namespace,
+            trust_domain: &self.mesh.trust_domain,
+            entry_names: of_entry.unwrap_or_default(),
+            accounts: &accounts,
+            default_sni: &format!("outbound_.{}_.{subset_name}_.{}", port.number, service.host),
+        };
+        let tls = match upstream_tls::compile(&wanted) {
             Ok(tls) => tls,
             Err(what) => {
                 if let Some(rule) = rule {
-                    let message = format!(
-                        "{what} is not yet honoured: port {} of {} is not reached at all",
-                        port.number, service.host
-                    );
+                    let message =
+                        format!("{what}: port {} of {} is not reached at all", port.number, service.host);
                     let finding = Diagnostic::new(Code::NOT_YET_HONOURED, message)
                         .about(&rule.resource.key, &rule.resource.origin)
                         .at("spec.trafficPolicy");
@@ -101,26 +123,36 @@ impl Builder<'_> {
                 return;
             }
         };
-        let simple = policy.load_balancer.and_then(|lb| lb.simple);
-        if simple == Some(SimpleLb::Passthrough) {
+        let balancer = policy.load_balancer;
+        if balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough) {
             discovery = Discovery::OriginalDestination;
             endpoints.clear();
         }
-        let default_pool = self.mesh.default_traffic_policy.as_ref().and_then(|p| p.connection_pool.as_ref());
-        let pool = policy.connection_pool.or(default_pool);
-        let subset_name = subset.map_or("", |subset| subset.name.as_str());
-        let name = ClusterName::outbound(port.number, subset_name, &service.host);
+        let defaults = self.mesh.default_traffic_policy.as_ref();
+        let pool = policy.connection_pool.or(defaults.and_then(|p| p.connection_pool.as_ref()));
+        let outlier = policy.outlier.or(defaults.and_then(|p| p.outlier_detection.as_ref()));
+        if let Some(setting) = locality::setting(balancer, &self.mesh.locality_lb_setting) {
+            locality::place(&mut endpoints, setting, &self.origin, outlier.is_some());
+        }
+        let lb = traffic::lb_policy(balancer);
         let spec = ClusterSpec {
             name: name.clone(),
             host: Arc::clone(&service.host),
             port: port.number,
             subset: subset_name.into(),
             discovery,
-            lb: lb_policy(policy.load_balancer),
-            protocol: protocol(port.protocol, pool, self.mesh.h2_upgrade_policy),
+            lb,
+            hash_key: traffic::hash_key(balancer),
+            warmup: traffic::warmup(balancer)
+                .filter(|_| matches!(lb, LbPolicy::RoundRobin | LbPolicy::LeastRequest)),
+            panic_percent: outlier.map_or(0, |o| u32::try_from(o.min_health_percent).unwrap_or(0)),
+            protocol: traffic::protocol(port.protocol, pool, self.mesh.h2_upgrade_policy),
             tls,
-            connect_timeout: connect_timeout(pool, self.mesh),
-            idle_timeout: idle_timeout(pool),
+            connect_timeout: traffic::connect_timeout(pool, self.mesh),
+            idle_timeout: traffic::idle_timeout(pool),
+            pool: traffic::pool(pool, policy.retry_budget, self.mesh.tcp_keepalive.as_ref()),
+            outlier: outlier.map(traffic::outlier),
+            proxy_protocol: policy.proxy_protocol.map(traffic::proxy_version),
             destination_rule: rule
                 .map(|r| format!("{}/{}", r.resource.key.namespace, r.resource.key.name).into()),
         };
@@ -154,88 +186,14 @@ fn share(previous: Option<&Arc<Cluster>>, spec: ClusterSpec, endpoints: Vec<Endp
     })
 }
 
-fn lb_policy(settings: Option<&LoadBalancerSettings>) -> LbPolicy {
-    match settings.and_then(|settings| settings.simple) {
-        Some(SimpleLb::RoundRobin) => LbPolicy::RoundRobin,
-        Some(SimpleLb::Random) => LbPolicy::Random,
-        Some(
-            SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough,
-        )
-        | None => LbPolicy::LeastRequest,
-    }
-}
-
-/// Istio: cluster_builder.go `setH2Options`, `shouldH2Upgrade`.
-fn protocol(
-    port: Option<Protocol>,
-    pool: Option<&ConnectionPoolSettings>,
-    mesh: H2UpgradePolicy,
-) -> UpstreamProtocol {
-    if port.is_some_and(Protocol::is_http2) {
-        return UpstreamProtocol::Http2;
-    }
-    let http = pool.and_then(|pool| pool.http.as_ref());
-    if http.is_some_and(|http| http.use_client_protocol) {
-        return UpstreamProtocol::Http1;
-    }
-    let upgrades = match http.map(|http| http.h2_upgrade_policy).unwrap_or_default() {
-        H2UpgradePolicy::Upgrade => true,
-        H2UpgradePolicy::DoNotUpgrade => false,
-        H2UpgradePolicy::Default => mesh == H2UpgradePolicy::Upgrade && port == Some(Protocol::Http),
-    };
-    if upgrades { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
-}
-
-fn connect_timeout(pool: Option<&ConnectionPoolSettings>, mesh: &MeshConfig) -> Duration {
-    let written = pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.connect_timeout);
-    written.filter(|timeout| !timeout.is_zero()).unwrap_or(mesh.connect_timeout).as_std()
-}
-
-/// HTTP's own beats TCP's; zero is no limit (Istio: cluster_traffic_policy.go `applyConnectionPool`).
-fn idle_timeout(pool: Option<&ConnectionPoolSettings>) -> Option<Duration> {
-    let http = pool.and_then(|pool| pool.http.as_ref()).and_then(|http| http.idle_timeout);
-    let tcp = pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.idle_timeout);
-    match http.or(tcp) {
-        None => Some(IDLE),
-        Some(timeout) if timeout.is_zero() => None,
-        Some(timeout) => Some(timeout.as_std()),
-    }
-}
-
-/// TLS as demanded, or what of it cannot be done: then nothing is sent, least of all plain text.
-fn tls(policy: &Policy<'_>, service: &Service<'_>) -> Result<Option<UpstreamTls>, &'static str> {
-    let Some(tls) = policy.tls else { return Ok(None) };
-    match tls.mode {
-        ClientTlsMode::Disable => return Ok(None),
-        ClientTlsMode::Simple => {}
-        ClientTlsMode::Mutual => return Err("tls.mode MUTUAL"),
-        ClientTlsMode::IstioMutual => return Err("tls.mode ISTIO_MUTUAL"),
-    }
-    if !tls.credential_name.is_empty() {
-        return Err("tls.credentialName");
-    }
-    if !tls.ca_crl.is_empty() {
-        return Err("tls.caCrl");
-    }
-    let text = |text: &str| (!text.is_empty()).then(|| Arc::from(text));
-    let of_entry = match &service.source {
-        Source::Kubernetes(_) => None,
-        Source::Entries(entries) => entries.first().map(|entry| entry.spec.subject_alt_names.as_slice()),
-    };
-    let names =
-        if tls.subject_alt_names.is_empty() { of_entry.unwrap_or_default() } else { &tls.subject_alt_names };
-    Ok(Some(UpstreamTls {
-        sni: text(&tls.sni),
-        ca_file: text(&tls.ca_certificates).filter(|path: &Arc<str>| &**path != "system"),
-        subject_alt_names: names.iter().map(|name| Arc::from(name.as_str())).collect(),
-        insecure_skip_verify: tls.insecure_skip_verify.unwrap_or(false),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::testing::{compiled, find_cluster};
+    use crate::{
+        cluster::{ClientIdentity, Roots, UpstreamProtocol},
+        compile::testing::{compiled, find_cluster},
+    };
+    use std::time::Duration;
 
     const SERVICE: &str = "
 apiVersion: v1
@@ -259,7 +217,7 @@ spec:
     fn defaults_are_istios() {
         let plain = cluster("", "outbound|80||a.shop.svc.cluster.local").unwrap();
         assert_eq!(plain.spec.connect_timeout, Duration::from_secs(10));
-        assert_eq!(plain.spec.idle_timeout, Some(IDLE));
+        assert_eq!(plain.spec.idle_timeout, Some(Duration::from_secs(3600)));
         assert_eq!(plain.spec.lb, LbPolicy::LeastRequest);
         assert_eq!(plain.spec.protocol, UpstreamProtocol::Http1);
         assert_eq!(plain.spec.tls, None);
@@ -277,15 +235,16 @@ spec:
         assert_eq!(spec.connect_timeout, Duration::from_secs(2));
         assert_eq!(spec.idle_timeout, Some(Duration::from_secs(5)));
         let tls = spec.tls.as_ref().unwrap();
-        assert_eq!((tls.sni.as_deref(), tls.ca_file.as_deref()), (Some("x.com"), Some("/ca.pem")));
+        assert_eq!((tls.sni.as_deref(), &tls.roots), (Some("x.com"), &Roots::File("/ca.pem".into())));
     }
 
     #[test]
-    fn tls_that_cannot_be_done_leaves_no_cluster() {
+    fn a_workloads_own_certificate_is_shown_where_the_mesh_is_meant() {
         let rest = "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}";
-        assert!(cluster(rest, "outbound|80||a.shop.svc.cluster.local").is_none());
-        let (_, findings) = compiled(&format!("{SERVICE}{rest}"));
-        assert!(findings.iter().any(|f| f.code == Code::NOT_YET_HONOURED));
+        let spec = &cluster(rest, "outbound|80||a.shop.svc.cluster.local").unwrap().spec;
+        let tls = spec.tls.as_ref().unwrap();
+        assert_eq!((&tls.roots, &tls.identity), (&Roots::Workload, &ClientIdentity::Workload));
+        assert_eq!(tls.sni.as_deref(), Some("outbound_.80_._.a.shop.svc.cluster.local"));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Invariant: endpoints come in a fixed order and no address twice, so that equal configuration compares equal.
 
+use super::locality;
 use super::registry::{Port, Service, Source};
-use crate::cluster::{Address, Discovery, Endpoint, Health};
+use crate::cluster::{Address, Discovery, Endpoint, Health, Place};
 use config_model::{
     istio::{
         self, WorkloadEntry,
@@ -16,7 +17,7 @@ use config_model::{
     validate::Validated,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -27,6 +28,8 @@ pub(super) struct Resolved {
     pub(super) discovery: Discovery,
     /// The endpoints named.
     pub(super) endpoints: Vec<Endpoint>,
+    /// Service accounts that they run as, `namespace/name`.
+    pub(super) accounts: BTreeSet<String>,
 }
 
 /// The resources that endpoints are made of, by what they are looked up by.
@@ -114,12 +117,12 @@ impl<'a> EndpointSources<'a> {
                 &mut found,
             );
         if slices.is_some() || old.is_some() || selected {
-            return Some(Resolved { discovery: Discovery::Static, endpoints: found.endpoints });
+            return Some(found.resolved(Discovery::Static));
         }
         let one = |address, discovery| {
             let mut found = Collector::default();
             found.push(Found { address, ..Found::default_at(port.number) });
-            Some(Resolved { discovery, endpoints: found.endpoints })
+            Some(found.resolved(discovery))
         };
         match spec.cluster_ip.parse::<IpAddr>() {
             Ok(ip) => one(Address::Ip(SocketAddr::new(ip, port.number)), Discovery::Static),
@@ -154,7 +157,14 @@ impl<'a> EndpointSources<'a> {
                 }
                 let Some(ip) = endpoint.addresses.first() else { continue };
                 let health = if endpoint.conditions.is_ready() { Health::Healthy } else { Health::Unhealthy };
-                self.push_pod(namespace, ip, endpoint.target_ref.as_ref(), number.get(), health, found);
+                let reference = endpoint.target_ref.as_ref();
+                self.push_pod(
+                    (namespace, ip),
+                    reference,
+                    (number.get(), health),
+                    endpoint.zone.as_deref(),
+                    found,
+                );
             }
         }
     }
@@ -173,18 +183,17 @@ impl<'a> EndpointSources<'a> {
             let not_ready = subset.not_ready_addresses.iter().map(|a| (a, Health::Unhealthy));
             for (address, health) in ready.chain(not_ready) {
                 let reference = address.target_ref.as_ref();
-                self.push_pod(namespace, &address.ip, reference, number.get(), health, found);
+                self.push_pod((namespace, &address.ip), reference, (number.get(), health), None, found);
             }
         }
     }
 
     fn push_pod(
         &self,
-        namespace: &str,
-        ip: &str,
+        (namespace, ip): (&str, &str),
         reference: Option<&ObjectReference>,
-        port: u16,
-        health: Health,
+        (port, health): (u16, Health),
+        zone: Option<&str>,
         found: &mut Collector,
     ) {
         let Ok(address) = ip.parse::<IpAddr>() else { return };
@@ -194,7 +203,11 @@ impl<'a> EndpointSources<'a> {
             .map(|pod| &**pod)
             .or_else(|| self.pods_by_ip.get(&(namespace, ip)).copied());
         let workload = pod.map(|pod| pod.key.name.as_str()).or(named.map(|r| r.name.as_str()));
+        if let Some(pod) = pod {
+            found.account(namespace, &pod.spec.spec.service_account_name);
+        }
         found.push(Found {
+            locality: locality::of_pod(pod.map(|pod| &pod.meta.labels), zone),
             address: Address::Ip(SocketAddr::new(address, port)),
             health,
             labels: pod.map(|pod| pod.meta.labels.clone()).unwrap_or_default(),
@@ -214,10 +227,19 @@ impl<'a> EndpointSources<'a> {
             Resolution::Dns => Discovery::StrictDns,
             Resolution::DnsRoundRobin => Discovery::LogicalDns,
             Resolution::None => {
-                return Some(Resolved { discovery: Discovery::OriginalDestination, endpoints: Vec::new() });
+                return Some(Collector::default().resolved(Discovery::OriginalDestination));
             }
-            // Needs a filter that Istio does not install on a gateway.
-            Resolution::DynamicDns => return None,
+            // Each name that is asked for is resolved by itself.
+            Resolution::DynamicDns => {
+                let written = entries.first()?.spec.ports.iter().find(|p| p.number.get() == port.number)?;
+                let target = written.target_port.unwrap_or(written.number).get();
+                let mut found = Collector::default();
+                found.push(Found {
+                    address: Address::Name(Arc::clone(&service.host), target),
+                    ..Found::default_at(target)
+                });
+                return Some(found.resolved(Discovery::DynamicDns));
+            }
         };
         let mut found = Collector::default();
         for entry in entries {
@@ -236,7 +258,8 @@ impl<'a> EndpointSources<'a> {
                 self.add_pods(namespace, &selector.labels, target, &mut found);
             } else if !entry.spec.endpoints.is_empty() {
                 for endpoint in &entry.spec.endpoints {
-                    found.push_workload(endpoint, None, &written.name, target, discovery);
+                    let own = (entry.key.namespace.as_str(), None);
+                    found.push_workload(endpoint, own, (&written.name, target), discovery);
                 }
             } else if discovery != Discovery::Static && !service.host.starts_with('*') {
                 let address = match service.host.parse::<IpAddr>() {
@@ -250,7 +273,7 @@ impl<'a> EndpointSources<'a> {
         if discovery != Discovery::Static && found.endpoints.is_empty() {
             return None;
         }
-        Some(Resolved { discovery, endpoints: found.endpoints })
+        Some(found.resolved(discovery))
     }
 
     /// Adds the WorkloadEntries that a selector picks; says whether there was any.
@@ -266,8 +289,8 @@ impl<'a> EndpointSources<'a> {
         for workload in self.workloads.get(namespace).into_iter().flatten() {
             if is_subset_of(selector, &workload.spec.labels) {
                 any = true;
-                let name = Some(workload.key.name.as_str());
-                found.push_workload(&workload.spec, name, port_name, target, discovery);
+                let own = (namespace, Some(workload.key.name.as_str()));
+                found.push_workload(&workload.spec, own, (port_name, target), discovery);
             }
         }
         any
@@ -284,8 +307,10 @@ impl<'a> EndpointSources<'a> {
             let running = matches!(pod.spec.status.phase.as_str(), "Running" | "");
             let ip = pod_ips(&pod.spec).next().and_then(|ip| ip.parse::<IpAddr>().ok());
             if let (true, true, Some(ip)) = (running, is_subset_of(selector, &pod.meta.labels), ip) {
+                found.account(namespace, &pod.spec.spec.service_account_name);
                 found.push(Found {
                     address: Address::Ip(SocketAddr::new(ip, target)),
+                    locality: locality::of_pod(Some(&pod.meta.labels), None),
                     labels: pod.meta.labels.clone(),
                     workload: Some(pod.key.name.as_str().into()),
                     ..Found::default_at(target)
@@ -306,6 +331,7 @@ struct Found {
     health: Health,
     labels: BTreeMap<String, String>,
     workload: Option<Arc<str>>,
+    locality: Arc<str>,
 }
 
 impl Found {
@@ -317,6 +343,7 @@ impl Found {
             health: Health::Healthy,
             labels: BTreeMap::new(),
             workload: None,
+            locality: "".into(),
         }
     }
 }
@@ -326,14 +353,26 @@ impl Found {
 struct Collector {
     endpoints: Vec<Endpoint>,
     seen: HashSet<Address>,
+    accounts: BTreeSet<String>,
 }
 
 impl Collector {
     fn push(&mut self, found: Found) {
         if self.seen.insert(found.address.clone()) {
-            let Found { address, weight, health, labels, workload } = found;
-            self.endpoints.push(Endpoint { address, weight, health, labels, workload });
+            let Found { address, weight, health, labels, workload, locality } = found;
+            let place = Place { locality, ..Place::default() };
+            self.endpoints.push(Endpoint { address, weight, health, labels, workload, place });
         }
+    }
+
+    fn account(&mut self, namespace: &str, name: &str) {
+        if !name.is_empty() {
+            self.accounts.insert(format!("{namespace}/{name}"));
+        }
+    }
+
+    fn resolved(self, discovery: Discovery) -> Resolved {
+        Resolved { discovery, endpoints: self.endpoints, accounts: self.accounts }
     }
 
     /// Istio: serviceentry/conversion.go `convertEndpoint`: a unix socket has no port; else the port by name, else the
@@ -341,9 +380,8 @@ impl Collector {
     fn push_workload(
         &mut self,
         workload: &WorkloadEntry,
-        name: Option<&str>,
-        port_name: &str,
-        target: u16,
+        (namespace, name): (&str, Option<&str>),
+        (port_name, target): (&str, u16),
         discovery: Discovery,
     ) {
         let port = workload.ports.get(port_name).map_or(target, |port| port.get());
@@ -355,9 +393,11 @@ impl Collector {
                 Err(_) => Address::Name(workload.address.as_str().into(), port),
             },
         };
+        self.account(namespace, &workload.service_account);
         self.push(Found {
             address,
             weight: workload.weight.max(1),
+            locality: locality::of_workload(workload),
             labels: workload.labels.clone(),
             workload: name.map(Arc::from),
             ..Found::default_at(port)

@@ -8,8 +8,8 @@ use config_model::{
     istio::{
         DestinationRule,
         destination_rule::{
-            ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, PortTrafficPolicy, Subset,
-            TrafficPolicy,
+            ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection,
+            PortTrafficPolicy, ProxyProtocol, RetryBudget, Subset, TrafficPolicy,
         },
     },
     meta::Resource,
@@ -66,6 +66,12 @@ pub(super) struct Policy<'a> {
     pub(super) connection_pool: Option<&'a ConnectionPoolSettings>,
     /// TLS towards the endpoints.
     pub(super) tls: Option<&'a ClientTlsSettings>,
+    /// When an endpoint is ejected.
+    pub(super) outlier: Option<&'a OutlierDetection>,
+    /// The PROXY header.
+    pub(super) proxy_protocol: Option<&'a ProxyProtocol>,
+    /// Limit of concurrent retries.
+    pub(super) retry_budget: Option<&'a RetryBudget>,
 }
 
 impl<'a> Rules<'a> {
@@ -191,12 +197,18 @@ impl<'a> Policy<'a> {
                 load_balancer: setting.load_balancer.as_ref(),
                 connection_pool: setting.connection_pool.as_ref(),
                 tls: setting.tls.as_ref(),
+                outlier: setting.outlier_detection.as_ref(),
+                proxy_protocol: None,
+                retry_budget: None,
             };
         }
         Self {
             load_balancer: policy.load_balancer.as_ref().or(self.load_balancer),
             connection_pool: policy.connection_pool.as_ref().or(self.connection_pool),
             tls: policy.tls.as_ref().or(self.tls),
+            outlier: policy.outlier_detection.as_ref().or(self.outlier),
+            proxy_protocol: policy.proxy_protocol.as_ref().or(self.proxy_protocol),
+            retry_budget: policy.retry_budget.as_ref().or(self.retry_budget),
         }
     }
 }

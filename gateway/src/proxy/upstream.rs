@@ -1,0 +1,167 @@
+//! What a request holds of its upstream: a place in the cluster's limits, and the hash that keeps it at one endpoint.
+//!
+//! Invariant: a cluster that limits nothing and hashes nothing costs a request an `Option` check each.
+
+use super::{attempt, ctx::Ctx, failure::Cause, response};
+use crate::{
+    runtime::{
+        Admission, Cluster, EndpointState,
+        limits::{Admitted, Counted},
+    },
+    telemetry::Flag,
+};
+use http::{HeaderMap, HeaderValue};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use routing::cluster::{HashCookie, HashKey, UpstreamProtocol};
+use std::{net::IpAddr, sync::Arc};
+
+/// What one request holds of its upstream.
+#[derive(Default)]
+pub(super) struct Upstream {
+    /// Its place in the cluster's limits, from the first attempt to the end.
+    admitted: Option<Admitted>,
+    /// The retry under way, where retries are limited.
+    retry: Option<Counted>,
+    hash: Option<u64>,
+    /// The cookie that was made for it.
+    set_cookie: Option<HeaderValue>,
+}
+
+impl Upstream {
+    /// The cookie that the response sets.
+    pub(super) fn set_cookie(&self) -> Option<&HeaderValue> {
+        self.set_cookie.as_ref()
+    }
+}
+
+/// Whether the cluster's limits let one more retry through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Retry {
+    Allowed,
+    Overflow,
+}
+
+/// Asks the cluster's limits for one more retry, and notes it where they refuse.
+pub(super) fn retry(ctx: &mut Ctx) -> Retry {
+    ctx.upstream.retry = None;
+    let Some(cluster) = &ctx.cluster else { return Retry::Allowed };
+    match cluster.admit_retry() {
+        Admission::Granted(retry) => {
+            ctx.upstream.retry = retry;
+            Retry::Allowed
+        }
+        Admission::Overflow => {
+            ctx.flags.insert(Flag::UpstreamOverflow);
+            Retry::Overflow
+        }
+    }
+}
+
+/// Notes what an attempt's endpoint answered, for outlier detection.
+pub(super) fn answered(ctx: &Ctx, head: &ResponseHeader) {
+    let Some(attempt) = ctx.in_flight.as_ref().filter(|_| !head.status.is_informational()) else { return };
+    let of_grpc = if ctx.grpc { response::grpc_status(&head.headers) } else { None };
+    attempt.answered(of_grpc.map_or(head.status.as_u16(), http_status_of_grpc));
+}
+
+/// HTTP version of the connection to the upstream.
+pub(super) fn protocol(cluster: &Cluster, session: &Session) -> UpstreamProtocol {
+    match cluster.spec.protocol {
+        UpstreamProtocol::Client if session.is_http2() => UpstreamProtocol::Http2,
+        UpstreamProtocol::Client => UpstreamProtocol::Http1,
+        fixed => fixed,
+    }
+}
+
+/// The endpoint of the next attempt. Waits where every connection that the cluster may have is in use.
+///
+/// # Errors
+/// [`Cause::Overflow`] where a limit is reached, [`Cause::NoHealthyUpstream`] where there is nobody to ask,
+/// [`Cause::RouteTimeout`] where the wait took all the time there was.
+pub(super) async fn endpoint(
+    cluster: &Arc<Cluster>,
+    session: &Session,
+    ctx: &mut Ctx,
+) -> Result<Arc<EndpointState>> {
+    if ctx.tried.is_empty() {
+        if let Some(key) = &cluster.spec.hash_key {
+            hash(key, session, ctx);
+        }
+        admit(cluster, protocol(cluster, session), ctx).await?;
+    }
+    cluster
+        .pick(|| fastrand::u64(..), ctx.upstream.hash, attempt::avoided(ctx, cluster))
+        .ok_or_else(|| Cause::NoHealthyUpstream.error())
+}
+
+async fn admit(cluster: &Arc<Cluster>, protocol: UpstreamProtocol, ctx: &mut Ctx) -> Result<()> {
+    if !cluster.is_limited() {
+        return Ok(());
+    }
+    let left = match &ctx.clock {
+        None => None,
+        Some(clock) => clock.left_of_route()?,
+    };
+    let admission = match left {
+        None => cluster.admit(protocol).await,
+        Some(left) => match tokio::time::timeout(left, cluster.admit(protocol)).await {
+            Ok(admission) => admission,
+            Err(_) => return Err(Cause::RouteTimeout.error()),
+        },
+    };
+    match admission {
+        Admission::Granted(admitted) => {
+            ctx.upstream.admitted = admitted;
+            Ok(())
+        }
+        Admission::Overflow => Err(Cause::Overflow.error()),
+    }
+}
+
+fn hash(key: &HashKey, session: &Session, ctx: &mut Ctx) {
+    let request = session.req_header();
+    let source = ctx.connection.as_ref().map(|c| c.peer.ip());
+    ctx.upstream.hash = key.hash(&request.headers, request.uri.query(), source);
+    if let (None, HashKey::Cookie(cookie)) = (ctx.upstream.hash, key)
+        && cookie.ttl.is_some()
+    {
+        make_cookie(cookie, source, ctx);
+    }
+}
+
+/// A cookie for a client that brought none: this request and the next go to the same endpoint.
+fn make_cookie(cookie: &HashCookie, source: Option<IpAddr>, ctx: &mut Ctx) {
+    let ends = ctx.connection.as_ref().map(|c| format!("{}{}", c.peer, c.local)).unwrap_or_default();
+    let value = HashCookie::value_for(&ends);
+    let Ok(set) = HeaderValue::from_str(&cookie.set_cookie(&value)) else {
+        // Only attributes that no header can hold get here; the choice is then random.
+        return;
+    };
+    let mut made = HeaderMap::new();
+    if let Ok(sent) = HeaderValue::from_str(&format!("{}={value}", cookie.name)) {
+        made.insert(http::header::COOKIE, sent);
+    }
+    ctx.upstream.hash = HashKey::Cookie(cookie.clone()).hash(&made, None, source);
+    ctx.upstream.set_cookie = Some(set);
+}
+
+/// The HTTP status that a gRPC status stands for when endpoints are judged (Envoy: `grpcToHttpStatus`).
+fn http_status_of_grpc(status: u8) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
