@@ -9,6 +9,7 @@ pub mod service_entry;
 pub mod sidecar;
 pub mod virtual_service;
 pub mod workload_entry;
+pub mod workload_group;
 
 pub use destination_rule::DestinationRule;
 pub use gateway::Gateway;
@@ -16,6 +17,7 @@ pub use service_entry::ServiceEntry;
 pub use sidecar::Sidecar;
 pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;
+pub use workload_group::WorkloadGroup;
 
 use std::collections::BTreeMap;
 

@@ -19,6 +19,7 @@ pub enum Kind {
     ServiceEntry,
     WorkloadEntry,
     Sidecar,
+    WorkloadGroup,
     Service,
     EndpointSlice,
     Endpoints,
@@ -30,13 +31,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that is read, in the order of their keys.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Gateway,
         Kind::VirtualService,
         Kind::DestinationRule,
         Kind::ServiceEntry,
         Kind::WorkloadEntry,
         Kind::Sidecar,
+        Kind::WorkloadGroup,
         Kind::Service,
         Kind::EndpointSlice,
         Kind::Endpoints,
@@ -55,6 +57,7 @@ impl Kind {
             Kind::ServiceEntry => "ServiceEntry",
             Kind::WorkloadEntry => "WorkloadEntry",
             Kind::Sidecar => "Sidecar",
+            Kind::WorkloadGroup => "WorkloadGroup",
             Kind::Service => "Service",
             Kind::EndpointSlice => "EndpointSlice",
             Kind::Endpoints => "Endpoints",
@@ -78,7 +81,8 @@ impl Kind {
             | Kind::DestinationRule
             | Kind::ServiceEntry
             | Kind::WorkloadEntry
-            | Kind::Sidecar => "networking.istio.io",
+            | Kind::Sidecar
+            | Kind::WorkloadGroup => "networking.istio.io",
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::Service
             | Kind::Endpoints
@@ -160,6 +164,9 @@ pub struct Metadata {
     /// `status.conditions` as type → status (`True`, `False`, `Unknown`).
     #[serde(skip)]
     pub conditions: BTreeMap<String, String>,
+    /// Whether `status.addresses` holds any, as istiod writes there what it allocated to a ServiceEntry.
+    #[serde(skip)]
+    pub has_allocated_addresses: bool,
 }
 
 /// The object that owns another, as far as naming it goes.

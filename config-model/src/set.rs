@@ -115,6 +115,7 @@ kinds! {
     ServiceEntry service_entries istio::ServiceEntry,
     WorkloadEntry workload_entries istio::WorkloadEntry,
     Sidecar sidecars istio::Sidecar,
+    WorkloadGroup workload_groups istio::WorkloadGroup,
     Service services kubernetes::Service,
     EndpointSlice endpoint_slices kubernetes::EndpointSlice,
     Endpoints endpoints kubernetes::Endpoints,

@@ -9,9 +9,12 @@ mod gateway;
 mod names;
 mod references;
 mod regex;
+mod server_tls;
 mod service_entry;
 mod sidecar;
 mod virtual_service;
+mod workload_entry;
+mod workload_group;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -162,8 +165,9 @@ fn check_one(resource: &AnyResource, diagnostics: &mut Diagnostics) {
         AnyResource::VirtualService(resource) => virtual_service::check(resource, diagnostics),
         AnyResource::DestinationRule(resource) => destination_rule::check(resource, diagnostics),
         AnyResource::ServiceEntry(resource) => service_entry::check(resource, diagnostics),
-        AnyResource::WorkloadEntry(resource) => service_entry::check_workload_entry(resource, diagnostics),
+        AnyResource::WorkloadEntry(resource) => workload_entry::check(resource, diagnostics),
         AnyResource::Sidecar(resource) => sidecar::check(resource, diagnostics),
+        AnyResource::WorkloadGroup(resource) => workload_group::check(resource, diagnostics),
         AnyResource::Service(_)
         | AnyResource::EndpointSlice(_)
         | AnyResource::Endpoints(_)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{WorkloadSelector, virtual_service::PortSelector};
-use crate::scalar::{Duration, HeaderName, HostPattern, Percent, PortNumber, lenient};
+use crate::scalar::{Duration, HeaderName, HostPattern, PortNumber, lenient};
 
 /// A DestinationRule's spec.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -429,8 +429,8 @@ pub enum ProxyProtocolVersion {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RetryBudget {
-    /// Share of active requests; absent is 20.
-    pub percent: Option<Percent>,
+    /// Share of active requests, 0 to 100; absent is 20.
+    pub percent: Option<f64>,
     /// Retries that are always allowed; 0 is 3.
     #[serde(rename = "minRetryConcurrency", deserialize_with = "lenient::option_int")]
     pub min_retry_concurrency: Option<u32>,

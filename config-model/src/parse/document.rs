@@ -218,6 +218,7 @@ fn typed(kind: Kind, value: &Value, origin: &Origin, hash: u64, parsed: &mut Par
         Kind::ServiceEntry => item.spec::<istio::ServiceEntry>(),
         Kind::WorkloadEntry => item.spec::<istio::WorkloadEntry>(),
         Kind::Sidecar => item.spec::<istio::Sidecar>(),
+        Kind::WorkloadGroup => item.spec::<istio::WorkloadGroup>(),
         Kind::Service => item.spec::<kubernetes::Service>(),
         Kind::EndpointSlice => item.whole::<kubernetes::EndpointSlice>(),
         Kind::Endpoints => item.whole::<kubernetes::Endpoints>(),
@@ -244,6 +245,9 @@ fn metadata(kind: Kind, value: &Value) -> Result<Metadata, (String, String)> {
         meta.namespace.push_str("default");
     }
     meta.conditions = conditions(value);
+    let allocated = value.get("status").and_then(|status| status.get("addresses"));
+    meta.has_allocated_addresses =
+        allocated.and_then(Value::as_sequence).is_some_and(|list| !list.is_empty());
     Ok(meta)
 }
 

@@ -10,7 +10,7 @@ use crate::meta::Kind;
 
 /// All rows by kind.
 pub(super) const ROWS: &[&[Row]] =
-    &[GATEWAY, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, SIDECAR];
+    &[GATEWAY, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, SIDECAR, WORKLOAD_GROUP];
 
 const fn g(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
     Row { kind: Kind::Gateway, path, support, below }
@@ -302,4 +302,11 @@ const SIDECAR: &[Row] = &[Row {
     path: "spec",
     support: SIDECAR_ONLY,
     below: &["workloadSelector", "ingress", "egress", "inboundConnectionPool", "outboundTrafficPolicy"],
+}];
+
+const WORKLOAD_GROUP: &[Row] = &[Row {
+    kind: Kind::WorkloadGroup,
+    path: "spec",
+    support: NoEffectOnGateway("it is a template that istiod makes WorkloadEntries from"),
+    below: &["metadata", "template", "probe"],
 }];

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an error rejects the resource, as admission would; a warning never does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names;
 use crate::{
@@ -35,14 +35,24 @@ impl<'a, T> Check<'a, T> {
         self.push(Diagnostic::new(Code::SCHEMA, message).at(path).rejected());
     }
 
+    /// Admission refuses this, and the way out is worth a word.
+    pub(super) fn refuse(
+        &mut self,
+        path: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.push(Diagnostic::new(Code::SCHEMA, message).at(path).hint(hint).rejected());
+    }
+
     /// Admission warns of this.
     pub(super) fn warn(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.push(Diagnostic::new(Code::SCHEMA_WARNING, message).at(path));
     }
 
     /// The API has deprecated this field.
-    pub(super) fn deprecated(&mut self, path: impl Into<String>, instead: &str) {
-        self.push(Diagnostic::new(Code::DEPRECATED, format!("the field is deprecated; {instead}")).at(path));
+    pub(super) fn deprecated(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.push(Diagnostic::new(Code::DEPRECATED, format!("Deprecated: {}", message.into())).at(path));
     }
 
     /// Any finding, about this resource.
@@ -57,82 +67,109 @@ impl<'a, T> Check<'a, T> {
         self.out.push(finding.about(&self.resource.key, &self.resource.origin));
     }
 
+    /// Whether something was found that rejects the resource.
+    pub(super) fn is_rejected(&self) -> bool {
+        self.rejected
+    }
+
     fn annotations(&mut self) {
-        for (name, value) in &self.resource.meta.annotations {
-            let path = format!("metadata.annotations.{name}");
-            match name.as_str() {
-                "istio.io/dry-run"
-                    if !matches!(
-                        value.as_str(),
-                        "true"
-                            | "false"
-                            | "1"
-                            | "0"
-                            | "t"
-                            | "f"
-                            | "T"
-                            | "F"
-                            | "TRUE"
-                            | "FALSE"
-                            | "True"
-                            | "False"
-                    ) =>
-                {
-                    self.error(path, format!("{value:?} is not a boolean"));
+        for name in self.resource.meta.annotations.keys() {
+            let message = match name.as_str() {
+                "istio.io/dry-run" => format!("unsupported annotation {name}, please remove the annotation"),
+                "internal.istio.io/webhook-always-reject" => format!("{name:?} annotation found, rejecting"),
+                "internal.istio.io/parents" | "internal.istio.io/parent-namespace" => {
+                    format!("{name:?} annotation found, this may not be set by users")
                 }
-                "internal.istio.io/parents" | "internal.istio.io/always-reject" => {
-                    self.error(path, "the annotation is reserved for Istio itself");
-                }
-                _ => {}
-            }
+                _ => continue,
+            };
+            self.error(format!("metadata.annotations.{name}"), message);
         }
     }
 
-    /// A duration of at least one millisecond, in whole milliseconds.
+    /// A duration of at least one millisecond, in whole milliseconds (Istio: ValidateDuration).
     pub(super) fn duration(&mut self, path: &str, value: Option<Duration>) {
         let Some(value) = value else { return };
         if value < Duration::from_millis(1) {
-            self.error(path, format!("duration {value} is below one millisecond"));
+            self.error(path, format!("duration must be greater than 1ms, not {value}"));
         } else if value.as_std().subsec_nanos() % 1_000_000 != 0 {
-            self.error(path, format!("duration {value} is not in whole milliseconds"));
+            self.error(path, format!("only durations to ms precision are supported, not {value}"));
         }
     }
 
-    /// `exportTo`: no duplicates, `*` and `~` alone, names of namespaces.
+    /// A list or map of at most so many members; a rule of the schema.
+    pub(super) fn at_most(&mut self, path: &str, count: usize, limit: usize) {
+        if count > limit {
+            self.error(path, format!("must have at most {limit} items, not {count}"));
+        }
+    }
+
+    /// A text of at most so many characters; a rule of the schema.
+    pub(super) fn at_most_long(&mut self, path: &str, text: &str, limit: usize) {
+        if text.len() > limit && text.chars().count() > limit {
+            self.error(path, format!("may not be longer than {limit} characters"));
+        }
+    }
+
+    /// `exportTo`: no duplicates, `*` and `~` alone, names of namespaces (Istio: validateExportTo).
     pub(super) fn export_to(&mut self, list: &[String], allows_nobody: bool) {
-        let own = &self.resource.key.namespace;
+        let own = self.resource.key.namespace.clone();
         let mut seen = BTreeSet::new();
         for (index, entry) in list.iter().enumerate() {
             let path = format!("spec.exportTo[{index}]");
             let meant = if entry == "." { own.as_str() } else { entry.as_str() };
-            if !seen.insert(meant.to_owned()) {
-                self.error(path, format!("{entry:?} is listed twice"));
+            if !seen.insert(meant) {
+                let message = match entry.as_str() {
+                    "." => format!("duplicate entries in exportTo: . and current namespace {own}"),
+                    entry => format!("duplicate entries in exportTo for entry {entry}"),
+                };
+                self.error(path, message);
                 continue;
             }
             match entry.as_str() {
-                "*" | "~" if list.len() > 1 => self.error(path, format!("{entry:?} must stand alone")),
-                "~" if !allows_nobody => self.error(path, "\"~\" is allowed for a ServiceEntry only"),
+                "*" if list.len() > 1 => self
+                    .error(path, "cannot have both public (*) and non-public exportTo values for a resource"),
+                "~" if !allows_nobody => {
+                    self.error(path, "exportTo ~ (none) is not allowed for Istio configuration objects");
+                }
+                "~" if list.len() > 1 => {
+                    self.error(path, "cannot export service entry to no one (~) and someone");
+                }
                 "*" | "~" | "." => {}
                 name if !names::is_label(name) => {
-                    self.error(path, format!("{name:?} is not the name of a namespace"))
+                    self.error(
+                        path,
+                        format!(
+                            "only .,*, or a valid DNS 1123 label is allowed as exportTo entry, not {name:?}"
+                        ),
+                    );
                 }
                 _ => {}
             }
         }
     }
 
-    /// Label keys and values, as Kubernetes allows them, without wildcards.
-    pub(super) fn labels<'l>(
-        &mut self,
-        path: &str,
-        labels: impl IntoIterator<Item = (&'l String, &'l String)>,
-    ) {
+    /// Label keys and values, as Kubernetes allows them.
+    pub(super) fn labels(&mut self, path: &str, labels: &BTreeMap<String, String>) {
         for (key, value) in labels {
             if !names::is_label_key(key) {
-                self.error(path, format!("{key:?} is not a valid label name"));
+                self.error(path, format!("invalid tag key: {key:?}"));
             } else if !names::is_label_value(value) {
-                self.error(path, format!("{value:?} is not a valid value for label {key:?}"));
+                self.error(format!("{path}.{key}"), format!("invalid tag value: {value:?}"));
             }
+        }
+    }
+
+    /// Labels that select: no star, no empty key, values of at most 63 characters.
+    pub(super) fn selector(&mut self, path: &str, labels: &BTreeMap<String, String>, most: usize) {
+        self.at_most(path, labels.len(), most);
+        for (key, value) in labels {
+            if key.is_empty() {
+                self.error(path, format!("empty key is not supported in selector: \"{key}={value}\""));
+            }
+            if key.contains('*') || value.contains('*') {
+                self.error(path, format!("wildcard is not supported in selector: \"{key}={value}\""));
+            }
+            self.at_most_long(&format!("{path}.{key}"), value, 63);
         }
     }
 }

@@ -1,4 +1,12 @@
-//! What admission demands of a DestinationRule.
+//! What admission demands of a DestinationRule (Istio: ValidateDestinationRule, and the schema of the resource).
+//!
+//! The blocks of a traffic policy are each in a file of their own.
+
+mod client_tls;
+pub(super) mod connection_pool;
+mod load_balancer;
+mod locality;
+mod outlier;
 
 use std::collections::BTreeSet;
 
@@ -8,21 +16,18 @@ use crate::{
     istio::{
         DestinationRule,
         destination_rule::{
-            ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, H2UpgradePolicy,
-            LoadBalancerSettings, LocalityLbSetting, OutlierDetection, TrafficPolicy,
+            ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, TrafficPolicy,
+            TunnelSettings,
         },
     },
     meta::Resource,
-    scalar::Duration,
 };
-
-type Checks<'a, 'b> = &'a mut Check<'b, DestinationRule>;
 
 pub(super) fn check(resource: &Resource<DestinationRule>, out: &mut Diagnostics) {
     let mut check = Check::new(resource, out);
     let spec = &resource.spec;
-    if !names::is_wildcard_domain(&spec.host, false) && !names::is_ip(spec.host.as_str()) {
-        check.error("spec.host", format!("{:?} is not a host name", spec.host.as_str()));
+    if !names::is_wildcard_domain(spec.host.as_str()) {
+        check.error("spec.host", format!("domain name {:?} invalid", spec.host.as_str()));
     }
     if let Some(policy) = &spec.traffic_policy {
         traffic_policy(&mut check, "spec.trafficPolicy", policy);
@@ -30,11 +35,13 @@ pub(super) fn check(resource: &Resource<DestinationRule>, out: &mut Diagnostics)
     let mut subset_names = BTreeSet::new();
     for (index, subset) in spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
-        if !names::is_label(&subset.name) {
-            check.error(format!("{path}.name"), format!("{:?} is not a DNS label", subset.name));
+        if subset.name.is_empty() {
+            check.error(path.as_str(), "subset name cannot be empty");
+        } else if !names::is_label(&subset.name) {
+            check.error(format!("{path}.name"), format!("subset name is invalid: {}", subset.name));
         }
         if !subset_names.insert(&subset.name) {
-            check.error(format!("{path}.name"), format!("subset {:?} is defined twice", subset.name));
+            check.error(format!("{path}.name"), format!("duplicate subset names: {}", subset.name));
         }
         check.labels(&format!("{path}.labels"), &subset.labels);
         if let Some(policy) = &subset.traffic_policy {
@@ -42,301 +49,208 @@ pub(super) fn check(resource: &Resource<DestinationRule>, out: &mut Diagnostics)
         }
     }
     check.export_to(&spec.export_to, false);
-    if let Some(selector) = &spec.workload_selector {
-        check.labels("spec.workloadSelector.matchLabels", &selector.labels);
-        let own = &resource.key.namespace;
-        if spec.export_to.iter().any(|entry| entry != "." && entry != own) {
-            check.error("spec.exportTo", "with a workloadSelector the rule stays in its own namespace");
-        }
+    if spec.workload_selector.is_some() {
+        selector(&mut check, spec);
     }
 }
 
-fn traffic_policy(check: Checks<'_, '_>, path: &str, policy: &TrafficPolicy) {
+/// A rule for selected clients is for those of its own namespace.
+fn selector(check: &mut Check<'_, DestinationRule>, spec: &DestinationRule) {
+    let labels = spec.workload_selector.as_ref().map(|selector| &selector.labels);
+    if let Some(labels) = labels {
+        check.selector("spec.workloadSelector.matchLabels", labels, 4096);
+        if labels.is_empty() {
+            check.warn("spec.workloadSelector", "workload selector specified without labels");
+        }
+    }
+    let own = check.resource.key.namespace.as_str();
+    let named: BTreeSet<&str> =
+        spec.export_to.iter().map(|entry| if entry == "." { own } else { entry.as_str() }).collect();
+    let message = match (named.is_empty(), named.contains(own), named.len()) {
+        (true, ..) | (_, true, 1) => return,
+        (_, true, _) => "destination rule with workload selector cannot have multiple entries in exportTo",
+        (_, false, _) => {
+            "destination rule with workload selector cannot have exportTo beyond current namespace"
+        }
+    };
+    check.error("spec.exportTo", message);
+}
+
+fn traffic_policy(check: &mut Check<'_, DestinationRule>, path: &str, policy: &TrafficPolicy) {
     if *policy == TrafficPolicy::default() {
-        check.error(path, "an empty trafficPolicy");
+        check.error(path, "traffic policy must have at least one field");
+        return;
     }
     if policy.tunnel.is_some() && policy.proxy_protocol.is_some() {
-        check.error(path, "tunnel and proxyProtocol cannot be used together");
+        check.error(path, "tunnel and proxyProtocol must not be set together");
     }
-    parts(
-        check,
-        path,
-        (policy.load_balancer.as_ref(), policy.connection_pool.as_ref()),
-        (policy.outlier_detection.as_ref(), policy.tls.as_ref()),
-    );
-    if policy.port_level_settings.len() > 4096 {
-        check.error(format!("{path}.portLevelSettings"), "at most 4096 entries");
-    }
+    let blocks = Blocks {
+        load_balancer: policy.load_balancer.as_ref(),
+        connection_pool: policy.connection_pool.as_ref(),
+        outlier_detection: policy.outlier_detection.as_ref(),
+        tls: policy.tls.as_ref(),
+    };
+    blocks.check(check, path);
+    check.at_most(&format!("{path}.portLevelSettings"), policy.port_level_settings.len(), 4096);
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         let path = format!("{path}.portLevelSettings[{index}]");
-        if port.port.as_ref().and_then(|port| port.number).is_none() {
-            check.error(&path, "port.number must be from 1 to 65535");
+        match &port.port {
+            None => check.error(path.as_str(), "portTrafficPolicy must have valid port"),
+            Some(selector) if selector.number.is_none() => {
+                check.warn(format!("{path}.port"), "without a port number the settings apply to no port");
+            }
+            Some(_) => {}
         }
-        parts(
-            check,
-            &path,
-            (port.load_balancer.as_ref(), port.connection_pool.as_ref()),
-            (port.outlier_detection.as_ref(), port.tls.as_ref()),
-        );
+        let blocks = Blocks {
+            load_balancer: port.load_balancer.as_ref(),
+            connection_pool: port.connection_pool.as_ref(),
+            outlier_detection: port.outlier_detection.as_ref(),
+            tls: port.tls.as_ref(),
+        };
+        if blocks.are_absent() {
+            check.error(path.as_str(), "port traffic policy must have at least one field");
+        }
+        blocks.check(check, &path);
     }
     if let Some(tunnel) = &policy.tunnel {
-        let path = format!("{path}.tunnel");
-        if !matches!(tunnel.protocol.as_str(), "" | "CONNECT" | "POST") {
-            check.error(format!("{path}.protocol"), "the protocol must be CONNECT or POST");
-        }
-        if !names::is_dns_name(&tunnel.target_host) && !names::is_ip(&tunnel.target_host) {
-            check.error(&path, "targetHost must be a name or an IP address");
-        }
-        if tunnel.target_port.is_none() {
-            check.error(&path, "targetPort must be from 1 to 65535");
-        }
+        check_tunnel(check, &format!("{path}.tunnel"), tunnel);
     }
-}
-
-/// The blocks that host, subset and port policies share.
-fn parts(
-    check: Checks<'_, '_>,
-    path: &str,
-    (balancer, pool): (Option<&LoadBalancerSettings>, Option<&ConnectionPoolSettings>),
-    (outlier, tls): (Option<&OutlierDetection>, Option<&ClientTlsSettings>),
-) {
-    if let Some(balancer) = balancer {
-        load_balancer(check, &format!("{path}.loadBalancer"), balancer, outlier.is_some());
-    }
-    if let Some(pool) = pool {
-        connection_pool(check, &format!("{path}.connectionPool"), pool);
-    }
-    if let Some(outlier) = outlier {
-        outlier_detection(check, &format!("{path}.outlierDetection"), outlier);
-    }
-    if let Some(tls) = tls {
-        client_tls(check, &format!("{path}.tls"), tls);
-    }
-}
-
-fn load_balancer(check: Checks<'_, '_>, path: &str, balancer: &LoadBalancerSettings, has_outlier: bool) {
-    if balancer.simple.is_some() && balancer.consistent_hash.is_some() {
-        check.error(path, "simple and consistentHash cannot be used together");
-    }
-    if let Some(hash) = &balancer.consistent_hash {
-        consistent_hash(check, &format!("{path}.consistentHash"), hash);
-    }
-    if balancer.locality_lb_setting.is_some() && balancer.zone_aware_lb_setting.is_some() {
-        check.error(path, "localityLbSetting and zoneAwareLbSetting cannot be used together");
-    }
-    if let Some(locality) = &balancer.locality_lb_setting {
-        locality_setting(check, &format!("{path}.localityLbSetting"), locality, has_outlier);
-    }
-    if balancer.warmup_duration_secs.is_some() {
-        check.deprecated(format!("{path}.warmupDurationSecs"), "use warmup.duration");
-    }
-    if let Some(warmup) = &balancer.warmup {
-        let path = format!("{path}.warmup");
-        if warmup.duration.is_none() {
-            check.error(&path, "duration is required");
-        }
-        check.duration(&format!("{path}.duration"), warmup.duration);
-        if warmup.minimum_percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
-            check.error(format!("{path}.minimumPercent"), "the percentage must be from 0 to 100");
-        }
-        if warmup.aggression.is_some_and(|aggression| aggression.is_nan() || aggression < 1.0) {
-            check.error(format!("{path}.aggression"), "aggression must be at least 1");
-        }
-    }
-}
-
-fn consistent_hash(check: Checks<'_, '_>, path: &str, hash: &ConsistentHashLb) {
-    let keys = [
-        hash.http_header_name.is_some(),
-        hash.http_cookie.is_some(),
-        hash.use_source_ip.is_some(),
-        hash.http_query_parameter_name.is_some(),
-    ];
-    if keys.iter().filter(|used| **used).count() > 1 {
-        check.error(
-            path,
-            "at most one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName may be set",
-        );
-    }
-    if hash.ring_hash.is_some() && hash.maglev.is_some() {
-        check.error(path, "ringHash and maglev cannot be used together");
-    }
-    if hash.minimum_ring_size.is_some() {
-        check.deprecated(format!("{path}.minimumRingSize"), "use ringHash.minimumRingSize");
-        if hash.ring_hash.is_some() || hash.maglev.is_some() {
-            check.error(
-                format!("{path}.minimumRingSize"),
-                "minimumRingSize cannot be used with ringHash or maglev",
-            );
-        }
-    }
-    if let Some(cookie) = &hash.http_cookie {
-        let path = format!("{path}.httpCookie");
-        if cookie.name.is_empty() {
-            check.error(&path, "the name of the cookie is required");
-        }
-        let mut seen = BTreeSet::new();
-        for (index, attribute) in cookie.attributes.iter().enumerate() {
-            if !seen.insert(attribute.name.to_ascii_lowercase()) {
-                check.error(
-                    format!("{path}.attributes[{index}]"),
-                    format!("attribute {:?} is given twice", attribute.name),
-                );
-            }
-        }
-    }
-    if let Some(size) = hash.maglev.as_ref().and_then(|maglev| maglev.table_size)
-        && (size >= 5_000_011 || !is_prime(size))
+    if let Some(percent) = policy.retry_budget.as_ref().and_then(|budget| budget.percent)
+        && !(0.0..=100.0).contains(&percent)
     {
-        check.error(format!("{path}.maglev.tableSize"), "tableSize must be a prime below 5000011");
+        check.error(format!("{path}.retryBudget.percent"), "percent must be in the range 0..100");
     }
 }
 
-/// By trial: called for numbers below five million only.
-fn is_prime(number: u64) -> bool {
-    number >= 2
-        && (2..)
-            .take_while(|divisor| divisor * divisor <= number)
-            .all(|divisor| !number.is_multiple_of(divisor))
+/// The blocks that policies of a host, a subset and a port share.
+struct Blocks<'a> {
+    load_balancer: Option<&'a LoadBalancerSettings>,
+    connection_pool: Option<&'a ConnectionPoolSettings>,
+    outlier_detection: Option<&'a OutlierDetection>,
+    tls: Option<&'a ClientTlsSettings>,
 }
 
-fn locality_setting(check: Checks<'_, '_>, path: &str, locality: &LocalityLbSetting, has_outlier: bool) {
-    let fails_over = !locality.failover.is_empty() || !locality.failover_priority.is_empty();
-    if !locality.distribute.is_empty() && fails_over {
-        check.error(path, "distribute cannot be used with failover or failoverPriority");
+impl Blocks<'_> {
+    fn are_absent(&self) -> bool {
+        self.load_balancer.is_none()
+            && self.connection_pool.is_none()
+            && self.outlier_detection.is_none()
+            && self.tls.is_none()
     }
-    for (index, distribute) in locality.distribute.iter().enumerate() {
-        let path = format!("{path}.distribute[{index}]");
-        let sum: u64 = distribute.to.values().map(|share| u64::from(*share)).sum();
-        if sum != 100 {
-            check.error(format!("{path}.to"), format!("the shares add up to {sum}, not to 100"));
-        }
-        if distribute.to.values().any(|share| *share == 0 || *share > 100) {
-            check.error(format!("{path}.to"), "each share must be from 1 to 100");
-        }
-    }
-    for (index, failover) in locality.failover.iter().enumerate() {
-        if failover.from == failover.to {
-            check.error(format!("{path}.failover[{index}]"), "from and to are the same region");
-        }
-    }
-    if fails_over && !has_outlier {
-        check.warn(path, "failover needs outlierDetection to know when endpoints fail");
-    }
-}
 
-fn connection_pool(check: Checks<'_, '_>, path: &str, pool: &ConnectionPoolSettings) {
-    if pool.tcp.is_none() && pool.http.is_none() {
-        check.error(path, "an empty connectionPool; set tcp or http");
-    }
-    if let Some(tcp) = &pool.tcp {
-        let path = format!("{path}.tcp");
-        if tcp.max_connections < 0 {
-            check.error(format!("{path}.maxConnections"), "the limit cannot be negative");
+    fn check(&self, check: &mut Check<'_, DestinationRule>, path: &str) {
+        if let Some(balancer) = self.load_balancer {
+            let fails_over = self.outlier_detection.is_some();
+            load_balancer::check(check, &format!("{path}.loadBalancer"), balancer, fails_over);
         }
-        check.duration(&format!("{path}.connectTimeout"), tcp.connect_timeout);
-        check.duration(&format!("{path}.maxConnectionDuration"), tcp.max_connection_duration);
-        if tcp.idle_timeout.is_some_and(|idle| !idle.is_zero()) {
-            check.duration(&format!("{path}.idleTimeout"), tcp.idle_timeout);
+        if let Some(pool) = self.connection_pool {
+            connection_pool::check(check, &format!("{path}.connectionPool"), pool);
         }
-        if let Some(keepalive) = &tcp.tcp_keepalive {
-            for (field, value) in [("time", keepalive.time), ("interval", keepalive.interval)] {
-                if value.is_some_and(|value| value < Duration::from_secs(1)) {
-                    check.error(format!("{path}.tcpKeepalive.{field}"), "at least one second");
-                }
-            }
+        if let Some(outlier) = self.outlier_detection {
+            outlier::check(check, &format!("{path}.outlierDetection"), outlier);
         }
-    }
-    let Some(http) = &pool.http else { return };
-    let path = format!("{path}.http");
-    for (field, value) in [
-        ("http1MaxPendingRequests", http.http1_max_pending_requests),
-        ("http2MaxRequests", http.http2_max_requests),
-        ("maxRequestsPerConnection", http.max_requests_per_connection),
-        ("maxRetries", http.max_retries),
-        ("maxConcurrentStreams", http.max_concurrent_streams),
-    ] {
-        if value < 0 {
-            check.error(format!("{path}.{field}"), "the limit cannot be negative");
+        if let Some(tls) = self.tls {
+            client_tls::check(check, &format!("{path}.tls"), tls);
         }
-    }
-    check.duration(&format!("{path}.idleTimeout"), http.idle_timeout);
-    if http.h2_upgrade_policy == H2UpgradePolicy::Upgrade && http.use_client_protocol {
-        check.error(&path, "h2UpgradePolicy UPGRADE and useClientProtocol cannot be used together");
-    }
-    if let Some(keep_alive) = &http.http2_keep_alive {
-        let path = format!("{path}.http2KeepAlive");
-        if keep_alive.interval.is_none() || keep_alive.timeout.is_none() {
-            check.error(&path, "interval and timeout are both required");
-        }
-        check.duration(&format!("{path}.interval"), keep_alive.interval);
-        check.duration(&format!("{path}.timeout"), keep_alive.timeout);
     }
 }
 
-fn outlier_detection(check: Checks<'_, '_>, path: &str, outlier: &OutlierDetection) {
-    if outlier.consecutive_errors != 0 {
-        check.deprecated(
-            format!("{path}.consecutiveErrors"),
-            "use consecutive5xxErrors; this one has no effect",
+fn check_tunnel(check: &mut Check<'_, DestinationRule>, path: &str, tunnel: &TunnelSettings) {
+    if !matches!(tunnel.protocol.as_str(), "" | "CONNECT" | "POST") {
+        check.error(format!("{path}.protocol"), "tunnel protocol must be \"CONNECT\" or \"POST\"");
+    }
+    if !names::is_dns_name(&tunnel.target_host) && !names::is_ip(&tunnel.target_host) {
+        check.error(path, "tunnel target host must be valid FQDN or IP address");
+    }
+    if tunnel.target_port.is_none() {
+        check.error(path, "tunnel target port is invalid: port number 0 must be in the range 1..65535");
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use crate::validate::tests::{DR, findings};
+
+    /// What is found in a rule with this spec, with paths below the traffic policy.
+    pub(super) fn spec(spec: &str) -> Vec<String> {
+        let mut found = findings(&format!("{DR}  host: a\n{spec}"));
+        found.retain(|line| {
+            !line.starts_with("IST0128") && !line.starts_with("IST0129") && !line.starts_with("LIM")
+        });
+        found.into_iter().map(|line| line.replace("spec.trafficPolicy.", "").replace("spec.", "")).collect()
+    }
+
+    /// What is found in a traffic policy.
+    pub(super) fn policy(policy: &str) -> Vec<String> {
+        spec(&format!("  trafficPolicy: {policy}\n"))
+    }
+
+    #[test]
+    fn hosts_and_subsets() {
+        for (host, good) in [
+            ("a", true),
+            ("*.a.com", true),
+            ("*", true),
+            ("*-a.com", true),
+            ("10.0.0.1", false),
+            ("a_b", false),
+        ] {
+            let found = findings(&format!("{DR}  host: '{host}'\n"));
+            assert_eq!(found.is_empty(), good, "{host}: {found:?}");
+        }
+        for (text, finds) in [
+            ("  subsets: [{name: v1, labels: {a: b}}, {name: v2}]\n", vec![]),
+            ("  subsets: [{name: v1}, {name: v1}]\n", vec!["!IST0106 subsets[1].name"]),
+            ("  subsets: [{labels: {a: b}}]\n", vec!["!IST0106 subsets[0]"]),
+            ("  subsets: [{name: a_b}]\n", vec!["!IST0106 subsets[0].name"]),
+            ("  subsets: [{name: v1, labels: {a: '*'}}]\n", vec!["!IST0106 subsets[0].labels.a"]),
+            ("  subsets: [{name: v1, trafficPolicy: {}}]\n", vec!["!IST0106 subsets[0].trafficPolicy"]),
+        ] {
+            assert_eq!(spec(text), finds, "{text}");
+        }
+    }
+
+    #[test]
+    fn selectors() {
+        let with = |export: &str| {
+            spec(&format!("  workloadSelector: {{matchLabels: {{a: b}}}}\n  exportTo: {export}\n"))
+        };
+        for (export, finds) in [
+            ("[]", vec![]),
+            ("['.']", vec![]),
+            ("[default]", vec![]),
+            ("['.', other]", vec!["!IST0106 exportTo"]),
+            ("[other]", vec!["!IST0106 exportTo"]),
+            ("['*']", vec!["!IST0106 exportTo"]),
+        ] {
+            assert_eq!(with(export), finds, "{export}");
+        }
+        assert_eq!(
+            spec("  workloadSelector: {matchLabels: {a: '*'}}\n"),
+            ["!IST0106 workloadSelector.matchLabels"]
         );
+        assert_eq!(spec("  workloadSelector: {}\n"), ["IST0133 workloadSelector"]);
     }
-    if outlier.consecutive_local_origin_failures.is_some_and(|count| count > 0)
-        && !outlier.split_external_local_origin_errors
-    {
-        check.error(
-            format!("{path}.consecutiveLocalOriginFailures"),
-            "consecutiveLocalOriginFailures needs splitExternalLocalOriginErrors",
-        );
-    }
-    check.duration(&format!("{path}.interval"), outlier.interval);
-    check.duration(&format!("{path}.baseEjectionTime"), outlier.base_ejection_time);
-    for (field, value) in [
-        ("maxEjectionPercent", outlier.max_ejection_percent),
-        ("minHealthPercent", outlier.min_health_percent),
-    ] {
-        if !(0..=100).contains(&value) {
-            check.error(format!("{path}.{field}"), "the percentage must be from 0 to 100");
-        }
-    }
-    for (index, code) in outlier.outlier_detection_http_error_codes.iter().enumerate() {
-        if !(100..=599).contains(code) {
-            check.error(
-                format!("{path}.outlierDetectionHttpErrorCodes[{index}]"),
-                "the status must be from 100 to 599",
-            );
-        }
-    }
-}
 
-fn client_tls(check: Checks<'_, '_>, path: &str, tls: &ClientTlsSettings) {
-    let files = !tls.client_certificate.is_empty() || !tls.private_key.is_empty();
-    let any_file = files || !tls.ca_certificates.is_empty() || !tls.ca_crl.is_empty();
-    if tls.insecure_skip_verify == Some(true)
-        && (!tls.ca_certificates.is_empty() || !tls.subject_alt_names.is_empty())
-    {
-        check.error(
-            format!("{path}.insecureSkipVerify"),
-            "insecureSkipVerify cannot be used with caCertificates or subjectAltNames",
-        );
-    }
-    if (tls.mode == ClientTlsMode::Simple || tls.mode == ClientTlsMode::Mutual)
-        && !tls.credential_name.is_empty()
-        && any_file
-    {
-        check.error(path, "credentialName cannot be used with certificate files");
-    }
-    match tls.mode {
-        ClientTlsMode::Mutual
-            if tls.credential_name.is_empty()
-                && (tls.client_certificate.is_empty() || tls.private_key.is_empty()) =>
-        {
-            check.error(path, "MUTUAL needs clientCertificate and privateKey, or credentialName");
+    #[test]
+    fn policies() {
+        for (text, finds) in [
+            ("{}", vec!["!IST0106 trafficPolicy"]),
+            ("{portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]}", vec![]),
+            ("{portLevelSettings: [{tls: {mode: DISABLE}}]}", vec!["!IST0106 portLevelSettings[0]"]),
+            ("{portLevelSettings: [{port: {number: 80}}]}", vec!["!IST0106 portLevelSettings[0]"]),
+            ("{tunnel: {targetHost: a.b, targetPort: 1}}", vec![]),
+            ("{tunnel: {protocol: PUT, targetHost: a.b, targetPort: 1}}", vec!["!IST0106 tunnel.protocol"]),
+            ("{tunnel: {targetHost: a.b}}", vec!["!IST0106 tunnel"]),
+            ("{tunnel: {targetPort: 1}}", vec!["!IST0106 tunnel"]),
+            (
+                "{tunnel: {targetHost: a.b, targetPort: 1}, proxyProtocol: {version: V2}}",
+                vec!["!IST0106 trafficPolicy"],
+            ),
+            ("{retryBudget: {percent: 12.5, minRetryConcurrency: 3}}", vec![]),
+            ("{retryBudget: {percent: 101}}", vec!["!IST0106 retryBudget.percent"]),
+        ] {
+            assert_eq!(policy(text), finds, "{text}");
         }
-        ClientTlsMode::IstioMutual if any_file || !tls.credential_name.is_empty() => {
-            check
-                .error(path, "ISTIO_MUTUAL uses the workload's own certificate; no certificate may be named");
-        }
-        _ => {}
     }
 }

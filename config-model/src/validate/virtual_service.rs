@@ -1,178 +1,162 @@
-//! What admission demands of a VirtualService: its hosts, gateways and L4 rules, and what its rules share.
+//! What admission demands of a VirtualService: its hosts and gateways, and what its rules share (Istio: ValidateVirtualService).
 //!
-//! HTTP rules are in [`http`], their order in [`order`].
+//! HTTP rules are in [`http`], TLS and TCP rules in [`l4`], the order of rules in [`order`].
 
 mod action;
+mod cors;
+mod fault;
+mod headers;
 mod http;
+mod l4;
 mod matching;
 mod order;
+mod retry;
 
 use std::collections::BTreeSet;
 
 use super::{check::Check, names};
 use crate::{
     diagnostic::Diagnostics,
-    istio::{
-        VirtualService,
-        virtual_service::{Destination, RouteDestination},
-    },
+    istio::{VirtualService, virtual_service::Destination},
     meta::Resource,
     scalar::{HostPattern, Weight},
 };
 
+/// Where a VirtualService applies, which decides what it may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// Sidecars, alone or beside gateways.
+    Mesh,
+    /// Gateways only.
+    Gateways,
+}
+
 pub(super) fn check(resource: &Resource<VirtualService>, out: &mut Diagnostics) {
     let mut check = Check::new(resource, out);
     let spec = &resource.spec;
+    let on_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == "mesh");
+    let scope = if on_mesh { Scope::Mesh } else { Scope::Gateways };
     // Without hosts it is a delegate, which another VirtualService takes its rules from.
     let is_delegate = spec.hosts.is_empty();
-    let on_mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == "mesh");
     if is_delegate {
-        for (field, used) in [
-            ("gateways", !spec.gateways.is_empty()),
-            ("tls", !spec.tls.is_empty()),
-            ("tcp", !spec.tcp.is_empty()),
-        ] {
-            if used {
-                check.error(
-                    format!("spec.{field}"),
-                    format!("a VirtualService without hosts is a delegate and cannot have {field}"),
-                );
-            }
-        }
-    } else {
-        hosts(&mut check, &spec.hosts, on_mesh);
+        delegate(&mut check, spec);
     }
+    hosts(&mut check, spec, scope);
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
-        check.error("spec", "a VirtualService needs http, tls or tcp rules");
+        check.error("spec", "http, tcp or tls must be provided in virtual service");
     }
-    for (index, gateway) in spec.gateways.iter().enumerate() {
-        gateway_name(&mut check, &format!("spec.gateways[{index}]"), gateway);
-    }
+    gateway_names(&mut check, "spec.gateways", &spec.gateways);
     for (index, route) in spec.http.iter().enumerate() {
-        http::check(&mut check, &format!("spec.http[{index}]"), route, is_delegate, on_mesh);
+        http::check(&mut check, &format!("spec.http[{index}]"), route, is_delegate, scope);
     }
-    order::check(&mut check, &spec.http);
-    tls(&mut check, spec);
-    tcp(&mut check, spec);
+    l4::check(&mut check, spec);
     check.export_to(&spec.export_to, false);
+    if !check.is_rejected() {
+        order::check(&mut check, spec);
+    }
 }
 
-fn hosts(check: &mut Check<'_, VirtualService>, hosts: &[HostPattern], on_mesh: bool) {
-    let mut exact = BTreeSet::new();
+fn delegate(check: &mut Check<'_, VirtualService>, spec: &VirtualService) {
+    let unused = [
+        ("gateways", spec.gateways.is_empty(), "gateways"),
+        ("tls", spec.tls.is_empty(), "tls route"),
+        ("tcp", spec.tcp.is_empty(), "tcp route"),
+    ];
+    for (field, absent, what) in unused {
+        if !absent {
+            check.refuse(
+                format!("spec.{field}"),
+                format!("delegate virtual service must have no {what} specified"),
+                "a VirtualService without hosts is a delegate; add hosts if it is not meant as one",
+            );
+        }
+    }
+}
+
+fn hosts(check: &mut Check<'_, VirtualService>, spec: &VirtualService, scope: Scope) {
+    let sni = spec.tls.iter().any(|route| route.matches.iter().any(|entry| !entry.sni_hosts.is_empty()));
+    let mut all_valid = true;
+    for (index, host) in spec.hosts.iter().enumerate() {
+        let path = format!("spec.hosts[{index}]");
+        if host.is_any() && scope == Scope::Mesh {
+            check.refuse(
+                path,
+                "wildcard host * is not allowed for virtual services bound to the mesh gateway",
+                "name the gateways that it is for, without mesh",
+            );
+            all_valid = false;
+        } else if !is_host(host, scope, sni) && !names::is_ip(host.as_str()) {
+            check.error(path, format!("domain name {:?} invalid", host.as_str()));
+            all_valid = false;
+        }
+    }
+    if all_valid {
+        duplicate_hosts(check, &spec.hosts);
+    }
+}
+
+/// A name with an optional star; for gateways also the server names that AUTO_PASSTHROUGH makes.
+fn is_host(host: &HostPattern, scope: Scope, sni: bool) -> bool {
+    let text = host.as_str();
+    if scope == Scope::Gateways && sni && text.starts_with("outbound_") {
+        return text.len() <= 255 && names::is_outbound_server_name(text);
+    }
+    names::is_wildcard_domain(text)
+}
+
+/// No host may equal or be covered by another one.
+fn duplicate_hosts(check: &mut Check<'_, VirtualService>, hosts: &[HostPattern]) {
+    let mut seen = BTreeSet::new();
     let wildcards: BTreeSet<&str> = hosts.iter().filter_map(HostPattern::suffix).collect();
     for (index, host) in hosts.iter().enumerate() {
         let path = format!("spec.hosts[{index}]");
-        if host.is_any() && on_mesh {
-            check.error(
-                &path,
-                "\"*\" is not allowed for a VirtualService that is bound to the mesh; name its gateways",
-            );
-        }
-        if !names::is_wildcard_domain(host, true) && !names::is_ip(host.as_str()) {
-            check.error(&path, format!("{:?} is not a host name", host.as_str()));
-        }
-        if !exact.insert(host.as_str()) {
-            check.error(&path, format!("{:?} is listed twice", host.as_str()));
+        let message =
+            |other: &str| format!("duplicate hosts in virtual service: {other} & {}", host.as_str());
+        if !seen.insert(host.as_str()) {
+            check.error(path, message(host.as_str()));
             continue;
         }
-        // Every proper suffix of the name that is a wildcard of the list covers it.
+        // Every suffix of the name that is a wildcard of the list covers it, but for its own.
         let name = host.suffix().unwrap_or(host.as_str());
         let first = usize::from(host.is_wildcard());
-        let covering =
-            (first..=name.len()).filter_map(|at| name.get(at..)).find(|suffix| wildcards.contains(suffix));
-        let covering = covering.filter(|suffix| !host.is_wildcard() || *suffix != name);
-        if let Some(suffix) = covering {
-            check.error(&path, format!("{:?} is covered by \"*{suffix}\" of the same list", host.as_str()));
+        let mut suffixes = (first..=name.len()).filter_map(|at| name.get(at..));
+        if let Some(suffix) = suffixes.find(|suffix| wildcards.contains(suffix)) {
+            check.error(path, message(&format!("*{suffix}")));
         }
     }
 }
 
-fn gateway_name(check: &mut Check<'_, VirtualService>, path: &str, name: &str) {
-    let well_formed = match name.split_once('/') {
-        Some((namespace, name)) => (namespace == "." || names::is_label(namespace)) && names::is_label(name),
-        // The old form `name.namespace.svc.domain` still counts.
-        None => names::is_dns_name(name),
-    };
-    if !well_formed {
-        check.error(
-            path,
-            format!("{name:?} is not the name of a Gateway; write name, namespace/name or mesh"),
-        );
-    }
-}
-
-fn tls(check: &mut Check<'_, VirtualService>, spec: &VirtualService) {
-    for (index, route) in spec.tls.iter().enumerate() {
-        let path = format!("spec.tls[{index}]");
-        if route.matches.is_empty() {
-            check.error(&path, "a tls rule needs at least one match with sniHosts");
-        }
-        for (index, entry) in route.matches.iter().enumerate() {
-            let path = format!("{path}.match[{index}]");
-            if entry.sni_hosts.is_empty() {
-                check.error(&path, "sniHosts is required");
-            }
-            for (index, host) in entry.sni_hosts.iter().enumerate() {
-                let path = format!("{path}.sniHosts[{index}]");
-                if names::is_ip(host.as_str()) {
-                    check.warn(&path, "clients do not send IP addresses as server names");
-                } else if !names::is_wildcard_domain(host, false) {
-                    check.error(&path, format!("{:?} is not a host name", host.as_str()));
-                } else if !spec.hosts.iter().any(|of_service| of_service.covers(host)) {
-                    check.error(&path, format!("{:?} is not covered by spec.hosts", host.as_str()));
+/// Names of Gateways: `name`, `namespace/name`, `mesh`, or the old `name.namespace.svc.domain` (Istio: validateGatewayNames).
+fn gateway_names(check: &mut Check<'_, VirtualService>, path: &str, gateways: &[String]) {
+    for (index, entry) in gateways.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        match entry.split_once('/') {
+            Some((namespace, name)) => {
+                let hint = "write name, namespace/name or mesh";
+                if namespace.is_empty() || name.is_empty() {
+                    let message = "config namespace and gateway name cannot be empty";
+                    check.refuse(path, message, hint);
+                } else if !names::is_label(namespace) {
+                    check.refuse(path, format!("invalid value for namespace: {namespace:?}"), hint);
+                } else if !names::is_label(name) {
+                    check.refuse(path, format!("invalid value for gateway name: {name:?}"), hint);
                 }
             }
-            l4_match(check, &path, &entry.destination_subnets, &entry.source_namespace, &entry.gateways);
-        }
-        destinations(check, &path, &route.route);
-    }
-}
-
-fn tcp(check: &mut Check<'_, VirtualService>, spec: &VirtualService) {
-    for (index, route) in spec.tcp.iter().enumerate() {
-        let path = format!("spec.tcp[{index}]");
-        for (index, entry) in route.matches.iter().enumerate() {
-            let path = format!("{path}.match[{index}]");
-            l4_match(check, &path, &entry.destination_subnets, &entry.source_namespace, &entry.gateways);
-        }
-        destinations(check, &path, &route.route);
-    }
-}
-
-fn l4_match(
-    check: &mut Check<'_, VirtualService>,
-    path: &str,
-    subnets: &[String],
-    namespace: &str,
-    gateways: &[String],
-) {
-    for (index, subnet) in subnets.iter().enumerate() {
-        if !names::is_ip_or_cidr(subnet) {
-            check.error(
-                format!("{path}.destinationSubnets[{index}]"),
-                format!("{subnet:?} is not an IP address or network"),
-            );
+            None if !names::is_dns_name(entry) => {
+                check.error(path, format!("domain name {entry:?} invalid"));
+            }
+            None => {
+                let mut parts = entry.split('.');
+                if let (Some(name), Some(namespace)) = (parts.next(), parts.next()) {
+                    let message = format!(
+                        "using legacy gatewayName format {entry:?}; prefer the <namespace>/<name> format: \
+                         \"{namespace}/{name}\""
+                    );
+                    check.warn(path, message);
+                }
+            }
         }
     }
-    if !namespace.is_empty() && !names::is_label(namespace) {
-        check.error(
-            format!("{path}.sourceNamespace"),
-            format!("{namespace:?} is not the name of a namespace"),
-        );
-    }
-    for (index, gateway) in gateways.iter().enumerate() {
-        gateway_name(check, &format!("{path}.gateways[{index}]"), gateway);
-    }
-}
-
-fn destinations(check: &mut Check<'_, VirtualService>, path: &str, routes: &[RouteDestination]) {
-    if routes.is_empty() {
-        check.error(path, "the rule needs at least one route");
-    }
-    for (index, route) in routes.iter().enumerate() {
-        destination(check, &format!("{path}.route[{index}].destination"), &route.destination);
-    }
-    weights(check, &format!("{path}.route"), routes.iter().map(|route| route.weight));
 }
 
 /// With several destinations the weights must add up to something.
@@ -184,22 +168,77 @@ fn weights(
     let several = weights.len() > 1;
     let total: u64 = weights.map(|weight| u64::from(weight.get())).sum();
     if several && total == 0 {
-        check.error(path, "the weights of several destinations add up to 0");
+        check.refuse(path, "total destination weight = 0", "give each destination its share in weight");
     }
 }
 
 fn destination(check: &mut Check<'_, VirtualService>, path: &str, destination: &Destination) {
-    let host = &destination.host;
-    if host.is_any() {
-        check.error(format!("{path}.host"), "\"*\" is not a destination");
-    } else if !names::is_wildcard_domain(host, false) && !names::is_ip(host.as_str()) {
-        check.error(format!("{path}.host"), format!("{:?} is not a host name", host.as_str()));
+    let host = destination.host.as_str();
+    if destination.host.is_any() {
+        check.error(format!("{path}.host"), format!("invalid destination host {host}"));
+    } else if !names::is_wildcard_domain(host) {
+        let message = format!("domain name {host:?} invalid");
+        let path = format!("{path}.host");
+        if names::is_ip(host) {
+            check.refuse(path, message, "an address needs a ServiceEntry with endpoints; name its host here");
+        } else {
+            check.error(path, message);
+        }
     }
     if !destination.subset.is_empty() && !names::is_label(&destination.subset) {
-        check
-            .error(format!("{path}.subset"), format!("{:?} is not the name of a subset", destination.subset));
+        check.error(format!("{path}.subset"), format!("subset name is invalid: {}", destination.subset));
     }
     if destination.port.is_some() && destination.port_number().is_none() {
-        check.error(format!("{path}.port"), "the port number must be from 1 to 65535");
+        check.error(format!("{path}.port"), "port number 0 must be in the range 1..65535");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::validate::tests::{VS, findings};
+
+    fn head(head: &str) -> Vec<String> {
+        let mut found = findings(&format!("{VS}{head}  http:\n  - directResponse: {{status: 200}}\n"));
+        found.retain(|line| !line.starts_with("IST0101"));
+        found
+    }
+
+    #[test]
+    fn hosts() {
+        for (spec, finds) in [
+            ("  hosts: [a.com, b.com, 10.0.0.1, short]\n", vec![]),
+            ("  hosts: [a.com, a.com]\n", vec!["!IST0106 spec.hosts[1]"]),
+            ("  hosts: ['*.a.com', b.a.com]\n", vec!["!IST0106 spec.hosts[1]"]),
+            ("  hosts: [b.a.com, '*.a.com']\n", vec!["!IST0106 spec.hosts[0]"]),
+            ("  hosts: ['*.a.com', '*.b.a.com']\n", vec!["!IST0106 spec.hosts[1]"]),
+            ("  hosts: ['*.a.com', a.com]\n", vec![]),
+            ("  hosts: ['*']\n", vec!["!IST0106 spec.hosts[0]"]),
+            ("  hosts: ['*']\n  gateways: [gw, mesh]\n", vec!["!IST0106 spec.hosts[0]"]),
+            ("  hosts: ['*']\n  gateways: [gw]\n", vec![]),
+            ("  hosts: ['*-a.com']\n", vec![]),
+            ("  hosts: [a_b.com]\n", vec!["!IST0106 spec.hosts[0]"]),
+            ("  hosts: [a.com]\n  exportTo: ['*', '.']\n", vec!["!IST0106 spec.exportTo[0]"]),
+            ("  hosts: [a.com]\n  exportTo: [default, '.']\n", vec!["!IST0106 spec.exportTo[1]"]),
+            ("  hosts: [a.com]\n  exportTo: ['~']\n", vec!["!IST0106 spec.exportTo[0]"]),
+            ("  hosts: [a.com]\n  exportTo: [a_b]\n", vec!["!IST0106 spec.exportTo[0]"]),
+        ] {
+            assert_eq!(head(spec), finds, "{spec}");
+        }
+        assert_eq!(findings(&format!("{VS}  hosts: [a.com]\n")), ["!IST0106 spec"]);
+    }
+
+    #[test]
+    fn gateways_and_delegates() {
+        for (spec, finds) in [
+            ("  hosts: [a.com]\n  gateways: [a/b]\n", vec![]),
+            ("  hosts: [a.com]\n  gateways: ['a/b/c']\n", vec!["!IST0106 spec.gateways[0]"]),
+            ("  hosts: [a.com]\n  gateways: ['./b']\n", vec!["!IST0106 spec.gateways[0]"]),
+            ("  hosts: [a.com]\n  gateways: ['/b']\n", vec!["!IST0106 spec.gateways[0]"]),
+            ("  hosts: [a.com]\n  gateways: [a_b]\n", vec!["!IST0106 spec.gateways[0]"]),
+            ("  hosts: [a.com]\n  gateways: [b.a.svc.cluster.local]\n", vec!["IST0133 spec.gateways[0]"]),
+            ("  gateways: [gw]\n", vec!["!IST0106 spec.gateways"]),
+        ] {
+            assert_eq!(head(spec), finds, "{spec}");
+        }
     }
 }
