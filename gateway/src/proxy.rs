@@ -11,6 +11,7 @@ mod failure;
 mod filters;
 mod heads;
 mod http;
+mod mirror;
 pub mod normalize;
 mod peer;
 mod record;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 use clock::Clock;
 use failure::Cause;
 use filters::Passage;
+use mirror::Mirrors;
 use pingora_core::{
     modules::http::HttpModules,
     protocols::{Digest, http::ServerSession as HttpSession},
@@ -60,6 +62,7 @@ pub struct GatewayProxy {
     snapshots: Arc<SnapshotCell>,
     metrics: Arc<Metrics>,
     access_log: ArcSwapOption<AccessLog>,
+    mirrors: Arc<Mirrors>,
 }
 
 impl GatewayProxy {
@@ -70,7 +73,8 @@ impl GatewayProxy {
         metrics: Arc<Metrics>,
         access_log: Option<Arc<AccessLog>>,
     ) -> Self {
-        Self { snapshots, metrics, access_log: ArcSwapOption::new(access_log) }
+        let mirrors = Mirrors::new(metrics.mirror_dropped.clone());
+        Self { snapshots, metrics, access_log: ArcSwapOption::new(access_log), mirrors }
     }
 
     /// Routes, and writes the reply where the decision is not to forward. `true`: a reply was written.
@@ -234,18 +238,27 @@ impl ProxyHttp for GatewayProxy {
         upstream: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        edge::forward(session.req_header(), upstream, ctx)
+        edge::forward(session.req_header(), upstream, ctx)?;
+        match &mut ctx.copies {
+            Some(copies) => copies.rewind(),
+            None if !ctx.mirrored => self.mirrors.start(session, upstream, ctx),
+            None => {}
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
-        _end: bool,
+        body: &mut Option<Bytes>,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
         // The engine begins with the body when the head is out.
         ctx.head_sent = true;
+        if let Some(copies) = &mut ctx.copies {
+            copies.pass(body.as_ref(), end || body.is_none());
+        }
         Ok(())
     }
 

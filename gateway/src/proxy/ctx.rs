@@ -4,7 +4,7 @@
 
 use crate::{
     listener::ConnectionInfo,
-    proxy::{clock::Clock, reply::LocalReply, upstream::Upstream},
+    proxy::{clock::Clock, mirror::Copies, reply::LocalReply, upstream::Upstream},
     runtime::{Cluster, InFlight},
     snapshot::Snapshot,
     telemetry::Flags,
@@ -58,6 +58,10 @@ pub struct Ctx {
     pub(super) head_sent: bool,
     /// Origin that the response is to be marked for.
     pub(super) cors_origin: Option<HeaderValue>,
+    /// Mirrors have been given their copies.
+    pub(super) mirrored: bool,
+    /// Copies for mirrors that wait for the body.
+    pub(super) copies: Option<Box<Copies>>,
     pub(super) upstream_host: Option<Address>,
     pub(super) upstream_local: Option<SocketAddr>,
     /// Path and query as sent upstream, where a rule rewrote it.
@@ -96,6 +100,8 @@ impl Ctx {
             redialled: false,
             head_sent: false,
             cors_origin: None,
+            mirrored: false,
+            copies: None,
             upstream_host: None,
             upstream_local: None,
             upstream_path: None,

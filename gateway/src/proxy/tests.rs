@@ -3,6 +3,7 @@
 mod failures;
 mod filters;
 mod heads;
+mod mirrors;
 mod protocols;
 mod retries;
 mod timeouts;

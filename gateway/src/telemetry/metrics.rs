@@ -118,6 +118,8 @@ pub struct Metrics {
     pub active_connections: IntGauge,
     /// Access log lines lost.
     pub access_log_dropped: IntCounter,
+    /// Copies for mirrors that were not made, or given up.
+    pub mirror_dropped: IntCounter,
 }
 
 impl Metrics {
@@ -143,8 +145,11 @@ impl Metrics {
         let requests =
             IntCounterVec::new(Opts::new(names::REQUESTS, "Requests served."), &names::HTTP_LABELS)?;
         registry.register(Box::new(requests.clone()))?;
-        let dropped = IntCounter::new(names::ACCESS_LOG_DROPPED, "Access log lines lost to a slow reader.")?;
-        registry.register(Box::new(dropped.clone()))?;
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
         let build = IntGauge::with_opts(
             Opts::new(names::BUILD, "Version of the proxy.")
                 .const_label("component", "proxy")
@@ -163,7 +168,14 @@ impl Metrics {
             )?,
             config_rejected: gauge(names::CONFIG_REJECTED, "Resources that are not served as written.")?,
             active_connections: gauge(names::ACTIVE_CONNECTIONS, "Client connections open now.")?,
-            access_log_dropped: dropped,
+            access_log_dropped: counter(
+                names::ACCESS_LOG_DROPPED,
+                "Access log lines lost to a slow reader.",
+            )?,
+            mirror_dropped: counter(
+                names::MIRROR_DROPPED,
+                "Copies for mirrors not made, or given up, for want of room.",
+            )?,
             requests,
             identity,
             series: ArcSwap::from_pointee(Cache::default()),

@@ -24,6 +24,8 @@ pub const CONFIG_REJECTED: &str = "limen_config_rejected_resources";
 pub const ACTIVE_CONNECTIONS: &str = "limen_active_connections";
 /// Access log lines lost because their reader was too slow, counter.
 pub const ACCESS_LOG_DROPPED: &str = "limen_access_log_dropped_total";
+/// Copies for mirrors that were not made, or given up, for want of room, counter.
+pub const MIRROR_DROPPED: &str = "limen_mirror_dropped_total";
 
 /// Labels of the HTTP metrics, in the order in which values are given.
 pub const HTTP_LABELS: [&str; 25] = [

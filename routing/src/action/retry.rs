@@ -195,13 +195,6 @@ impl RetryPolicy {
     /// Judges a response by its head (Envoy: retry_state_impl.cc `wouldRetryFromHeaders`).
     pub fn on_response(&self, status: StatusCode, headers: &HeaderMap) -> Verdict {
         let code = status.as_u16();
-        // A refusal for load is not made better by more of it.
-        if headers.contains_key("x-envoy-overloaded") {
-            return Verdict::Keep;
-        }
-        if headers.contains_key("x-envoy-ratelimited") {
-            return self.when(Conditions::RATE_LIMITED);
-        }
         let mut of = Conditions::default();
         if (500..600).contains(&code) {
             of = of.and(Conditions::FIVE_XX);
@@ -217,6 +210,16 @@ impl RetryPolicy {
         }
         if self.on.has_any(Conditions::GRPC) {
             of = of.and(grpc_condition(headers));
+        }
+        if !self.on.has_any(of.and(Conditions::RATE_LIMITED)) {
+            return Verdict::Keep;
+        }
+        // A refusal for load is not made better by more of it.
+        if headers.contains_key("x-envoy-overloaded") {
+            return Verdict::Keep;
+        }
+        if headers.contains_key("x-envoy-ratelimited") {
+            return self.when(Conditions::RATE_LIMITED);
         }
         self.when(of)
     }
