@@ -299,6 +299,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut Ctx,
         e: Box<Error>,
     ) -> Box<Error> {
+        let e = attempt::in_time(ctx, e);
         if let Some(guard) = ctx.in_flight.take() {
             guard.failed(failure::no_answer(&e));
         }
@@ -316,6 +317,7 @@ impl ProxyHttp for GatewayProxy {
         if let Some(clock) = &ctx.clock {
             clock::unwatch(session, clock);
         }
+        let e = attempt::in_time(ctx, e);
         if let Some(guard) = ctx.in_flight.take().filter(|_| e.esource() == &ErrorSource::Upstream) {
             guard.failed(failure::no_answer(&e));
         }

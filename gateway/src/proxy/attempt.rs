@@ -77,7 +77,7 @@ pub(super) fn answered(session: &mut Session, ctx: &mut Ctx, head: &ResponseHead
 
 /// Judges an attempt that failed, and marks its error for another where one follows.
 pub(super) fn failed(session: &mut Session, ctx: &mut Ctx, e: Box<Error>, from: Connection) -> Box<Error> {
-    let mut e = in_time(ctx, e);
+    let mut e = e;
     e.retry.decide_reuse(from == Connection::Pooled);
     let next = next(session, ctx, &e, from);
     e.set_retry(next == Next::Attempt);
@@ -141,7 +141,7 @@ fn replayable(session: &Session) -> bool {
 
 /// The clock's word about an attempt that failed for want of time, as a failure upstream: the engine took it for one of
 /// the client, whose session has the clock.
-fn in_time(ctx: &Ctx, e: Box<Error>) -> Box<Error> {
+pub(super) fn in_time(ctx: &Ctx, e: Box<Error>) -> Box<Error> {
     if let Some(cause @ (Cause::RouteTimeout | Cause::PerTryTimeout)) = Cause::of(&e) {
         return cause.error();
     }

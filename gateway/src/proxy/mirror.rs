@@ -4,9 +4,10 @@
 //! a copy that falls behind, or comes when too many are under way, is dropped. A copy of a request that does not end is
 //! never made to look as if it had. Its response is read and forgotten.
 
-use super::{ctx::Ctx, heads::edit_request, peer};
-use crate::runtime::{Cluster, InFlight};
+use super::{ctx::Ctx, heads::edit_request, peer, upstream};
+use crate::runtime::{Admission, Cluster, InFlight, limits::Admitted};
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Uri, Version, header};
 use pingora_core::{
     connectors::{ConnectorOptions, http::Connector},
@@ -81,6 +82,7 @@ struct Delivery {
     body: Option<(mpsc::UnboundedReceiver<Part>, Arc<AtomicUsize>)>,
     cluster: Arc<Cluster>,
     _load: InFlight,
+    _place: Option<Admitted>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -103,7 +105,9 @@ impl Mirrors {
         let mut copies = Vec::new();
         for mirror in mirror::chosen(&filters.mirrors, || fastrand::u64(..)) {
             let Some(cluster) = ctx.snapshot.clusters.get(&mirror.cluster) else { continue };
-            let Some((delivery, copy)) = self.prepare(cluster, head, has_body) else {
+            let Some((delivery, copy)) =
+                self.prepare(cluster, head, upstream::protocol(cluster, session), has_body)
+            else {
                 self.dropped.inc();
                 continue;
             };
@@ -126,13 +130,16 @@ impl Mirrors {
         &self,
         cluster: &Arc<Cluster>,
         head: &RequestHeader,
+        protocol: UpstreamProtocol,
         has_body: bool,
     ) -> Option<(Delivery, Option<Copy>)> {
         let room = self.room.clone().try_acquire_owned().ok()?;
+        // A copy waits for no place in the cluster's limits.
+        let Some(Admission::Granted(place)) = cluster.admit(protocol).now_or_never() else { return None };
         let authority = head.headers.get(header::HOST)?.to_str().ok()?;
-        let endpoint = cluster.pick(|| fastrand::u64(..), &[])?;
-        let peer = peer::build(cluster, &endpoint.endpoint, authority).ok()?;
-        let head = copy_of(head, cluster.spec.protocol, authority, has_body).ok()?;
+        let endpoint = cluster.pick(|| fastrand::u64(..), None, &[])?;
+        let peer = peer::build(cluster, &endpoint.endpoint, protocol, authority).ok()?;
+        let head = copy_of(head, protocol, authority, has_body).ok()?;
         let (copy, body) = has_body
             .then(|| {
                 let (sender, receiver) = mpsc::unbounded_channel();
@@ -140,36 +147,37 @@ impl Mirrors {
                 (Copy { body: sender, held: held.clone() }, (receiver, held))
             })
             .unzip();
+        let _load = endpoint.begin(cluster);
         let cluster = cluster.clone();
-        Some((Delivery { peer, head, body, cluster, _load: endpoint.begin(), _room: room }, copy))
+        Some((Delivery { peer, head, body, cluster, _load, _place: place, _room: room }, copy))
     }
 
     async fn deliver(&self, delivery: Delivery) -> Result<()> {
-        let Delivery { peer, head, body, cluster, _load, _room } = delivery;
+        let Delivery { peer, head, body, cluster, _load, _place, _room } = delivery;
         let connector = self.connector.get_or_init(|| Connector::new(Some(ConnectorOptions::new(POOL))));
-        let (mut upstream, _) = connector.get_http_session(&peer).await?;
+        let (mut session, _) = connector.get_http_session(&peer).await?;
         if peer.is_tls() {
-            peer::verify_names(cluster.spec.tls.as_ref(), upstream.digest())?;
+            peer::verify(cluster.spec.tls.as_ref(), session.digest())?;
         }
-        upstream.write_request_header(Box::new(head)).await?;
+        session.write_request_header(Box::new(head)).await?;
         if let Some((mut parts, held)) = body {
             loop {
                 match parts.recv().await {
                     Some(Part::Data(data)) => {
                         held.fetch_sub(data.len(), Ordering::Relaxed);
-                        upstream.write_request_body(data, false).await?;
+                        session.write_request_body(data, false).await?;
                     }
                     Some(Part::End) => break,
                     None => {
-                        upstream.shutdown().await;
+                        session.shutdown().await;
                         return Error::e_explain(ErrorType::ReadError, "the request was cut off");
                     }
                 }
             }
         }
-        upstream.finish_request_body().await?;
-        forget_response(&mut upstream).await?;
-        connector.release_http_session(upstream, &peer, peer.idle_timeout()).await;
+        session.finish_request_body().await?;
+        forget_response(&mut session).await?;
+        connector.release_http_session(session, &peer, peer.idle_timeout()).await;
         Ok(())
     }
 }
