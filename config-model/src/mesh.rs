@@ -156,6 +156,83 @@ pub struct ProxyConfig {
     pub drain_duration: Option<Duration>,
     /// How long to wait before ending after a drain.
     pub termination_drain_duration: Option<Duration>,
+    /// Limits on clients.
+    pub connection_settings: ConnectionSettings,
+}
+
+/// Limits on clients. What is absent is the profile's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConnectionSettings {
+    /// Which defaults hold.
+    pub profile: ConnectionProfile,
+    /// Time without a request after which a connection is closed.
+    pub http_idle_timeout: Option<Duration>,
+    /// Time without progress after which a request is ended; zero is none.
+    pub http_stream_idle_timeout: Option<Duration>,
+    /// Time for a whole request to come; zero is none.
+    pub http_request_timeout: Option<Duration>,
+    /// Time for a request's head to come.
+    pub http_request_headers_timeout: Option<Duration>,
+    /// Life of a connection; zero is none.
+    pub http_max_connection_duration: Option<Duration>,
+    /// Streams that a client may have open on one HTTP/2 connection.
+    #[serde(deserialize_with = "lenient::option_int")]
+    pub http_max_concurrent_streams: Option<u32>,
+    /// Flow-control window of an HTTP/2 stream, in bytes.
+    #[serde(deserialize_with = "lenient::option_int")]
+    pub http2_initial_stream_window_size: Option<u32>,
+    /// Flow-control window of an HTTP/2 connection, in bytes.
+    #[serde(deserialize_with = "lenient::option_int")]
+    pub http2_initial_connection_window_size: Option<u32>,
+    /// What becomes of field names with an underscore.
+    pub http_headers_with_underscores_action: UnderscoresAction,
+    /// Whether several slashes in a row become one.
+    pub http_merge_slashes: Option<bool>,
+    /// What becomes of escaped slashes in a path.
+    pub http_path_with_escaped_slashes_action: EscapedSlashesAction,
+    /// Connections of all listeners together.
+    #[serde(deserialize_with = "lenient::option_int")]
+    pub global_downstream_connection_limit: Option<u32>,
+}
+
+/// Which defaults hold for clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "each arm is the API's own value")]
+pub enum ConnectionProfile {
+    #[default]
+    Sidecar,
+    Edge,
+}
+
+/// What becomes of field names with an underscore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs, reason = "each arm is the API's own value")]
+pub enum UnderscoresAction {
+    #[default]
+    #[serde(rename = "HEADERS_WITH_UNDERSCORES_UNSPECIFIED")]
+    Unspecified,
+    #[serde(rename = "HEADERS_WITH_UNDERSCORES_ALLOW")]
+    Allow,
+    #[serde(rename = "HEADERS_WITH_UNDERSCORES_REJECT_REQUEST")]
+    RejectRequest,
+    #[serde(rename = "HEADERS_WITH_UNDERSCORES_DROP_HEADER")]
+    DropHeader,
+}
+
+/// What becomes of escaped slashes in a path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "each arm is the API's own value")]
+pub enum EscapedSlashesAction {
+    #[default]
+    #[serde(rename = "PATH_WITH_ESCAPED_SLASHES_UNSPECIFIED")]
+    Unspecified,
+    KeepUnchanged,
+    RejectRequest,
+    UnescapeAndRedirect,
+    UnescapeAndForward,
 }
 
 /// What stands in front of the gateway.

@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::report::findings::Paint;
+pub(crate) use args::duration;
 use args::{Cli, Color, Command, Format};
 pub use log::LevelHandle;
 pub use output::{Output, Reader, counted};

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod drain;
+pub mod edge;
 pub mod listener;
 pub mod pipeline;
 pub mod proxy;

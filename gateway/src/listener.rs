@@ -8,6 +8,7 @@ mod accept;
 mod bind;
 mod connection;
 mod http1;
+mod http2;
 mod manager;
 mod preface;
 mod stream;
@@ -21,7 +22,7 @@ use pingora_core::{protocols::Stream, server::ShutdownWatch};
 use routing::listener::{Listener, ListenerKey, Listeners};
 use tokio::sync::watch;
 
-use crate::tls::Certificates;
+use crate::{edge::EdgeConfig, tls::Certificates};
 
 pub use bind::{BindFailure, BindOptions, BoundAddress};
 pub use connection::{ConnectionInfo, connection_info};
@@ -42,10 +43,21 @@ pub trait ConnectionHandler: Send + Sync {
 pub trait ListenerSource: Send + Sync {
     /// All listeners of the live snapshot.
     fn listeners(&self) -> Listeners;
-    /// One listener with the certificates of the same snapshot; `None` once it is gone.
-    fn listener(&self, key: &ListenerKey) -> Option<(Arc<Listener>, Arc<Certificates>)>;
+    /// One listener with what else its connections need, all of one snapshot; `None` once it is gone.
+    fn listener(&self, key: &ListenerKey) -> Option<LiveListener>;
     /// Changes with every published snapshot.
     fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// A listener of the live snapshot.
+#[derive(Clone, Debug)]
+pub struct LiveListener {
+    /// Its chains.
+    pub listener: Arc<Listener>,
+    /// What TLS is terminated with.
+    pub certificates: Arc<Certificates>,
+    /// What clients may do.
+    pub edge: Arc<EdgeConfig>,
 }
 
 /// What a client may take, in time and in bytes, before there is a request.
@@ -59,6 +71,10 @@ pub struct EdgeLimits {
     pub request_head: Duration,
     /// Without a request, after one; then close.
     pub idle: Duration,
+    /// From the first wait for a body to its end, on HTTP/1; then 408. `None`: no limit.
+    pub request: Option<Duration>,
+    /// Without progress of a request, on HTTP/2; then the connection is closed. `None`: no limit.
+    pub stream_idle: Option<Duration>,
     /// HTTP/1 heads.
     pub head: HeadPolicy,
 }
@@ -71,6 +87,8 @@ impl Default for EdgeLimits {
             first_byte: Duration::from_secs(60),
             request_head: Duration::from_secs(60),
             idle: Duration::from_secs(3600),
+            request: None,
+            stream_idle: None,
             head: HeadPolicy::default(),
         }
     }

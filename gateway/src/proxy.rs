@@ -156,6 +156,11 @@ impl ProxyHttp for GatewayProxy {
         if ctx.connection.as_ref().is_some_and(|connection| connection.draining()) {
             session.set_keepalive(None);
         }
+        if let Some(connection) = &ctx.connection {
+            connection.request_begun();
+            session.set_read_timeout(connection.edge.limits.stream_idle);
+            session.set_write_timeout(connection.edge.limits.stream_idle);
+        }
         session.set_pipelining_enabled(true);
         session.set_ignore_info_resp(true);
         edge::admit(session, ctx);

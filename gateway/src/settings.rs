@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use crate::edge::EdgeFlags;
+
 /// Everything that `limen run` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -39,6 +41,8 @@ pub struct Settings {
     pub drain_time: Duration,
     /// For this long after the signal new connections are still accepted.
     pub min_drain_time: Duration,
+    /// Limits on clients that hold whatever MeshConfig says.
+    pub edge: EdgeFlags,
     /// Whether a configuration with errors keeps the process from starting.
     pub strict: Strictness,
 }
@@ -92,6 +96,7 @@ impl Default for Settings {
             access_log_file: None,
             drain_time: DEFAULT_DRAIN_TIME,
             min_drain_time: DEFAULT_MIN_DRAIN_TIME,
+            edge: EdgeFlags::default(),
             strict: Strictness::default(),
         }
     }

@@ -3,10 +3,15 @@
 //! Invariant: a snapshot never changes after it was published; a request that pinned one ends on it. There is one
 //! writer, the pipeline; readers never wait.
 
-use crate::{listener::ListenerSource, runtime::registry::Clusters, tls::Certificates};
+use crate::{
+    edge::EdgeConfig,
+    listener::{ListenerSource, LiveListener},
+    runtime::registry::Clusters,
+    tls::Certificates,
+};
 use arc_swap::ArcSwap;
 use config_model::diagnostic::Diagnostics;
-use routing::listener::{Listener, ListenerKey, Listeners};
+use routing::listener::{ListenerKey, Listeners};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -21,6 +26,8 @@ pub struct Snapshot {
     pub clusters: Clusters,
     /// What TLS is terminated with.
     pub certificates: Arc<Certificates>,
+    /// What clients may do.
+    pub edge: Arc<EdgeConfig>,
     /// What is wrong with the configuration this was made from.
     pub diagnostics: Arc<Diagnostics>,
 }
@@ -64,9 +71,13 @@ impl ListenerSource for SnapshotCell {
         self.load().listeners.clone()
     }
 
-    fn listener(&self, key: &ListenerKey) -> Option<(Arc<Listener>, Arc<Certificates>)> {
+    fn listener(&self, key: &ListenerKey) -> Option<LiveListener> {
         let snapshot = self.load();
-        Some((snapshot.listeners.get(key)?.clone(), snapshot.certificates.clone()))
+        Some(LiveListener {
+            listener: snapshot.listeners.get(key)?.clone(),
+            certificates: snapshot.certificates.clone(),
+            edge: snapshot.edge.clone(),
+        })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

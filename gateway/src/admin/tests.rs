@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    listener::{BindOptions, EdgeLimits},
+    listener::BindOptions,
     pipeline::{self, Builder, Built, Pipeline, Publisher, Step},
     proxy::{GatewayProxy, HttpHandler},
     settings::Settings,
@@ -68,7 +68,6 @@ fn rig(surface: Surface) -> Rig {
         snapshots.clone(),
         Arc::new(HttpHandler::new(proxy, 1)),
         BindOptions::default(),
-        EdgeLimits::default(),
         std::time::Duration::ZERO,
     );
     let (source, _handle) = Fixed::yaml("a.yaml", CONFIG);

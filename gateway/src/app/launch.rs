@@ -19,7 +19,8 @@ use crate::{
     app,
     cli::{LevelHandle, VERSION, counted},
     drain::DrainController,
-    listener::{BindOptions, EdgeLimits, ListenerManager},
+    edge::{EdgeConfig, EdgeFlags},
+    listener::{BindOptions, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
     proxy::{GatewayProxy, HttpHandler},
     runtime::{Registry, dns::SystemResolver, registry::FIRST_RESOLUTION},
@@ -66,7 +67,6 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         snapshots.clone(),
         Arc::new(HttpHandler::new(proxy, settings.threads)),
         options,
-        EdgeLimits::default(),
         IDLE_GRACE,
     );
     let admin = Arc::new(Admin {
@@ -88,6 +88,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         snapshots,
         registry: Registry::new(Arc::new(SystemResolver::new()), background.handle().clone()),
         listeners: listeners.clone(),
+        edge: settings.edge.clone(),
     };
     let pipeline = Pipeline::new(
         source(&settings.source),
@@ -124,6 +125,7 @@ struct Live {
     snapshots: Arc<SnapshotCell>,
     registry: Registry,
     listeners: ListenerManager,
+    edge: EdgeFlags,
 }
 
 #[async_trait]
@@ -148,6 +150,7 @@ impl Publisher for Live {
             listeners: compiled.listeners.clone(),
             clusters,
             certificates: Arc::new(certificates),
+            edge: Arc::new(EdgeConfig::new(built.validated.mesh(), &self.edge)),
             diagnostics: Arc::new(diagnostics),
         });
         found

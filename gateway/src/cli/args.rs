@@ -12,7 +12,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::settings::{self, AccessLogFormat};
+use crate::{
+    edge::EdgeFlags,
+    settings::{self, AccessLogFormat},
+};
 
 /// An ingress gateway that serves Istio's networking API.
 #[derive(Debug, Parser)]
@@ -119,6 +122,9 @@ pub struct RunArgs {
     /// How long new connections are accepted during a drain
     #[arg(long, value_name = "DURATION", env = "LIMEN_MIN_DRAIN_TIME", default_value = "5s", value_parser = duration)]
     pub min_drain_time: Duration,
+    /// Limits on clients.
+    #[command(flatten)]
+    pub edge: EdgeFlags,
     /// Do not start with a configuration that has errors
     #[arg(long, env = "LIMEN_STRICT")]
     pub strict: bool,
@@ -369,7 +375,7 @@ impl FromStr for AccessLogArg {
 }
 
 /// A duration as Istio writes it.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<config_model::scalar::Duration>()
         .map(|value| value.as_std())
         .map_err(|error| error.to_string())

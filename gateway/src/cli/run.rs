@@ -68,6 +68,7 @@ fn settings(args: &RunArgs) -> Settings {
         access_log_file: args.access_log_file.clone(),
         drain_time: args.drain_time,
         min_drain_time: args.min_drain_time,
+        edge: args.edge.clone(),
         strict: if args.strict { Strictness::Strict } else { Strictness::Tolerant },
     }
 }

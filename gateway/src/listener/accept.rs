@@ -23,10 +23,13 @@ use tokio::{
 };
 
 use super::{
-    ConnectionHandler, ConnectionInfo, EdgeLimits, EdgeStream, ListenerSource, connection::Endpoints,
-    manager::Serving, preface, stream::Protocol,
+    ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener,
+    connection::Endpoints,
+    manager::{Refusal, Serving},
+    preface,
+    stream::Protocol,
 };
-use crate::tls::client_hello;
+use crate::{edge::EdgeConfig, tls::client_hello};
 
 /// Pauses after an accept that failed for want of something (descriptors, memory), so that the loop does not spin.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -36,7 +39,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Edge {
     pub(super) source: Arc<dyn ListenerSource>,
     pub(super) handler: Arc<dyn ConnectionHandler>,
-    pub(super) limits: EdgeLimits,
 }
 
 /// A listening socket in the runtime.
@@ -88,7 +90,7 @@ pub(super) async fn accept_loop(acceptor: Arc<Acceptor>, serving: Arc<Serving>, 
                 let (serving, edge) = (serving.clone(), edge.clone());
                 tokio::spawn(async move {
                     let _counted = counted;
-                    serve(stream, peer, local, &serving, &edge).await;
+                    admit(stream, peer, local, &serving, &edge).await;
                 });
             }
             Err(error) if is_the_peers(&error) => {}
@@ -107,25 +109,49 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | HostUnreachable | Interrupted | NotConnected)
 }
 
-async fn serve(mut stream: Stream, peer: SocketAddr, local: SocketAddr, serving: &Serving, edge: &Edge) {
-    let Some((listener, certificates)) = edge.source.listener(&serving.key) else { return };
+/// Closes at once what is one too many, and serves the rest.
+async fn admit(stream: Stream, peer: SocketAddr, local: SocketAddr, serving: &Arc<Serving>, edge: &Edge) {
+    let Some(live) = edge.source.listener(&serving.key) else { return };
+    if let Some(refusal) = serving.over(&live.edge.connections) {
+        return serving.refused(refusal);
+    }
+    let _counted = match live.edge.connections.per_client.filter(|_| local.port() != 0) {
+        None => None,
+        Some(most) => match serving.count_client(peer.ip(), most) {
+            Some(counted) => Some(counted),
+            None => return serving.refused(Refusal::Client),
+        },
+    };
+    serve(stream, peer, local, live, serving, edge).await;
+}
+
+async fn serve(
+    mut stream: Stream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    live: LiveListener,
+    serving: &Serving,
+    edge: &Edge,
+) {
+    let LiveListener { listener, certificates, edge: config } = live;
+    let limits = config.limits;
     let endpoints = Endpoints { listener: serving.key.clone(), bound_port: serving.port(), peer, local };
     match &listener.chains {
         Chains::Http(_) => {
             let mut close_idle = serving.close_idle.clone();
             let detected = tokio::select! {
-                detected = preface::detect(&mut stream, edge.limits) => detected,
+                detected = preface::detect(&mut stream, limits) => detected,
                 _ = close_idle.wait_for(|close| *close) => return,
             };
             match detected {
-                Ok(begun) => hand_over(stream, begun, endpoints, None, false, serving, edge).await,
+                Ok(begun) => hand_over(stream, begun, endpoints, None, false, config, serving, edge).await,
                 Err(error) => {
                     tracing::debug!(listener = %serving.key, %peer, %error, "closed before a request")
                 }
             }
         }
         Chains::Tls(chains) => {
-            let shaken = timeout(edge.limits.handshake, async {
+            let shaken = timeout(limits.handshake, async {
                 let hello = client_hello::peek(&mut stream).await.map_err(|error| error.to_string())?;
                 let chain: &Arc<FilterChain> = chains
                     .lookup_sni(hello.server_name.as_deref())
@@ -144,7 +170,8 @@ async fn serve(mut stream: Stream, peer: SocketAddr, local: SocketAddr, serving:
                         _ => Protocol::Http1,
                     };
                     let sni = hello.server_name.map(Arc::from);
-                    hand_over(stream, (protocol, Vec::new()), endpoints, sni, true, serving, edge).await;
+                    hand_over(stream, (protocol, Vec::new()), endpoints, sni, true, config, serving, edge)
+                        .await;
                 }
                 Ok(Err(reason)) => tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused"),
                 Err(_) => {
@@ -155,20 +182,22 @@ async fn serve(mut stream: Stream, peer: SocketAddr, local: SocketAddr, serving:
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is one thing that is known by now")]
 async fn hand_over<S: IO + 'static>(
     stream: S,
     (protocol, begun): (Protocol, Vec<u8>),
     endpoints: Endpoints,
     sni: Option<Arc<str>>,
     tls: bool,
+    config: Arc<EdgeConfig>,
     serving: &Serving,
     edge: &Edge,
 ) {
     let draining = serving.draining.clone();
     let shutdown = shutdown_for(protocol, draining.clone(), serving.close_idle.clone());
-    let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, draining));
-    let stream =
-        EdgeStream::new(stream, info.clone(), (protocol, begun), edge.limits, serving.close_idle.clone());
+    let limits = config.limits;
+    let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining));
+    let stream = EdgeStream::new(stream, info.clone(), (protocol, begun), limits, serving.close_idle.clone());
     edge.handler.serve(Box::new(stream), info, shutdown).await;
 }
 

@@ -19,6 +19,7 @@ use routing::listener::ListenerKey;
 use tokio::sync::watch;
 
 use super::http1::Flaw;
+use crate::edge::EdgeConfig;
 
 /// A downstream connection.
 ///
@@ -39,6 +40,9 @@ pub struct ConnectionInfo {
     pub sni: Option<Arc<str>>,
     /// Whether TLS was terminated here.
     pub tls: bool,
+    /// What clients might do when it was accepted.
+    pub edge: Arc<EdgeConfig>,
+    begun: AtomicU64,
     finished: AtomicU64,
     switched: AtomicBool,
     refusal: OnceLock<(u64, Flaw)>,
@@ -62,6 +66,7 @@ impl ConnectionInfo {
         endpoints: Endpoints,
         sni: Option<Arc<str>>,
         tls: bool,
+        edge: Arc<EdgeConfig>,
         draining: watch::Receiver<bool>,
     ) -> ConnectionInfo {
         let Endpoints { listener, bound_port, peer, local } = endpoints;
@@ -72,6 +77,8 @@ impl ConnectionInfo {
             local,
             sni,
             tls,
+            edge,
+            begun: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             switched: AtomicBool::new(false),
             refusal: OnceLock::new(),
@@ -82,6 +89,11 @@ impl ConnectionInfo {
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             draining,
         }
+    }
+
+    /// A request is being served; its end is [`request_finished`](Self::request_finished).
+    pub fn request_begun(&self) {
+        self.begun.fetch_add(1, Ordering::Release);
     }
 
     /// The exchange is over: what comes next begins a new head, and the connection may be idle.
@@ -123,6 +135,11 @@ impl ConnectionInfo {
     /// Exchanges that are over.
     pub(super) fn finished(&self) -> u64 {
         self.finished.load(Ordering::Acquire)
+    }
+
+    /// Whether a request is being served.
+    pub(super) fn is_busy(&self) -> bool {
+        self.begun.load(Ordering::Acquire) > self.finished()
     }
 
     /// Whether another protocol was switched to.

@@ -60,6 +60,8 @@ pub(crate) enum Flaw {
     Chunk,
     /// The head did not come in time.
     HeadTimeout,
+    /// The body did not come in time.
+    RequestTimeout,
 }
 
 impl Flaw {
@@ -69,7 +71,7 @@ impl Flaw {
             Self::UnknownCoding => 501,
             Self::Version => 426,
             Self::TooLong | Self::TooMany => 431,
-            Self::HeadTimeout => 408,
+            Self::HeadTimeout | Self::RequestTimeout => 408,
             Self::Connect => 404,
             Self::Trace => 405,
             Self::LineEnd
@@ -95,6 +97,7 @@ impl Flaw {
         match self {
             Self::MissingHost | Self::Nomination | Self::Connect | Self::Trace => "",
             Self::HeadTimeout => "request header timeout",
+            Self::RequestTimeout => "request timeout",
             _ => match self.status() {
                 431 => "Request Header Fields Too Large",
                 426 => "Upgrade Required",
@@ -123,6 +126,7 @@ impl Flaw {
             Self::TooLong => "http1.headers_too_large",
             Self::TooMany => "http1.too_many_headers",
             Self::HeadTimeout => "request_header_timeout",
+            Self::RequestTimeout => "request_overall_timeout",
         }
     }
 
@@ -130,7 +134,12 @@ impl Flaw {
     pub(crate) fn is_codecs(self) -> bool {
         !matches!(
             self,
-            Self::MissingHost | Self::Nomination | Self::Connect | Self::Trace | Self::HeadTimeout
+            Self::MissingHost
+                | Self::Nomination
+                | Self::Connect
+                | Self::Trace
+                | Self::HeadTimeout
+                | Self::RequestTimeout
         )
     }
 }
@@ -143,6 +152,8 @@ pub enum Underscores {
     Allow,
     /// The request is refused with 400 (Istio's EDGE profile).
     Refuse,
+    /// The field is left out.
+    Drop,
 }
 
 /// A switch for what old or careless clients send.

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt, io,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -26,8 +27,10 @@ use tokio::{
     time::Instant,
 };
 
+use crate::edge::ConnectionLimits;
+
 use super::{
-    BindFailure, BindOptions, BoundAddress, ConnectionHandler, EdgeLimits, ListenerSource,
+    BindFailure, BindOptions, BoundAddress, ConnectionHandler, ListenerSource,
     accept::{Acceptor, Edge, accept_loop},
     bind::{self, BoundSocket},
 };
@@ -99,6 +102,40 @@ impl Serving {
         }
     }
 
+    /// Whether this connection, which is counted already, is one too many.
+    pub(super) fn over(&self, limits: &ConnectionLimits) -> Option<Refusal> {
+        let above = |count: &AtomicUsize, most: Option<usize>| {
+            most.is_some_and(|most| count.load(Ordering::Relaxed) > most)
+        };
+        if above(&self.own, limits.per_listener) {
+            Some(Refusal::Listener)
+        } else if above(&self.all.count, limits.total) {
+            Some(Refusal::Total)
+        } else {
+            None
+        }
+    }
+
+    /// Counts a connection of this client until the guard is dropped; `None`: it is one too many.
+    pub(super) fn count_client(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<CountedClient> {
+        let mut clients = self.all.clients();
+        let count = clients.entry(client).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(CountedClient(self.clone(), client))
+    }
+
+    /// Notes that a connection was refused.
+    pub(super) fn refused(&self, why: Refusal) {
+        let count = self.all.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        // Once per doubling: a flood must not become a flood of lines.
+        if count.is_power_of_two() {
+            tracing::warn!(listener = %self.key, reason = why.as_str(), count, "connections refused at their limit");
+        }
+    }
+
     /// Counts a connection until the guard is dropped.
     pub(super) fn count_connection(self: &Arc<Self>) -> Counted {
         self.own.fetch_add(1, Ordering::Relaxed);
@@ -119,10 +156,52 @@ impl Drop for Counted {
     }
 }
 
+/// One connection of a client whose connections are counted.
+pub(super) struct CountedClient(Arc<Serving>, IpAddr);
+
+impl Drop for CountedClient {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = self.0.all.clients().entry(self.1) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// Which limit a connection is beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Total,
+    Listener,
+    Client,
+}
+
+impl Refusal {
+    fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Total => "all connections",
+            Refusal::Listener => "connections of the listener",
+            Refusal::Client => "connections of one client",
+        }
+    }
+}
+
 #[derive(Default)]
 struct Connections {
     count: AtomicUsize,
+    refused: AtomicUsize,
+    /// By address; empty while there is no limit on these.
+    clients: Mutex<BTreeMap<IpAddr, usize>>,
     none_left: Notify,
+}
+
+impl Connections {
+    /// A panic while the map was held left the counts whole.
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ListenerManager {
@@ -131,12 +210,11 @@ impl ListenerManager {
         source: Arc<dyn ListenerSource>,
         handler: Arc<dyn ConnectionHandler>,
         bind: BindOptions,
-        limits: EdgeLimits,
         idle_grace: Duration,
     ) -> ListenerManager {
         ListenerManager {
             shared: Arc::new(Shared {
-                edge: Arc::new(Edge { source, handler, limits }),
+                edge: Arc::new(Edge { source, handler }),
                 bind,
                 idle_grace,
                 slots: Mutex::default(),
@@ -219,6 +297,11 @@ impl ListenerManager {
     /// Open connections, those of retired listeners included.
     pub fn connections(&self) -> usize {
         self.shared.connections.count.load(Ordering::Acquire)
+    }
+
+    /// Connections that were closed at once because there were too many.
+    pub fn refused(&self) -> usize {
+        self.shared.connections.refused.load(Ordering::Relaxed)
     }
 
     /// Open connections of each listener that accepts.

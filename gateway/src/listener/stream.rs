@@ -33,13 +33,11 @@ use super::{
     EdgeLimits,
     connection::{self, ConnectionInfo},
     http1::{Flaw, Reader, Stop},
+    http2::{self, Frames},
 };
 
 /// A response head and a small body fit, so that they leave in one packet (and in one TLS record).
 const WRITE_BUFFER: usize = 4096;
-
-/// Length of the HTTP/2 connection preface (RFC 9113 §3.4).
-const PREFACE_BYTES: usize = 24;
 
 /// Room below which a head is not read in place.
 const SMALL_READ: usize = 64;
@@ -115,9 +113,11 @@ enum Side {
 
 struct Http2Side {
     ready: Ready,
-    preface_left: usize,
+    frames: Frames,
     /// When the preface must be complete.
     deadline: Instant,
+    /// Too much was sent that is no request.
+    flood: bool,
 }
 
 struct Http1Side {
@@ -129,6 +129,8 @@ struct Http1Side {
     unseen: bool,
     /// When the head in `held` must be complete.
     deadline: Option<Instant>,
+    /// When the body must be complete.
+    body_deadline: Option<Instant>,
     /// The body is bad from here on.
     body_flaw: Option<Flaw>,
 }
@@ -211,6 +213,7 @@ impl Http1Side {
             unseen: !begun.is_empty(),
             held: begun,
             deadline: None,
+            body_deadline: None,
             body_flaw: None,
         }
     }
@@ -318,11 +321,14 @@ impl<S: IO> EdgeStream<S> {
         info.count_received(begun.len());
         let side = match protocol {
             Protocol::Http1 => Side::Http1(Http1Side::new(limits.head, begun)),
-            Protocol::Http2 => Side::Http2(Http2Side {
-                preface_left: PREFACE_BYTES.saturating_sub(begun.len()),
-                ready: Ready { bytes: begun, taken: 0 },
-                deadline: Instant::now() + limits.request_head,
-            }),
+            Protocol::Http2 => {
+                let deadline = Instant::now() + limits.request_head;
+                let mut side =
+                    Http2Side { ready: Ready::default(), frames: Frames::default(), deadline, flood: false };
+                side.ready.add(begun);
+                side.flood = side.frames.read(&side.ready.bytes).is_err();
+                Side::Http2(side)
+            }
         };
         EdgeStream {
             io: BufWriter::with_capacity(WRITE_BUFFER, io),
@@ -392,13 +398,20 @@ impl<S: IO> EdgeStream<S> {
                         let stop = side.reader.refuse(Flaw::HeadTimeout);
                         side.stopped(stop, Vec::new(), &self.info, &self.limits);
                     } else if side.is_idle(&self.info) {
+                        side.body_deadline = None;
                         let heads = side.reader.heads();
                         let limit = if heads == 0 { self.limits.first_byte } else { self.limits.idle };
                         if self.timer.poll_idle(limit, heads, cx).is_ready() {
                             return Poll::Ready(Ok(()));
                         }
                         return self.poll_idle_closed(cx).map(Ok);
+                    } else if let (Some(limit), true) = (self.limits.request, side.reader.in_body()) {
+                        let deadline = side.body_deadline.get_or_insert_with(|| Instant::now() + limit);
+                        ready!(self.timer.poll_deadline(*deadline, cx));
+                        self.info.refuse(side.reader.heads(), Flaw::RequestTimeout);
+                        side.body_flaw = Some(Flaw::RequestTimeout);
                     } else {
+                        side.body_deadline = None;
                         return Poll::Pending;
                     }
                 }
@@ -412,19 +425,37 @@ impl<S: IO> EdgeStream<S> {
             side.ready.take(buf);
             return Poll::Ready(Ok(()));
         }
+        if side.flood {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "flood of control frames")));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Ready(result) => {
-                let count = buf.filled().len().saturating_sub(before);
-                self.info.count_received(count);
-                side.preface_left = side.preface_left.saturating_sub(count);
-                Poll::Ready(result)
+            Poll::Ready(Ok(())) => {
+                let new = buf.filled().get(before..).unwrap_or_default();
+                self.info.count_received(new.len());
+                if let Err((good, _)) = side.frames.read(new) {
+                    side.flood = true;
+                    buf.set_filled(before + good);
+                    side.ready.add(http2::last_straw());
+                    if good == 0 {
+                        side.ready.take(buf);
+                    }
+                }
+                Poll::Ready(Ok(()))
             }
-            Poll::Pending if side.preface_left > 0 => {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if side.frames.preface_left() > 0 => {
                 ready!(self.timer.poll_deadline(side.deadline, cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                let (Some(limit), true) = (self.limits.stream_idle, self.info.is_busy()) else {
+                    return Poll::Pending;
+                };
+                let progress = side.frames.progress().wrapping_add(self.info.bytes_sent());
+                ready!(self.timer.poll_idle(limit, progress, cx));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
         }
     }
 

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::{
     drain::DrainController,
+    edge::ConnectionLimits,
     shutdown::{DrainTimes, Exit, drained},
     tls::test_keys::{Secrets, ecdsa, rsa},
 };
@@ -38,12 +39,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Live {
     state: Mutex<(Listeners, Arc<Certificates>)>,
+    edge: Arc<EdgeConfig>,
     generation: watch::Sender<u64>,
 }
 
 impl Live {
     fn new(listeners: Listeners, secrets: &Secrets) -> Arc<Live> {
-        let live = Live { state: Mutex::default(), generation: watch::Sender::new(0) };
+        Live::with(listeners, secrets, EdgeConfig::default())
+    }
+
+    fn with(listeners: Listeners, secrets: &Secrets, edge: EdgeConfig) -> Arc<Live> {
+        let (state, generation) = (Mutex::default(), watch::Sender::new(0));
+        let live = Live { state, edge: Arc::new(edge), generation };
         live.publish(listeners, secrets);
         Arc::new(live)
     }
@@ -60,9 +67,10 @@ impl ListenerSource for Live {
         self.state.lock().unwrap().0.clone()
     }
 
-    fn listener(&self, key: &ListenerKey) -> Option<(Arc<Listener>, Arc<Certificates>)> {
+    fn listener(&self, key: &ListenerKey) -> Option<LiveListener> {
         let state = self.state.lock().unwrap();
-        Some((state.0.get(key)?.clone(), state.1.clone()))
+        let (listener, certificates) = (state.0.get(key)?.clone(), state.1.clone());
+        Some(LiveListener { listener, certificates, edge: self.edge.clone() })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -152,10 +160,9 @@ fn https(servers: &[(&str, &[&str])]) -> Listeners {
     BTreeMap::from([(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(chains) }))])
 }
 
-fn start(live: &Arc<Live>, timeouts: EdgeLimits, grace: Duration) -> ListenerManager {
+fn start(live: &Arc<Live>, grace: Duration) -> ListenerManager {
     let bind = BindOptions { address: None, ports: (1..=9000).map(|port| (port, 0)).collect() };
-    let manager =
-        ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, timeouts, grace);
+    let manager = ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, grace);
     let running = manager.clone();
     tokio::spawn(async move { running.run(2).await });
     manager
@@ -231,7 +238,7 @@ async fn a_name_gets_its_own_certificate_and_an_unknown_one_is_closed() {
         https(&[("a.example", &["a"]), ("*.b.example", &["b"]), ("c.example", &["missing"])]),
         &secrets,
     );
-    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
+    let manager = start(&live, Duration::ZERO);
     let to = address(&manager, 443).await;
     blocking(move || {
         for (name, certificate) in [("A.example", "a.example"), ("x.b.example", "*.b.example")] {
@@ -255,7 +262,7 @@ async fn a_name_gets_its_own_certificate_and_an_unknown_one_is_closed() {
 async fn two_key_types_are_chosen_by_what_the_client_can_check() {
     let secrets = Secrets::default().with("rsa", rsa("rsa.example")).with("ec", ecdsa("ec.example"));
     let live = Live::new(https(&[("a.example", &["rsa", "ec"])]), &secrets);
-    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
+    let manager = start(&live, Duration::ZERO);
     let to = address(&manager, 443).await;
     blocking(move || {
         let modern = tls_client(to, Some("a.example"), None).unwrap();
@@ -270,7 +277,7 @@ async fn two_key_types_are_chosen_by_what_the_client_can_check() {
 async fn listeners_come_and_go_and_an_open_connection_stays() {
     let none = Secrets::default();
     let live = Live::new(http(&[80]), &none);
-    let manager = start(&live, EdgeLimits::default(), Duration::from_secs(3600));
+    let manager = start(&live, Duration::from_secs(3600));
     let first = address(&manager, 80).await;
     let mut open = blocking(move || {
         let mut open = TcpStream::connect(first).unwrap();
@@ -308,7 +315,7 @@ async fn listeners_come_and_go_and_an_open_connection_stays() {
 async fn an_idle_connection_of_a_retired_listener_is_closed_after_its_grace() {
     let none = Secrets::default();
     let live = Live::new(http(&[80, 81]), &none);
-    let manager = start(&live, EdgeLimits::default(), Duration::from_millis(20));
+    let manager = start(&live, Duration::from_millis(20));
     let (first, second) = (address(&manager, 80).await, address(&manager, 81).await);
     let (mut retired, silent, mut stays) = blocking(move || {
         let mut connections = (
@@ -336,11 +343,12 @@ async fn an_idle_connection_of_a_retired_listener_is_closed_after_its_grace() {
 async fn slow_and_silent_clients_are_closed() {
     let mut listeners = http(&[80]);
     listeners.extend(https(&[("a.example", &["a"])]));
-    let live = Live::new(listeners, &Secrets::default().with("a", ecdsa("a.example")));
     let short = Duration::from_millis(500);
-    let timeouts =
+    let limits =
         EdgeLimits { handshake: short, first_byte: short, request_head: short, ..EdgeLimits::default() };
-    let manager = start(&live, timeouts, Duration::ZERO);
+    let edge = EdgeConfig { limits, ..EdgeConfig::default() };
+    let live = Live::with(listeners, &Secrets::default().with("a", ecdsa("a.example")), edge);
+    let manager = start(&live, Duration::ZERO);
     let (plain, tls) = (address(&manager, 80).await, address(&manager, 443).await);
     blocking(move || {
         let reads = |to: SocketAddr, bytes: &[u8]| {
@@ -371,7 +379,7 @@ async fn slow_and_silent_clients_are_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_with_prior_knowledge_is_served_in_the_clear() {
     let live = Live::new(http(&[80]), &Secrets::default());
-    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
+    let manager = start(&live, Duration::ZERO);
     let to = address(&manager, 80).await;
     let socket = tokio::net::TcpStream::connect(to).await.unwrap();
     let (mut client, connection) =
@@ -393,7 +401,7 @@ async fn http2_with_prior_knowledge_is_served_in_the_clear() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_is_agreed_on_in_the_handshake() {
     let live = Live::new(https(&[("a.example", &["a"])]), &Secrets::default().with("a", ecdsa("a.example")));
-    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
+    let manager = start(&live, Duration::ZERO);
     let socket = tokio::net::TcpStream::connect(address(&manager, 443).await).await.unwrap();
     let mut builder = SslConnector::builder(SslMethod::tls()).unwrap();
     builder.set_verify(SslVerifyMode::NONE);
@@ -418,13 +426,8 @@ async fn a_taken_port_is_a_failure_that_heals() {
     let port = taken.local_addr().unwrap().port();
     let live = Live::new(http(&[80]), &Secrets::default());
     let bind = BindOptions { address: None, ports: BTreeMap::from([(80, port)]) };
-    let manager = ListenerManager::new(
-        live.clone(),
-        Arc::new(Handler(Arc::new(Answer))),
-        bind,
-        EdgeLimits::default(),
-        Duration::ZERO,
-    );
+    let manager =
+        ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, Duration::ZERO);
     assert_eq!(manager.prepare(&live.listeners()).len(), 1);
     let running = manager.clone();
     tokio::spawn(async move { running.run(1).await });
@@ -438,7 +441,7 @@ async fn a_taken_port_is_a_failure_that_heals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_accepts_for_a_while_and_ends_with_the_last_connection() {
     let live = Live::new(http(&[80]), &Secrets::default());
-    let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
+    let manager = start(&live, Duration::ZERO);
     let to = address(&manager, 80).await;
     let controller = Arc::new(DrainController::new());
     let times = DrainTimes { min: Duration::from_millis(1500), max: PATIENCE };
@@ -472,7 +475,7 @@ async fn a_drain_accepts_for_a_while_and_ends_with_the_last_connection() {
 async fn a_drain_ends_when_its_time_is_up_or_when_told_to_quit() {
     for quit in [false, true] {
         let live = Live::new(http(&[80]), &Secrets::default());
-        let manager = start(&live, EdgeLimits::default(), Duration::ZERO);
+        let manager = start(&live, Duration::ZERO);
         let to = address(&manager, 80).await;
         let _half_a_head = blocking(move || {
             let mut socket = TcpStream::connect(to).unwrap();
@@ -508,4 +511,67 @@ fn eventually_refused(to: SocketAddr) {
         assert!(began.elapsed() < PATIENCE, "still accepting");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_a_limit_are_closed_and_make_room_when_they_end() {
+    for connections in [
+        ConnectionLimits { total: Some(2), ..ConnectionLimits::default() },
+        ConnectionLimits { per_listener: Some(2), ..ConnectionLimits::default() },
+        ConnectionLimits { per_client: Some(2), ..ConnectionLimits::default() },
+    ] {
+        let edge = EdgeConfig { connections, ..EdgeConfig::default() };
+        let live = Live::with(http(&[80]), &Secrets::default(), edge);
+        let manager = start(&live, Duration::ZERO);
+        let to = address(&manager, 80).await;
+        let counting = manager.clone();
+        blocking(move || {
+            let open = || {
+                let mut socket = TcpStream::connect(to).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                let served = socket.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").is_ok()
+                    && socket.read(&mut [0; 64]).is_ok_and(|count| count > 0);
+                served.then_some(socket)
+            };
+            let first = open().unwrap();
+            let _second = open().unwrap();
+            assert!(open().is_none(), "{connections:?}");
+            assert_eq!(counting.refused(), 1);
+            drop(first);
+            let begin = std::time::Instant::now();
+            while open().is_none() {
+                assert!(begin.elapsed() < PATIENCE, "{connections:?}");
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_pings_is_told_to_calm_down() {
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 80).await;
+    let seen = blocking(move || {
+        let mut socket = TcpStream::connect(to).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        let mut reading = socket.try_clone().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            let _ = reading.read_to_end(&mut seen);
+            seen
+        });
+        for _ in 0..5000 {
+            if socket.write_all(b"\0\0\x08\x06\0\0\0\0\0calmdown").is_err() {
+                break;
+            }
+        }
+        reader.join().unwrap()
+    })
+    .await;
+    // GOAWAY, last stream any, ENHANCE_YOUR_CALM.
+    let goaway = seen.windows(17).find(|frame| frame[3] == 7);
+    assert_eq!(goaway.map(|frame| frame[13..17].to_vec()), Some(vec![0, 0, 0, 11]), "{seen:?}");
+    manager.none_left().await;
 }

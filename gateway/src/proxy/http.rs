@@ -3,13 +3,19 @@
 //! Invariant: limits here are those of Istio's EDGE profile, whichever version of HTTP a client speaks.
 
 use super::GatewayProxy;
-use crate::listener::{ConnectionHandler, ConnectionInfo};
+use crate::{
+    edge::Http2Limits,
+    listener::{ConnectionHandler, ConnectionInfo},
+};
 use async_trait::async_trait;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
     protocols::{
         ALPN, Stream,
-        http::{ServerSession, v2::server::default_h2_options},
+        http::{
+            ServerSession,
+            v2::server::{H2Options, default_h2_options},
+        },
     },
     server::{ShutdownWatch, configuration::ServerConf},
 };
@@ -19,13 +25,6 @@ use std::{sync::Arc, time::Duration};
 
 /// How long an HTTP/2 connection without streams is kept.
 const H2_IDLE: Duration = Duration::from_secs(3600);
-/// Flow-control window of one stream, in bytes.
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-/// Flow-control window of a connection, in bytes.
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Largest decoded header list, in bytes (Envoy: `max_request_headers_kb`).
-const MAX_HEADER_LIST: u32 = 60 * 1024;
-
 /// Serves HTTP/1 and HTTP/2 on the connections that listeners hand over.
 pub struct HttpHandler {
     http: Arc<HttpProxy<GatewayProxy>>,
@@ -56,23 +55,50 @@ impl HttpHandler {
         options.allow_connect_method_proxying = true;
         options.h2_idle_timeout = Some(H2_IDLE);
         http.server_options = Some(options);
-        let mut h2 = default_h2_options();
-        h2.initial_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEADER_LIST);
-        http.h2_options = Some(h2);
         http.handle_init_modules();
         Self { http: Arc::new(http), active }
     }
 }
 
+/// The engine asks for the limits of each HTTP/2 connection; these are what held when it was accepted.
+struct Http2Connection {
+    http: Arc<HttpProxy<GatewayProxy>>,
+    limits: Http2Limits,
+}
+
+#[async_trait]
+impl HttpServerApp for Http2Connection {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.http.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = default_h2_options();
+        options
+            .initial_window_size(self.limits.stream_window)
+            .initial_connection_window_size(self.limits.connection_window)
+            .max_concurrent_streams(self.limits.max_streams)
+            .max_header_list_size(self.limits.max_header_list);
+        Some(options)
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.http.server_options.as_ref()
+    }
+}
+
 #[async_trait]
 impl ConnectionHandler for HttpHandler {
-    async fn serve(&self, stream: Stream, _info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
+    async fn serve(&self, stream: Stream, info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
         self.active.inc();
         let _counted = Active(&self.active);
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
-            self.http.process_new(stream, &shutdown).await;
+            let connection = Http2Connection { http: self.http.clone(), limits: info.edge.http2 };
+            Arc::new(connection).process_new(stream, &shutdown).await;
             return;
         }
         let mut session = ServerSession::new_http1(stream);

@@ -12,7 +12,7 @@ mod upstreams;
 
 use super::*;
 use crate::{
-    listener::{BindOptions, BoundAddress, EdgeLimits, ListenerManager},
+    listener::{BindOptions, BoundAddress, ListenerManager},
     runtime::{Registry, dns::SystemResolver, registry::FIRST_RESOLUTION},
     snapshot::Snapshot,
     telemetry::{
@@ -95,8 +95,7 @@ async fn gateway(yaml: &str) -> TestGateway {
     let proxy = GatewayProxy::new(cell.clone(), metrics.clone(), Some(Arc::new(access_log)));
     let handler = Arc::new(HttpHandler::new(proxy, 1));
     let bind = BindOptions { address: Some("127.0.0.1".parse().unwrap()), ports: BTreeMap::from([(80, 0)]) };
-    let manager =
-        ListenerManager::new(cell.clone(), handler, bind, EdgeLimits::default(), Duration::from_millis(100));
+    let manager = ListenerManager::new(cell.clone(), handler, bind, Duration::from_millis(100));
     let snapshot = cell.load();
     assert!(!snapshot.listeners.is_empty(), "{:?}", snapshot.diagnostics);
     assert!(manager.prepare(&snapshot.listeners).is_empty());

@@ -57,6 +57,8 @@ struct Fields {
     codings: usize,
     coding: Coding,
     upgrade: bool,
+    /// A field is to be left out.
+    dropped: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -114,9 +116,8 @@ pub(super) fn scan<'h>(bytes: &'h [u8], policy: &HeadPolicy) -> Result<Option<He
     if fields.hosts == 0 && request.absolute.is_none() {
         return Err(semantic(Flaw::MissingHost));
     }
-    let rewritten = request.absolute.map(|absolute| {
-        origin_form(&request, absolute, version, bytes.get(start + first.len()..at).unwrap_or_default())
-    });
+    let rewritten = (request.absolute.is_some() || fields.dropped)
+        .then(|| rewrite(&request, version, bytes.get(start..at).unwrap_or_default(), fields.dropped));
     Ok(Some(Head { len: at, body, upgrade: fields.upgrade && version == Version::Http11, rewritten }))
 }
 
@@ -244,8 +245,11 @@ impl Fields {
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
             return Err(Flaw::Field);
         }
-        if policy.underscores == Underscores::Refuse && name.contains(&b'_') {
-            return Err(Flaw::Underscore);
+        match policy.underscores {
+            Underscores::Allow => {}
+            _ if !name.contains(&b'_') => {}
+            Underscores::Refuse => return Err(Flaw::Underscore),
+            Underscores::Drop => self.dropped = true,
         }
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         let value = || value.get(1..).unwrap_or_default().trim_ascii();
@@ -372,28 +376,37 @@ pub(super) fn is_token(b: u8) -> bool {
     TOKEN[usize::from(b)]
 }
 
-/// The head with the target's authority for `Host`, and the rest of the target for a target.
-fn origin_form(request: &RequestLine<'_>, absolute: Absolute<'_>, version: Version, lines: &[u8]) -> Vec<u8> {
-    let mut head = Vec::with_capacity(lines.len() + request.target.len() + 64);
+/// The head in origin form, with the target's authority for `Host` where it has one, and without what is left out.
+fn rewrite(request: &RequestLine<'_>, version: Version, bytes: &[u8], dropped: bool) -> Vec<u8> {
+    let mut head = Vec::with_capacity(bytes.len() + 64);
     head.extend_from_slice(request.method);
     head.push(b' ');
-    match absolute.rest.first() {
-        Some(b'/') => {}
-        // RFC 9112 §3.2.4: no path and OPTIONS is about the server as a whole.
-        None if request.method == b"OPTIONS" => head.push(b'*'),
-        _ => head.push(b'/'),
+    match request.absolute.map(|absolute| absolute.rest) {
+        None => head.extend_from_slice(request.target),
+        Some(rest) => {
+            match rest.first() {
+                Some(b'/') => {}
+                // RFC 9112 §3.2.4: no path and OPTIONS is about the server as a whole.
+                None if request.method == b"OPTIONS" => head.push(b'*'),
+                _ => head.push(b'/'),
+            }
+            head.extend_from_slice(rest);
+        }
     }
-    head.extend_from_slice(absolute.rest);
     head.extend_from_slice(match version {
-        Version::Http11 => b" HTTP/1.1\r\nhost: ",
-        Version::Http10 => b" HTTP/1.0\r\nhost: ",
+        Version::Http11 => b" HTTP/1.1\r\n",
+        Version::Http10 => b" HTTP/1.0\r\n",
     });
-    head.extend_from_slice(absolute.authority);
-    head.extend_from_slice(b"\r\n");
-    let is_host = |line: &[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
-    let end_of_first = memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1);
-    for line in lines.get(end_of_first..).unwrap_or_default().split_inclusive(|b| *b == b'\n') {
-        if !is_host(line) {
+    if let Some(absolute) = request.absolute {
+        head.extend_from_slice(b"host: ");
+        head.extend_from_slice(absolute.authority);
+        head.extend_from_slice(b"\r\n");
+    }
+    for line in bytes.split_inclusive(|b| *b == b'\n').skip(1) {
+        let name = line.split(|b| *b == b':').next().unwrap_or_default();
+        let stays = !(request.absolute.is_some() && name.eq_ignore_ascii_case(b"host"))
+            && !(dropped && name.contains(&b'_') && name.len() < line.len());
+        if stays {
             head.extend_from_slice(line);
         }
     }

@@ -69,6 +69,11 @@ impl Reader {
         matches!(self.state, State::Refused | State::Length(_) | State::Chunked(_))
     }
 
+    /// Whether a body is coming.
+    pub(in crate::listener) fn in_body(&self) -> bool {
+        matches!(self.state, State::Length(_) | State::Chunked(_))
+    }
+
     /// Whether nothing more is read.
     pub(in crate::listener) fn is_refused(&self) -> bool {
         self.state == State::Refused

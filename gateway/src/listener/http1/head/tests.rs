@@ -161,3 +161,12 @@ fn a_refusal_that_is_not_the_codecs_keeps_its_request_line() {
     assert_eq!((line.method, line.target), (&b"HEAD"[..], &b"/x"[..]));
     assert_eq!(scan(b"HEAD /x HTTP/1.1\r\nb\r\n\r\n", &policy).unwrap_err().line, None);
 }
+
+#[test]
+fn fields_with_underscores_can_be_left_out() {
+    let policy = HeadPolicy { underscores: Underscores::Drop, ..HeadPolicy::default() };
+    let head = "\r\nGET /a_b HTTP/1.1\r\nx_y: 1\r\nHost: a\r\nX: _\r\n\r\n";
+    let read = scan(head.as_bytes(), &policy).unwrap().unwrap();
+    assert_eq!(read.len, head.len());
+    assert_eq!(read.rewritten.unwrap(), b"GET /a_b HTTP/1.1\r\nHost: a\r\nX: _\r\n\r\n");
+}
