@@ -142,7 +142,8 @@ pub(super) fn pool(
         |field: fn(&config_model::istio::destination_rule::HttpSettings) -> i32| limit(http.map(field));
     let retries = match (budget, of_http(|http| http.max_retries)) {
         (Some(budget), _) => RetryLimit::Budget {
-            millionths: budget.percent.map_or(200_000, |percent| percent.millionths()),
+            // A share of 0 to 100 as validation leaves it; the cast saturates.
+            millionths: budget.percent.map_or(200_000, |percent| (percent * 10_000.0) as u32),
             minimum: budget.min_retry_concurrency.filter(|least| *least > 0).unwrap_or(3),
             interval: budget.budget_interval.filter(|i| !i.is_zero()).map(scalar::Duration::as_std),
         },
