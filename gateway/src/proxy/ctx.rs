@@ -4,7 +4,7 @@
 
 use crate::{
     listener::ConnectionInfo,
-    proxy::{clock::Clock, mirror::Copies, reply::LocalReply, upstream::Upstream},
+    proxy::{clock::Clock, edge::Forwarded, mirror::Copies, reply::LocalReply, upstream::Upstream},
     runtime::{Cluster, InFlight},
     snapshot::Snapshot,
     telemetry::Flags,
@@ -31,6 +31,8 @@ pub struct Ctx {
     pub(super) connection: Option<Arc<ConnectionInfo>>,
     /// Authority as the client sent it.
     pub(super) authority: String,
+    /// What trusted proxies say about the client.
+    pub(super) forwarded: Option<Forwarded>,
     /// Why the head must not be routed.
     pub(super) refusal: Option<LocalReply>,
     pub(super) grpc: bool,
@@ -84,6 +86,7 @@ impl Ctx {
             start_time: SystemTime::now(),
             connection: None,
             authority: String::new(),
+            forwarded: None,
             refusal: None,
             grpc: false,
             upgrade: false,

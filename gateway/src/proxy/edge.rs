@@ -4,9 +4,15 @@
 //! normalised path, and a `Host` that is the authority. A client's words about how it was reached, or how to treat
 //! it, are never believed (Istio: no trusted proxies by default).
 
-use super::{ctx::Ctx, heads::edit_request, normalize, reply::LocalReply};
+use super::{
+    ctx::Ctx,
+    heads::edit_request,
+    normalize::{self, Normal},
+    reply::LocalReply,
+};
 use crate::{
-    listener::{Flaw, is_authority},
+    edge::Topology,
+    listener::{Flaw, Leniency, Underscores, is_authority},
     telemetry::Flag,
 };
 use http::{
@@ -20,6 +26,7 @@ use routing::{
     request::{RequestHead, Scheme},
     route::Action,
 };
+use std::net::IpAddr;
 
 /// Envoy's control headers, which an edge takes from no client (Envoy: `cleanInternalHeaders`), and what only we may
 /// say about the client.
@@ -62,6 +69,7 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
     ctx.grpc = is_grpc(&request.headers);
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
     ctx.refusal = target(request, ctx).err();
+    ctx.forwarded = forwarded(&request.headers, &ctx.snapshot.edge.topology);
     edit_request(request, |parts| mark(&mut parts.headers, ctx));
 }
 
@@ -164,7 +172,9 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 }
 
 fn scheme(ctx: &Ctx) -> Scheme {
-    if ctx.connection.as_ref().is_some_and(|c| c.tls) { Scheme::Https } else { Scheme::Http }
+    let tls = || ctx.connection.as_ref().is_some_and(|c| c.tls);
+    let https = ctx.forwarded.and_then(|forwarded| forwarded.https).unwrap_or_else(tls);
+    if https { Scheme::Https } else { Scheme::Http }
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -185,7 +195,7 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
     };
     match request.method {
         Method::CONNECT => return Err(refusal(Flaw::Connect)),
-        Method::TRACE if request.version == Version::HTTP_2 => return Err(refusal(Flaw::Trace)),
+        _ if request.version == Version::HTTP_2 => http2(request, ctx).map_err(refusal)?,
         _ => {}
     }
     // The target's authority wins over Host (RFC 9112 §3.2.2); HTTP/2 has it there only.
@@ -202,8 +212,11 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
     }
     ctx.authority = authority;
     let path = request.uri.path();
-    let normal = match normalize::base(path) {
-        Ok(path) => path,
+    let normal = match normalize::normalize(path, &ctx.snapshot.edge.path) {
+        Ok(Normal::Path(path)) => path,
+        Ok(Normal::Redirect(path)) => {
+            return Err(LocalReply::redirect(307, &path_and_query(&path, request.uri.query())));
+        }
         // `OPTIONS *` is about the server as a whole, and no rule can be about that.
         Err(normalize::BadPath::Relative) if request.method == Method::OPTIONS && path == "*" => {
             return Err(LocalReply::empty(404, "absolute_path_rejected"));
@@ -229,11 +242,61 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
     Ok(())
 }
 
+/// What is judged on the text of an HTTP/1 head.
+fn http2(request: &mut RequestHeader, ctx: &Ctx) -> std::result::Result<(), Flaw> {
+    let policy = &ctx.snapshot.edge.limits.head;
+    if request.method == Method::TRACE && policy.trace == Leniency::Refuse {
+        return Err(Flaw::Trace);
+    }
+    if request.headers.len() > policy.max_fields {
+        return Err(Flaw::TooMany);
+    }
+    // A proxy in front may have taken TLS off; that somebody put it on is not possible.
+    let tls = ctx.connection.as_ref().is_some_and(|connection| connection.tls);
+    match request.uri.scheme_str() {
+        None | Some("https") => {}
+        Some("http") if !tls => {}
+        Some(_) => return Err(Flaw::Target),
+    }
+    if policy.underscores != Underscores::Allow {
+        let bears = |name: &&HeaderName| name.as_str().contains('_');
+        while let Some(name) = request.headers.keys().find(bears).cloned() {
+            if policy.underscores == Underscores::Refuse {
+                return Err(Flaw::Underscore);
+            }
+            request.remove_header(&name);
+        }
+    }
+    Ok(())
+}
+
 /// Origin form, or absolute form of the web (RFC 9112 §3.2). The engine escapes what it cannot parse and reads again, so
 /// that a second space before the target arrives here as a target that begins with `%20`.
 fn is_target(raw: &[u8]) -> bool {
     let scheme = |s: &[u8]| raw.get(..s.len()).is_some_and(|start| start.eq_ignore_ascii_case(s));
     raw.starts_with(b"/") || scheme(b"http://") || scheme(b"https://")
+}
+
+/// What trusted proxies in front say about the client (Envoy: `xff_num_trusted_hops`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forwarded {
+    /// The client, where they name it.
+    pub(super) client: Option<IpAddr>,
+    /// Whether it spoke TLS to the first of them, where they say so.
+    pub(super) https: Option<bool>,
+}
+
+fn forwarded(headers: &HeaderMap, topology: &Topology) -> Option<Forwarded> {
+    let hops = topology.trusted_proxies.checked_sub(1)?;
+    let values: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    // The last trusted proxy appended who it heard from; each one before it, one entry further to the left.
+    let client = values.iter().flat_map(|v| v.split(',')).rev().nth(hops).and_then(|v| v.trim().parse().ok());
+    let https = headers.get(FORWARDED_PROTO).and_then(|proto| match proto.as_bytes() {
+        proto if proto.eq_ignore_ascii_case(b"https") => Some(true),
+        proto if proto.eq_ignore_ascii_case(b"http") => Some(false),
+        _ => None,
+    });
+    Some(Forwarded { client, https })
 }
 
 /// What the edge says about the client, in place of what the client says.
@@ -245,19 +308,20 @@ fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
     }
     headers.insert(REQUEST_ID, request_id());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(ctx).as_str()));
-    if let Some(connection) = &ctx.connection {
-        let peer = connection.peer_header();
-        let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
-        let chain = before.fold(String::new(), |chain, value| chain + value + ",");
-        let chain = match (chain.is_empty(), peer.to_str()) {
-            (false, Ok(peer)) => {
-                HeaderValue::try_from(chain + peer).unwrap_or_else(|_| HeaderValue::from_static(""))
-            }
-            _ => peer.clone(),
-        };
-        headers.insert(FORWARDED_FOR, chain);
-        headers.insert(EXTERNAL_ADDRESS, peer.clone());
-    }
+    let Some(connection) = &ctx.connection else { return };
+    let peer = connection.peer_header();
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
+    let chain = before.fold(String::new(), |chain, value| chain + value + ",");
+    let chain = match (chain.is_empty(), peer.to_str()) {
+        (false, Ok(peer)) => {
+            HeaderValue::try_from(chain + peer).unwrap_or_else(|_| HeaderValue::from_static(""))
+        }
+        _ => peer.clone(),
+    };
+    headers.insert(FORWARDED_FOR, chain);
+    let client = ctx.forwarded.and_then(|forwarded| forwarded.client);
+    let client = client.and_then(|client| HeaderValue::try_from(client.to_string()).ok());
+    headers.insert(EXTERNAL_ADDRESS, client.unwrap_or_else(|| peer.clone()));
 }
 
 /// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
@@ -336,6 +400,23 @@ mod tests {
         let id = request.headers["x-request-id"].to_str().unwrap();
         assert_eq!((id.len(), id.as_bytes()[14], id.matches('-').count()), (36, b'4', 4));
         assert_eq!(request.headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_heard_about_the_client() {
+        let mut headers = HeaderMap::new();
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("6.6.6.6, 192.0.2.1"));
+        headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.9"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+        let heard =
+            |trusted_proxies| forwarded(&headers, &Topology { trusted_proxies, ..Topology::default() });
+        assert_eq!(heard(0), None);
+        for (trusted, client) in
+            [(1, Some("10.0.0.9")), (2, Some("192.0.2.1")), (3, Some("6.6.6.6")), (4, None)]
+        {
+            let client = client.map(|client| client.parse().unwrap());
+            assert_eq!(heard(trusted), Some(Forwarded { client, https: Some(true) }));
+        }
     }
 
     #[test]

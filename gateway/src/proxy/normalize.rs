@@ -1,9 +1,12 @@
-//! The path as it is matched and forwarded: Istio's normalisation `BASE` (RFC 3986 §6.2.2.2 and §6.2.2.3).
+//! The path as it is matched and forwarded, under each of Istio's normalisations (RFC 3986 §6.2.2.2 and §6.2.2.3).
 //!
-//! Invariant: idempotent, so that what was matched is what the next hop sees. Reserved characters stay escaped:
-//! `%2F` never becomes a slash. Several slashes in a row stay: merging them is not part of `BASE`.
+//! Invariant: idempotent, so that what was matched is what the next hop sees. Under `BASE` reserved characters stay escaped
+//! (`%2F` never becomes a slash) and several slashes in a row stay. The order of steps is Envoy's: escaped slashes, dot
+//! segments, merging.
 
 use std::borrow::Cow;
+
+use crate::edge::{EscapedSlashes, PathPolicy};
 
 /// A path that no rule may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,9 +17,88 @@ pub enum BadPath {
     /// An escaped NUL.
     #[error("NUL in path")]
     Nul,
+    /// An escaped slash, where these are refused.
+    #[error("escaped slash in path")]
+    EscapedSlash,
     /// It does not begin with a slash.
     #[error("path does not begin with /")]
     Relative,
+}
+
+/// A path in its one form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Normal<'p> {
+    /// Goes on.
+    Path(Cow<'p, str>),
+    /// The client is to ask for this one.
+    Redirect(String),
+}
+
+/// Brings a path without query into the form that the policy asks for.
+///
+/// # Errors
+/// [`BadPath`] where the path cannot be understood the same way by everyone who reads it.
+pub fn normalize<'p>(path: &'p str, policy: &PathPolicy) -> Result<Normal<'p>, BadPath> {
+    if !path.starts_with(['/', '\\']) {
+        return Err(BadPath::Relative);
+    }
+    let mut redirect = false;
+    let mut path = Cow::Borrowed(path);
+    if policy.escaped_slashes != EscapedSlashes::Keep
+        && let Some(unescaped) = unescape_slashes(&path)
+    {
+        match policy.escaped_slashes {
+            EscapedSlashes::Refuse => return Err(BadPath::EscapedSlash),
+            EscapedSlashes::Redirect => redirect = true,
+            EscapedSlashes::Keep | EscapedSlashes::Decode => {}
+        }
+        path = Cow::Owned(unescaped);
+    }
+    if policy.normalize {
+        path = match path {
+            Cow::Borrowed(path) => base(path)?,
+            Cow::Owned(path) => Cow::Owned(base(&path)?.into_owned()),
+        };
+    }
+    if policy.merge_slashes && path.contains("//") {
+        path = Cow::Owned(merge_slashes(&path));
+    }
+    Ok(if redirect { Normal::Redirect(path.into_owned()) } else { Normal::Path(path) })
+}
+
+/// The path with `%2F` and `%5C` decoded; `None` when it has none.
+fn unescape_slashes(path: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = path;
+    let mut found = false;
+    while let Some(at) = rest.find('%') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let slash = match escape.get(1..3) {
+            Some(hex) if hex.eq_ignore_ascii_case("2f") => '/',
+            Some(hex) if hex.eq_ignore_ascii_case("5c") => '\\',
+            _ => {
+                out.push('%');
+                rest = escape.get(1..).unwrap_or_default();
+                continue;
+            }
+        };
+        found = true;
+        out.push(slash);
+        rest = escape.get(3..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    found.then_some(out)
+}
+
+fn merge_slashes(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !out.ends_with('/') {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Normalises a path without query: unreserved escapes are decoded, `\` becomes `/`, dot segments are resolved.
@@ -128,6 +210,28 @@ mod tests {
         assert_eq!(base("/%+1"), Err(BadPath::Escape));
         assert_eq!(base("/%00"), Err(BadPath::Nul));
         assert_eq!(base("*"), Err(BadPath::Relative));
+    }
+
+    #[test]
+    fn each_policy_does_what_istio_says() {
+        let policy = |normalize, merge_slashes, escaped_slashes| PathPolicy {
+            normalize,
+            merge_slashes,
+            escaped_slashes,
+        };
+        let path = |path: &str| Ok(Normal::Path(Cow::Owned(path.to_owned())));
+        for (policy, given, wants) in [
+            (policy(false, false, EscapedSlashes::Keep), "/a/../%61//b", path("/a/../%61//b")),
+            (policy(true, true, EscapedSlashes::Keep), "//a//%2F/../b", path("/a/b")),
+            (policy(true, true, EscapedSlashes::Decode), "/a%2F%2f..%5Cb", path("/a/b")),
+            (policy(true, true, EscapedSlashes::Decode), "/a%252Fb", path("/a%252Fb")),
+            (policy(true, false, EscapedSlashes::Refuse), "/a%2Fb", Err(BadPath::EscapedSlash)),
+            (policy(true, true, EscapedSlashes::Redirect), "/a%2F..", Ok(Normal::Redirect("/".into()))),
+            (policy(true, true, EscapedSlashes::Redirect), "/a//b", path("/a/b")),
+            (policy(false, false, EscapedSlashes::Keep), "*", Err(BadPath::Relative)),
+        ] {
+            assert_eq!(normalize(given, &policy), wants, "{given}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::telemetry::{
 };
 use http::{HeaderMap, Version};
 use pingora_proxy::Session;
+use std::net::SocketAddr;
 
 /// Counts and logs a finished request.
 pub(super) fn finish(
@@ -66,7 +67,11 @@ pub(super) fn finish(
         upstream_cluster: cluster.map_or("", |c| c.name.as_str()),
         upstream_local: ctx.upstream_local,
         downstream_local: connection.map(|c| c.local),
-        downstream_remote: connection.map(|c| c.peer),
+        // Envoy shows the client that trusted proxies name, with no port.
+        downstream_remote: match ctx.forwarded.and_then(|forwarded| forwarded.client) {
+            Some(client) => Some(SocketAddr::new(client, 0)),
+            None => connection.map(|c| c.peer),
+        },
         server_name: connection.and_then(|c| c.sni.as_deref()).unwrap_or_default(),
         route_name: ctx.route.as_deref().and_then(|r| r.origin.name.as_deref()).unwrap_or_default(),
     });
