@@ -27,8 +27,9 @@ use pingora_proxy::Session;
 use std::{
     future::Future,
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    task::Poll,
     time::{Duration, Instant},
 };
 use tokio::time::{Sleep, sleep_until};
@@ -140,9 +141,8 @@ impl Clock {
 /// Puts the clock between the engine and the client for one attempt.
 pub(super) fn watch(session: &mut Session, clock: &Arc<Clock>, attempt: Instant) {
     if !session.as_downstream().is_custom() {
-        let client = mem::replace(&mut session.downstream_session, vacant());
-        let sleep = Box::pin(sleep_until(attempt.into()));
-        let timed = Timed { client, clock: clock.clone(), attempt, sleep };
+        let client = mem::replace(&mut session.downstream_session, Box::new(nobody()));
+        let timed = Timed { client, clock: clock.clone(), attempt, sleep: None };
         *session.downstream_session = ServerSession::new_custom(Box::new(timed));
     }
 }
@@ -150,8 +150,8 @@ pub(super) fn watch(session: &mut Session, clock: &Arc<Clock>, attempt: Instant)
 /// Gives the engine the client's own session back.
 pub(super) fn unwatch(session: &mut Session, clock: &Clock) {
     if session.as_downstream().is_custom() {
-        // Its end returns what it had borrowed.
-        drop(mem::replace(&mut session.downstream_session, vacant()));
+        // The end of what stands there returns what it had borrowed.
+        *session.downstream_session = nobody();
         if let Some(client) = clock.returned().take() {
             session.downstream_session = client;
         }
@@ -159,8 +159,8 @@ pub(super) fn unwatch(session: &mut Session, clock: &Clock) {
 }
 
 /// A session that nobody asks for anything.
-fn vacant() -> Box<ServerSession> {
-    Box::new(ServerSession::new_custom(Box::new(())))
+fn nobody() -> ServerSession {
+    ServerSession::new_custom(Box::new(()))
 }
 
 /// A client's session with an end.
@@ -168,12 +168,13 @@ struct Timed {
     client: Box<ServerSession>,
     clock: Arc<Clock>,
     attempt: Instant,
-    sleep: Pin<Box<Sleep>>,
+    /// Set where there was something to wait for.
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        *self.clock.returned() = Some(mem::replace(&mut self.client, vacant()));
+        *self.clock.returned() = Some(mem::replace(&mut self.client, Box::new(nobody())));
     }
 }
 
@@ -181,9 +182,15 @@ impl Timed {
     /// What comes first: the work, or the end.
     async fn race<T>(
         end: End,
-        sleep: &mut Pin<Box<Sleep>>,
+        sleep: &mut Option<Pin<Box<Sleep>>>,
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
+        let mut work = pin!(work);
+        // What is done at once needs no timer.
+        if let Poll::Ready(done) = futures::poll!(work.as_mut()) {
+            return done;
+        }
+        let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(end.at.into())));
         if sleep.deadline().into_std() != end.at {
             sleep.as_mut().reset(end.at.into());
         }

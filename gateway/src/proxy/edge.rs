@@ -6,7 +6,7 @@
 
 use super::{
     ctx::Ctx,
-    heads::edit_request,
+    heads::{edit_request, number},
     normalize::{self, Normal},
     reply::LocalReply,
 };
@@ -151,10 +151,10 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
         headers.insert(header::HOST, host);
         ctx.upstream_authority = Some(authority);
     }
-    headers.insert(ATTEMPT_COUNT, HeaderValue::from(ctx.attempt));
+    headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
     if let Some(expected) = ctx.clock.as_ref().and_then(|clock| clock.expected()) {
         let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(EXPECTED_TIMEOUT, HeaderValue::from(millis));
+        headers.insert(EXPECTED_TIMEOUT, number(millis));
         if ctx.grpc {
             headers.insert(timeout::GRPC_TIMEOUT, timeout::to_grpc(expected));
         }

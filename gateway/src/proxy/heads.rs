@@ -3,14 +3,27 @@
 //! Invariant: nothing but the case of header names is lost, and Envoy keeps none either. The engine's own edits parse
 //! each name anew and keep a second map for its case; a gateway edits a dozen headers a request.
 
-use http::{request, response};
+use http::{HeaderValue, request, response};
 use pingora_http::{RequestHeader, ResponseHeader};
+
+/// Headers that an edit adds as a rule: a map that has room for them grows once, not twice.
+const ROOM: usize = 8;
+
+/// A number as a header value; the small ones, which most are, are made already.
+pub(super) fn number(n: u64) -> HeaderValue {
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    match usize::try_from(n).ok().and_then(|n| SMALL.get(n)) {
+        Some(text) => HeaderValue::from_static(text),
+        None => HeaderValue::from(n),
+    }
+}
 
 /// Lets `edit` change a request head whose target is in origin form.
 pub(super) fn edit_request<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut request::Parts) -> R) -> R {
     let ends = head.send_end_stream();
     let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = request::Parts::from(std::mem::replace(head, blank));
+    parts.headers.reserve(ROOM);
     let result = edit(&mut parts);
     *head = RequestHeader::from(parts);
     if let Some(ends) = ends {
@@ -23,6 +36,7 @@ pub(super) fn edit_request<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut r
 pub(super) fn edit_response<R>(head: &mut ResponseHeader, edit: impl FnOnce(&mut response::Parts) -> R) -> R {
     let blank = ResponseHeader::from(http::Response::new(()).into_parts().0);
     let mut parts = response::Parts::from(std::mem::replace(head, blank));
+    parts.headers.reserve(ROOM);
     let result = edit(&mut parts);
     *head = ResponseHeader::from(parts);
     result

@@ -3,7 +3,10 @@
 //! Invariant: what a hop says to its neighbour stays between them (RFC 9110 §7.6.1); framing and upgrades are the
 //! engine's.
 
-use super::{ctx::Ctx, heads::edit_response};
+use super::{
+    ctx::Ctx,
+    heads::{edit_response, number},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::ResponseHeader;
 
@@ -32,7 +35,7 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
         }
         if let Some(started) = ctx.attempt_started {
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            parts.headers.insert(SERVICE_TIME, HeaderValue::from(millis));
+            parts.headers.insert(SERVICE_TIME, number(millis));
         }
         if let Some(cookie) = ctx.upstream.set_cookie() {
             parts.headers.append(header::SET_COOKIE, cookie.clone());
