@@ -5,7 +5,7 @@ CARGO ?= cargo
 TEST_FLAGS := --workspace --locked --features gateway/testing
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test smoke fmt lint docs bench ci
+.PHONY: help deps run build test fuzz smoke fmt lint docs bench ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ build: deps ## build limen for release
 test: deps ## every test, and every benchmark once
 	$(CARGO) test $(TEST_FLAGS)
 	$(CARGO) test $(TEST_FLAGS) --bench '*'
+
+fuzz: deps ## look for inputs that break a law of the parsers; SECONDS=20 for each target
+	config-model/fuzz/run $(or $(SECONDS),20)
 
 smoke: ## ask a running demo for its pages
 	deploy/samples/bookinfo/smoke.sh

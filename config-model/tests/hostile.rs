@@ -1,29 +1,15 @@
 //! Whatever stands in a file, reading and validating it ends with findings, never with a panic.
 
-use config_model::{
-    parse::parse,
-    set::ResourceSet,
-    validate::{check_regex, validate},
-};
+use std::{fs, path::Path};
+
+use config_model::{parse::parse, set::ResourceSet, validate::validate};
 use proptest::prelude::*;
+
+#[path = "../fuzz/laws.rs"]
+mod laws;
 
 /// One of each kind that has rules, to be damaged.
 const VALID: &str = include_str!("valid/one-of-each.yaml");
-
-fn read(text: &[u8]) {
-    let parsed = parse("a.yaml", text);
-    for finding in &parsed.diagnostics {
-        assert!(!finding.to_string().is_empty());
-    }
-    let mut set = ResourceSet::new();
-    set.extend(parsed.resources);
-    let before = set.len();
-    let (validated, diagnostics) = validate(set);
-    assert_eq!(validated.set().len() + validated.rejected().count(), before);
-    for finding in &diagnostics {
-        assert!(finding.resource.is_some(), "{finding}");
-    }
-}
 
 #[test]
 fn the_valid_sample_has_no_error() {
@@ -39,6 +25,18 @@ fn the_valid_sample_has_no_error() {
         "{all:#?}"
     );
     assert!(!all.iter().any(|line| line.contains("LIM0003")), "{all:#?}");
+}
+
+/// Inputs that have broken a law once.
+#[test]
+fn what_failed_once_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
+    let laws: [(&str, fn(&[u8])); 3] = [("yaml", laws::yaml), ("regex", laws::regex), ("host", laws::host)];
+    for (name, law) in laws {
+        for entry in fs::read_dir(folder.join(name)).into_iter().flatten() {
+            law(&fs::read(entry.unwrap().path()).unwrap());
+        }
+    }
 }
 
 #[test]
@@ -62,12 +60,12 @@ proptest! {
 
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        read(&bytes);
+        laws::yaml(&bytes);
     }
 
     #[test]
     fn any_text_of_yaml_signs(text in "[-:?\\[\\]{}&*!|>'\"%@`#,a1 \\n\\t.<~]{0,200}") {
-        read(text.as_bytes());
+        laws::yaml(text.as_bytes());
     }
 
     #[test]
@@ -75,7 +73,7 @@ proptest! {
         let mut bytes = VALID.as_bytes().to_vec();
         let end = (at + length).min(bytes.len());
         bytes.splice(at..end, insert.bytes());
-        read(&bytes);
+        laws::yaml(&bytes);
     }
 
     #[test]
@@ -90,11 +88,21 @@ proptest! {
             .enumerate()
             .map(|(index, line)| if index == to % lines.len() { format!("{key}: {new}") } else { (*line).to_owned() })
             .collect();
-        read(text.join("\n").as_bytes());
+        laws::yaml(text.join("\n").as_bytes());
     }
 
     #[test]
     fn any_regex(pattern in "\\PC{0,60}") {
-        let _ = check_regex(&pattern);
+        laws::regex(pattern.as_bytes());
+    }
+
+    #[test]
+    fn any_regex_of_its_signs(pattern in "[a-c0-3(){}\\[\\]|*+?.^$\\\\pLdwbBAzQE:<>=!iP, -]{0,40}") {
+        laws::regex(pattern.as_bytes());
+    }
+
+    #[test]
+    fn any_host(text in "[a-cA*./:\\[\\]0-9-]{0,30}") {
+        laws::host(text.as_bytes());
     }
 }
