@@ -6,6 +6,8 @@
 mod build;
 mod metrics;
 mod status;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{collections::HashSet, io, sync::Arc, thread};
 

@@ -6,51 +6,26 @@ use std::{
     sync::Mutex,
 };
 
-use async_trait::async_trait;
-use config_model::diagnostic::Diagnostics;
 use serde_json::Value;
 
 use super::*;
 use crate::{
     listener::BindOptions,
-    pipeline::{self, Builder, Built, Pipeline, Publisher, Step},
+    pipeline::{
+        Pipeline, Step,
+        testing::{GATEWAY, pipeline_with, virtual_service},
+    },
     proxy::{GatewayProxy, HttpHandler},
-    settings::Settings,
     source::fixed::Fixed,
 };
 
-const CONFIG: &str = "
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: door}
-spec:
-  selector: {istio: ingressgateway}
-  servers:
-  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: shop}
-spec:
-  hosts: ['shop.example']
-  gateways: [door]
-  http:
-  - redirect: {uri: /x}
----
+/// Shows up nowhere.
+const SECRET: &str = "---
 apiVersion: v1
 kind: Secret
 metadata: {name: hidden, namespace: istio-system}
 stringData: {tls.key: swordfish}
 ";
-
-struct Nothing;
-
-#[async_trait]
-impl Publisher for Nothing {
-    async fn publish(&mut self, _built: &Arc<Built>) -> Diagnostics {
-        Diagnostics::new()
-    }
-}
 
 struct Rig {
     admin: Arc<Admin>,
@@ -62,7 +37,7 @@ struct Rig {
 
 fn rig(surface: Surface) -> Rig {
     let metrics = Arc::new(Metrics::new(Default::default(), "test").unwrap());
-    let (snapshots, status) = (Arc::new(SnapshotCell::default()), Arc::new(Status::default()));
+    let snapshots = Arc::new(SnapshotCell::default());
     let proxy = GatewayProxy::new(snapshots.clone(), metrics.clone(), None);
     let listeners = ListenerManager::new(
         snapshots.clone(),
@@ -70,14 +45,9 @@ fn rig(surface: Surface) -> Rig {
         BindOptions::default(),
         std::time::Duration::ZERO,
     );
-    let (source, _handle) = Fixed::yaml("a.yaml", CONFIG);
-    let pipeline = Pipeline::new(
-        Box::new(source),
-        Builder::new(Settings::default().identity()),
-        Box::new(Nothing),
-        status.clone(),
-        pipeline::Metrics::register(&metrics).unwrap(),
-    );
+    let config = [GATEWAY, &virtual_service("shop", "shop.example", 301), SECRET].concat();
+    let (source, _handle) = Fixed::yaml("a.yaml", &config);
+    let (pipeline, _recorder, status) = pipeline_with(source, &metrics);
     let level = Arc::new(Mutex::new(String::new()));
     let seen = level.clone();
     let admin = Arc::new(Admin {

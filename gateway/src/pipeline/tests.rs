@@ -1,70 +1,12 @@
 //! What a change, a mistake and a failure of the source lead to.
 
-use std::sync::Mutex;
-
 use config_model::diagnostic::Code;
 
-use super::*;
-use crate::{
-    settings::Settings,
-    source::fixed::{self, Fixed},
+use super::{
+    testing::{GATEWAY, pipeline, virtual_service},
+    *,
 };
-
-const GATEWAY: &str = "
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {name: door}
-spec:
-  selector: {istio: ingressgateway}
-  servers:
-  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}
-";
-
-fn virtual_service(name: &str, host: &str, redirect_code: u32) -> String {
-    format!(
-        "---
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: ['{host}']
-  gateways: [door]
-  http:
-  - redirect: {{uri: /x, redirectCode: {redirect_code}}}
-"
-    )
-}
-
-#[derive(Default, Clone)]
-struct Recorder(Arc<Mutex<Vec<Arc<Built>>>>);
-
-impl Recorder {
-    fn last(&self) -> Arc<Built> {
-        self.0.lock().unwrap().last().cloned().unwrap()
-    }
-}
-
-#[async_trait]
-impl Publisher for Recorder {
-    async fn publish(&mut self, built: &Arc<Built>) -> Diagnostics {
-        self.0.lock().unwrap().push(Arc::clone(built));
-        Diagnostics::new()
-    }
-}
-
-fn pipeline(source: Fixed) -> (Pipeline, Recorder, Arc<Status>) {
-    let (recorder, status) = (Recorder::default(), Arc::new(Status::default()));
-    let metrics =
-        Metrics::register(&crate::telemetry::Metrics::new(Default::default(), "test").unwrap()).unwrap();
-    let pipeline = Pipeline::new(
-        Box::new(source),
-        Builder::new(Settings::default().identity()),
-        Box::new(recorder.clone()),
-        Arc::clone(&status),
-        metrics,
-    );
-    (pipeline, recorder, status)
-}
+use crate::source::fixed::{self, Fixed};
 
 fn has(built: &Built, name: &str) -> bool {
     built.validated.virtual_services().iter().any(|resource| resource.key.name == name)
@@ -78,7 +20,7 @@ async fn identical_content_is_not_a_change() {
     assert_eq!(pipeline.step().await, Step::Published);
     handle.set_yaml("a.yaml", &format!("{text}---\n# a comment\n"));
     assert_eq!(pipeline.step().await, Step::Identical);
-    assert_eq!(recorder.0.lock().unwrap().len(), 1);
+    assert_eq!(recorder.count(), 1);
     assert_eq!(status.built().unwrap().generation, 1);
     assert_eq!(pipeline.metrics.updates.with_label_values(&["identical"]).get(), 1);
 }
