@@ -18,26 +18,26 @@ fn samples() -> std::path::PathBuf {
 
 #[test]
 fn each_raises_exactly_its_code() {
+    let mut wrong = Vec::new();
     for info in Code::TABLE.iter().filter(|info| matches!(info.raised, Raised::ByFile(_))) {
         let code = info.code.as_str();
         let file = samples().join(format!("{code}.yaml"));
         let ran = limen(&["check", &file.to_string_lossy(), "--output", "json"]);
         let json = ran.json();
-        let mut raised: BTreeSet<&str> =
-            json["findings"].as_array().unwrap().iter().map(|f| f["code"].as_str().unwrap()).collect();
+        let findings = json["findings"].as_array().unwrap();
+        let mut raised: BTreeSet<&str> = findings.iter().map(|f| f["code"].as_str().unwrap()).collect();
         // A field that this build does not act on is the build's shortcoming, and no mistake of the sample.
         if code != Code::NOT_YET_HONOURED.as_str() {
             raised.remove(Code::NOT_YET_HONOURED.as_str());
         }
         let along = ACCOMPANIED.iter().filter(|(of, _)| *of == code).map(|(_, other)| *other);
-        assert_eq!(raised, along.chain([code]).collect(), "{code}: {}", ran.out);
-        let findings = json["findings"].as_array().unwrap();
-        assert!(
-            findings.iter().all(|finding| finding["line"].as_u64().is_some_and(|line| line > 1)),
-            "{}",
-            ran.out
-        );
+        // The first line is a comment: a finding there has lost its place.
+        let placed = findings.iter().all(|finding| finding["line"].as_u64().is_some_and(|line| line > 1));
+        if raised != along.chain([code]).collect() || !placed {
+            wrong.push(format!("{code}: {}", ran.out));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
