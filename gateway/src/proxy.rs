@@ -5,7 +5,9 @@
 
 mod attempt;
 mod clock;
+mod connect;
 mod ctx;
+mod diagnose;
 mod edge;
 mod failure;
 mod filters;
@@ -204,7 +206,8 @@ impl ProxyHttp for GatewayProxy {
             .or_else(|| ctx.destination().and_then(|d| d.headers.authority.as_deref()))
             .unwrap_or(&ctx.authority);
         let protocol = upstream::protocol(&cluster, session);
-        let mut peer = peer::build(&cluster, &endpoint.endpoint, protocol, authority)?;
+        let mut peer =
+            peer::build(&cluster, &endpoint.endpoint, protocol, authority, ctx.connection.as_deref())?;
         if let Some(left) = left {
             peer.options.connection_timeout = Some(cluster.spec.connect_timeout.min(left));
             peer.options.total_connection_timeout = peer.options.connection_timeout;
@@ -227,6 +230,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut Ctx,
     ) -> Result<()> {
         ctx.upstream_local = digest.and_then(|d| d.socket_digest.as_ref()?.local_addr()?.as_inet().copied());
+        upstream::connected(ctx, digest);
         if peer.is_tls() {
             let cluster = ctx.cluster.as_ref().map(|c| &*c.spec);
             peer::verify(cluster.and_then(|c| c.tls.as_ref()), digest)?;
@@ -240,16 +244,16 @@ impl ProxyHttp for GatewayProxy {
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
-        upstream: &mut RequestHeader,
+        head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        edge::forward(session.req_header(), upstream, ctx)?;
+        edge::forward(session.req_header(), head, ctx)?;
         match &mut ctx.copies {
             Some(copies) => copies.rewind(),
-            None if !ctx.mirrored => self.mirrors.start(session, upstream, ctx),
+            None if !ctx.mirrored => self.mirrors.start(session, head, ctx),
             None => {}
         }
-        Ok(())
+        upstream::end_connection(ctx, head)
     }
 
     async fn request_body_filter(
@@ -338,6 +342,9 @@ impl ProxyHttp for GatewayProxy {
             ctx.flags.insert(flag);
         }
         ctx.transport_failure = failure.transport.clone();
+        if let Some(reason) = upstream::refusal(ctx, e).await {
+            ctx.transport_failure.get_or_insert_default().push_str(&format!(": {reason}"));
+        }
         match failure.reply(ctx.attempt) {
             Some(reply) if !started => {
                 error_code = reply.status();

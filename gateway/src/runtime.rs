@@ -4,6 +4,7 @@
 //! counts it twice. Nothing here reads resources: it is told what is compiled.
 
 pub mod cluster;
+pub mod connections;
 pub mod dns;
 pub mod endpoint;
 pub mod limits;

@@ -8,10 +8,12 @@ mod certificates;
 pub mod client_hello;
 pub mod findings;
 mod material;
+mod revocation;
 #[cfg(test)]
 pub(crate) mod test_keys;
 mod trust;
 
 pub use certificates::{CertificateProblem, CertificateSummary, Certificates, SecretReader};
 pub use material::MaterialError;
+pub use revocation::Revocation;
 pub use trust::{CredentialReader, Material, NoCredentials, Sources, Stamp, Trust, WorkloadFiles};

@@ -36,9 +36,8 @@ const MTLS: Support = NotYet("client certificates");
 const L4: Support = NotYet("TCP and TLS routing");
 const STATS: Support = NotYet("statistics by name");
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
-const POOL: Support = NotYet("connection pool limits");
+const PING: Support = NotYet("the time to answer a PING, which is five seconds");
 const ZONE_AWARE: Support = NotYet("zone-aware load balancing");
-const REVOCATION: Support = NotYet("revocation lists");
 
 const GATEWAY: &[Row] = &[
     g("spec.selector", Honoured, &[]),
@@ -162,18 +161,15 @@ const DESTINATION_RULE: &[Row] = &[
     ),
     d("spec.subsets[].trafficPolicy.loadBalancer.zoneAwareLbSetting", ZONE_AWARE, ZONE_AWARE_FIELDS),
     d("spec.subsets[].trafficPolicy.connectionPool", Honoured, &["tcp", "http"]),
-    d("spec.subsets[].trafficPolicy.connectionPool.tcp.maxConnectionDuration", POOL, &[]),
-    d("spec.subsets[].trafficPolicy.connectionPool.http.maxRequestsPerConnection", POOL, &[]),
-    d("spec.subsets[].trafficPolicy.connectionPool.http.maxRetries", POOL, &[]),
+    d("spec.subsets[].trafficPolicy.connectionPool.http.http2KeepAlive.timeout", PING, &[]),
     d("spec.subsets[].trafficPolicy.outlierDetection", Honoured, OUTLIER),
     d("spec.subsets[].trafficPolicy.tls", Honoured, TLS),
-    d("spec.subsets[].trafficPolicy.tls.caCrl", REVOCATION, &[]),
     d("spec.subsets[].trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
     d("spec.subsets[].trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
-    d("spec.subsets[].trafficPolicy.proxyProtocol", NotYet("the PROXY header upstream"), &["version"]),
+    d("spec.subsets[].trafficPolicy.proxyProtocol", Honoured, &["version"]),
     d(
         "spec.subsets[].trafficPolicy.retryBudget",
-        NotYet("retry budgets"),
+        Honoured,
         &["percent", "minRetryConcurrency", "budgetInterval"],
     ),
     d("spec.trafficPolicy.loadBalancer.simple", Honoured, &[]),
@@ -206,16 +202,17 @@ const DESTINATION_RULE: &[Row] = &[
     d(
         "spec.trafficPolicy.connectionPool.tcp",
         Honoured,
-        &["maxConnections", "connectTimeout", "idleTimeout"],
+        &["maxConnections", "connectTimeout", "maxConnectionDuration", "idleTimeout"],
     ),
     d("spec.trafficPolicy.connectionPool.tcp.tcpKeepalive", Honoured, &["probes", "time", "interval"]),
-    d("spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration", POOL, &[]),
     d(
         "spec.trafficPolicy.connectionPool.http",
         Honoured,
         &[
             "http1MaxPendingRequests",
             "http2MaxRequests",
+            "maxRequestsPerConnection",
+            "maxRetries",
             "idleTimeout",
             "h2UpgradePolicy",
             "useClientProtocol",
@@ -223,19 +220,14 @@ const DESTINATION_RULE: &[Row] = &[
             "http2KeepAlive",
         ],
     ),
-    d("spec.trafficPolicy.connectionPool.http.maxRequestsPerConnection", POOL, &[]),
-    d("spec.trafficPolicy.connectionPool.http.maxRetries", POOL, &[]),
+    d("spec.trafficPolicy.connectionPool.http.http2KeepAlive.interval", Honoured, &[]),
+    d("spec.trafficPolicy.connectionPool.http.http2KeepAlive.timeout", PING, &[]),
     d("spec.trafficPolicy.outlierDetection", Honoured, OUTLIER),
     d("spec.trafficPolicy.tls", Honoured, TLS),
-    d("spec.trafficPolicy.tls.caCrl", REVOCATION, &[]),
     d("spec.trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
     d("spec.trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
-    d("spec.trafficPolicy.proxyProtocol", NotYet("the PROXY header upstream"), &["version"]),
-    d(
-        "spec.trafficPolicy.retryBudget",
-        NotYet("retry budgets"),
-        &["percent", "minRetryConcurrency", "budgetInterval"],
-    ),
+    d("spec.trafficPolicy.proxyProtocol", Honoured, &["version"]),
+    d("spec.trafficPolicy.retryBudget", Honoured, &["percent", "minRetryConcurrency", "budgetInterval"]),
 ];
 
 const ZONE_AWARE_FIELDS: &[&str] = &["enabled", "failover", "failoverPriority", "minClusterSize"];
@@ -260,6 +252,7 @@ const TLS: &[&str] = &[
     "subjectAltNames",
     "sni",
     "insecureSkipVerify",
+    "caCrl",
 ];
 const PORT_LEVEL: &[&str] = &["port", "loadBalancer", "connectionPool", "outlierDetection", "tls"];
 

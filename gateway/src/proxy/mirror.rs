@@ -138,7 +138,7 @@ impl Mirrors {
         let Some(Admission::Granted(place)) = cluster.admit(protocol).now_or_never() else { return None };
         let authority = head.headers.get(header::HOST)?.to_str().ok()?;
         let endpoint = cluster.pick(|| fastrand::u64(..), None, &[])?;
-        let peer = peer::build(cluster, &endpoint.endpoint, protocol, authority).ok()?;
+        let peer = peer::build(cluster, &endpoint.endpoint, protocol, authority, None).ok()?;
         let head = copy_of(head, protocol, authority, has_body).ok()?;
         let (copy, body) = has_body
             .then(|| {

@@ -3,10 +3,15 @@
 //! Invariant: connections are shared only where cluster, protocol and trust are the same. TLS that cannot be verified
 //! as its specification asks is not used: it fails closed.
 
-use super::failure::Cause;
-use crate::{runtime::Cluster, tls::Trust};
+use super::{connect::Dial, failure::Cause};
+use crate::{
+    listener::ConnectionInfo,
+    runtime::Cluster,
+    tls::{Revocation, Trust},
+};
 use pingora_core::{
     protocols::{Digest, l4::ext::TcpKeepalive, tls::TlsRef},
+    tls::x509::X509,
     upstreams::peer::HttpPeer,
 };
 use pingora_error::Result;
@@ -14,7 +19,12 @@ use routing::{
     cluster::{Address, Endpoint, UpstreamProtocol, UpstreamTls},
     host::without_port,
 };
-use std::{any::Any, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 /// Streams on one HTTP/2 connection to an upstream before another is opened.
 const H2_STREAMS: usize = 100;
@@ -38,10 +48,11 @@ enum Verdict {
 /// [`Cause::UntrustedUpstream`] where verification is asked for and impossible; [`Cause::NoHealthyUpstream`] for an
 /// address that cannot be dialled.
 pub(super) fn build(
-    cluster: &Cluster,
+    cluster: &Arc<Cluster>,
     endpoint: &Endpoint,
     protocol: UpstreamProtocol,
     authority: &str,
+    client: Option<&ConnectionInfo>,
 ) -> Result<HttpPeer> {
     let spec = &cluster.spec;
     let sni = spec.tls.as_ref().map(|tls| server_name(tls, authority)).unwrap_or_default();
@@ -57,6 +68,17 @@ pub(super) fn build(
     options.connection_timeout = Some(spec.connect_timeout);
     options.total_connection_timeout = Some(spec.connect_timeout);
     options.idle_timeout = spec.idle_timeout;
+    if let Some(dial) = Dial::for_attempt(cluster, &endpoint.address, protocol, client) {
+        peer.group_key ^= dial.pool_key();
+        options.custom_l4 = Some(Arc::new(dial));
+    }
+    let once = spec.pool.max_requests_per_connection == Some(1);
+    if once || matches!(&endpoint.address, Address::Unix(path) if path.starts_with('@')) {
+        // Nobody else finds it in the pool, and the pool lets it go at once. (The engine cannot tell abstract sockets
+        // from each other, so that none of theirs is used twice.)
+        peer.group_key = fastrand::u64(..);
+        options.idle_timeout = Some(Duration::ZERO);
+    }
     if let Some(keepalive) = &spec.pool.keepalive {
         options.tcp_keepalive = Some(TcpKeepalive {
             idle: keepalive.time.unwrap_or(KEEPALIVE_IDLE),
@@ -121,14 +143,25 @@ fn verification(peer: &mut HttpPeer, tls: &UpstreamTls, trust: &Trust, authority
     peer.options.verify_cert = true;
     peer.options.verify_hostname = tls.verify_host && address.is_none();
     let address = address.filter(|_| tls.verify_host);
-    let names = tls.subject_alt_names.clone();
+    let (names, revocation) = (tls.subject_alt_names.clone(), material.revocation.clone());
     peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl: &TlsRef| {
-        Some(Arc::new(judge(ssl, &names, address)) as Arc<dyn Any + Send + Sync>)
+        Some(Arc::new(judge(ssl, &names, address, revocation.as_deref())) as Arc<dyn Any + Send + Sync>)
     }));
     Ok(())
 }
 
-fn judge(ssl: &TlsRef, names: &[Arc<str>], address: Option<IpAddr>) -> Verdict {
+fn judge(
+    ssl: &TlsRef,
+    names: &[Arc<str>],
+    address: Option<IpAddr>,
+    revocation: Option<&Revocation>,
+) -> Verdict {
+    if let Some(revocation) = revocation {
+        let chain: Vec<X509> = ssl.peer_cert_chain().into_iter().flatten().map(ToOwned::to_owned).collect();
+        if let Err(why) = revocation.check(&chain, SystemTime::now()) {
+            return Verdict::Refuse(why);
+        }
+    }
     if matches!(ssl.version_str(), "TLSv1" | "TLSv1.1") {
         return Verdict::Refuse("the upstream speaks no TLS newer than 1.1");
     }
@@ -192,7 +225,7 @@ mod tests {
     }
 
     fn usable() -> Trust {
-        Trust::Usable(Arc::new(Material { roots: None, client: None, digest: 0 }))
+        Trust::Usable(Arc::new(Material { roots: None, client: None, revocation: None, digest: 0 }))
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The request path over real sockets: configuration as users write it, listeners on port 0, upstreams in process.
 
+mod connections;
 mod failures;
 mod filters;
 mod heads;

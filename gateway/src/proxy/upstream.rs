@@ -2,19 +2,24 @@
 //!
 //! Invariant: a cluster that limits nothing and hashes nothing costs a request an `Option` check each.
 
-use super::{attempt, ctx::Ctx, failure::Cause, response};
+use super::{attempt, connect, ctx::Ctx, diagnose, failure::Cause, response};
 use crate::{
     runtime::{
         Admission, Cluster, EndpointState,
+        connections::{Connection, InUse},
         limits::{Admitted, Counted},
     },
     telemetry::Flag,
 };
-use http::{HeaderMap, HeaderValue};
-use pingora_error::Result;
-use pingora_http::ResponseHeader;
+use http::{HeaderMap, HeaderValue, Version, header};
+use pingora_core::protocols::Digest;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
-use routing::cluster::{HashCookie, HashKey, UpstreamProtocol};
+use routing::{
+    cluster::{HashCookie, HashKey, UpstreamProtocol},
+    host::without_port,
+};
 use std::{net::IpAddr, sync::Arc};
 
 /// What one request holds of its upstream.
@@ -24,6 +29,8 @@ pub(super) struct Upstream {
     admitted: Option<Admitted>,
     /// The retry under way, where retries are limited.
     retry: Option<Counted>,
+    /// The connection of the attempt under way, where connections are counted.
+    connection: Option<InUse>,
     hash: Option<u64>,
     /// The cookie that was made for it.
     set_cookie: Option<HeaderValue>,
@@ -58,6 +65,36 @@ pub(super) fn retry(ctx: &mut Ctx) -> Retry {
             Retry::Overflow
         }
     }
+}
+
+/// Notes the connection that an attempt got.
+pub(super) fn connected(ctx: &mut Ctx, digest: Option<&Digest>) {
+    ctx.upstream.connection = connect::tracked(digest).map(Connection::begin);
+}
+
+/// Asks the upstream to close the connection after the last request that it may carry.
+pub(super) fn end_connection(ctx: &Ctx, request: &mut RequestHeader) -> Result<()> {
+    let (Some(connection), Some(cluster)) = (&ctx.upstream.connection, &ctx.cluster) else { return Ok(()) };
+    let most = cluster.limits().max_requests_per_connection;
+    if most.is_some_and(|most| connection.requests() >= most) {
+        connection.retire();
+        if request.version < Version::HTTP_2 {
+            request.insert_header(header::CONNECTION, "close")?;
+        }
+    }
+    Ok(())
+}
+
+/// Why the upstream's certificate was refused, where that is what went wrong.
+pub(super) async fn refusal(ctx: &Ctx, e: &Error) -> Option<Arc<str>> {
+    if e.root_etype() != &ErrorType::InvalidCert {
+        return None;
+    }
+    let cluster = ctx.cluster.as_ref()?;
+    let own = cluster.spec.tls.as_ref()?.sni.as_deref();
+    let authority = ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority);
+    let name = own.unwrap_or_else(|| without_port(authority));
+    diagnose::reason(cluster, ctx.upstream_host.as_ref()?, name).await
 }
 
 /// Notes what an attempt's endpoint answered, for outlier detection.

@@ -5,12 +5,13 @@
 //! weakens.
 
 use super::{
+    connections::Connections,
     dns,
     endpoint::{EndpointState, EndpointView},
-    limits::{Admission, Admitted, Counted, Counters},
+    limits::{Admission, Admitted, Counted, Counters, Limit},
 };
 use crate::tls::{Sources, Stamp, Trust};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::FixedState;
 use routing::{
     balance::{self, EndpointSet, Fitness, Turn, configured},
@@ -24,6 +25,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -42,6 +44,9 @@ pub struct Cluster {
     pool_key: u64,
     /// What is under way, for its limits.
     pub counters: Arc<Counters>,
+    /// Its connections, where something limits them.
+    pub connections: Arc<Connections>,
+    refusal: ArcSwapOption<Refusal>,
     limited: bool,
     declared: ArcSwap<Declared>,
     view: ArcSwap<EndpointView>,
@@ -50,6 +55,16 @@ pub struct Cluster {
     changed: Arc<Notify>,
     settled: watch::Sender<bool>,
 }
+
+/// Why the upstream's certificate was refused, and when that was found out.
+#[derive(Debug)]
+struct Refusal {
+    at: Instant,
+    reason: Option<Arc<str>>,
+}
+
+/// How long the reason of a refusal is taken for that of the next.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
 
 /// When certificates are read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +128,8 @@ impl Cluster {
             || matches!(pool.retries, routing::cluster::RetryLimit::Budget { .. });
         Self {
             limited,
+            connections: previous.map(|p| p.connections.clone()).unwrap_or_default(),
+            refusal: ArcSwapOption::empty(),
             counters: previous.map(|p| p.counters.clone()).unwrap_or_default(),
             spec,
             trust,
@@ -136,9 +153,10 @@ impl Cluster {
     /// in it.
     #[must_use]
     pub fn pool_key(&self, trust: Option<&Trust>) -> u64 {
+        let own = self.pool_key ^ self.connections.epoch().wrapping_mul(0x9E37_79B9_7F4A_7C15);
         match trust {
-            Some(Trust::Usable(material)) => self.pool_key ^ material.digest.rotate_left(17),
-            Some(Trust::Unavailable(_)) | None => self.pool_key,
+            Some(Trust::Usable(material)) => own ^ material.digest.rotate_left(17),
+            Some(Trust::Unavailable(_)) | None => own,
         }
     }
 
@@ -216,6 +234,48 @@ impl Cluster {
             Admission::Granted(admitted) => Admission::Granted(Some(admitted)),
             Admission::Overflow => Admission::Overflow,
         }
+    }
+
+    /// Whether each of its connections is counted, aged, or has its requests counted.
+    #[must_use]
+    pub fn tracks_connections(&self) -> bool {
+        let pool = &self.spec.pool;
+        pool.max_connections.is_some()
+            || pool.max_requests_per_connection.is_some_and(|most| most > 1)
+            || pool.max_connection_duration.is_some()
+    }
+
+    /// Makes room for one more connection; `None` where there can be none. Over HTTP/1 each request that is admitted may
+    /// have one, and one that is idle at another endpoint goes; over HTTP/2 requests share what there is.
+    #[must_use]
+    pub fn room_for_connection(&self, protocol: UpstreamProtocol) -> Option<()> {
+        let Some(most) = self.spec.pool.max_connections else { return Some(()) };
+        if self.counters.now(Limit::Connections) < most || self.connections.evict_idle().is_some() {
+            return Some(());
+        }
+        if protocol != UpstreamProtocol::Http2 {
+            return Some(());
+        }
+        match self.counters.overflow::<()>(Limit::Connections) {
+            Admission::Granted(()) => Some(()),
+            Admission::Overflow => None,
+        }
+    }
+
+    /// Why its upstream's certificate was refused: as found out of late, else as `ask` finds out.
+    pub async fn explained_refusal<F>(&self, ask: impl FnOnce() -> F) -> Option<Arc<str>>
+    where
+        F: Future<Output = Option<Arc<str>>>,
+    {
+        let known = self.refusal.load_full();
+        if let Some(known) = known.filter(|known| known.at.elapsed() < REFUSAL_HOLDS) {
+            return known.reason.clone();
+        }
+        // Whoever comes meanwhile gets what was known: one question at a time is enough.
+        self.refusal.store(Some(Arc::new(Refusal { at: Instant::now(), reason: None })));
+        let reason = ask().await;
+        self.refusal.store(Some(Arc::new(Refusal { at: Instant::now(), reason: reason.clone() })));
+        reason
     }
 
     /// Admits one retry by `maxRetries` or the retry budget; keep the guard until the retry has ended.
@@ -340,7 +400,6 @@ mod tests {
         testing::{cluster, ip, spec},
     };
     use routing::cluster::Warmup;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn load_follows_the_address_into_the_next_view() {

@@ -10,7 +10,10 @@ use boring::{
     nid::Nid,
     pkey::{PKey, Private},
     rsa::Rsa,
-    x509::{X509, X509Name, extension::SubjectAlternativeName},
+    x509::{
+        X509, X509Builder, X509Name,
+        extension::{BasicConstraints, SubjectAlternativeName},
+    },
 };
 use config_model::{kubernetes::Secret, scalar::SecretBytes};
 
@@ -61,4 +64,118 @@ fn secret(name: &str, key: PKey<Private>) -> Secret {
     secret.data.insert("tls.crt".into(), SecretBytes::new(builder.build().to_pem().unwrap()));
     secret.data.insert("tls.key".into(), SecretBytes::new(key.private_key_to_pem_pkcs8().unwrap()));
     secret
+}
+
+/// A certificate authority of its own.
+pub(crate) struct Authority {
+    pub(crate) certificate: X509,
+    key: PKey<Private>,
+}
+
+/// When a certificate is good.
+#[derive(Clone, Copy)]
+pub(crate) enum Validity {
+    Now,
+    Expired,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let key = ec_key();
+        let certificate = build(name, None, &key, 1, Validity::Now, |builder| {
+            builder.append_extension(&BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
+        });
+        Self { certificate, key }
+    }
+
+    /// A leaf for these names (an address as an IP name, `scheme://` as a URI), with its key.
+    pub(crate) fn issue(&self, serial: u32, names: &[&str], validity: Validity) -> (X509, PKey<Private>) {
+        let key = ec_key();
+        let certificate = build(names[0], Some(self), &key, serial, validity, |builder| {
+            let mut alternatives = SubjectAlternativeName::new();
+            for name in names {
+                if name.contains("://") {
+                    alternatives.uri(name);
+                } else if name.parse::<std::net::IpAddr>().is_ok() {
+                    alternatives.ip(name);
+                } else {
+                    alternatives.dns(name);
+                }
+            }
+            let context = builder.x509v3_context(Some(&self.certificate), None);
+            let extension = alternatives.build(&context).unwrap();
+            builder.append_extension(&extension).unwrap();
+        });
+        (certificate, key)
+    }
+
+    pub(crate) fn pem(&self) -> Vec<u8> {
+        self.certificate.to_pem().unwrap()
+    }
+
+    /// A revocation list, PEM; the library can read none and write none, so this is DER by hand.
+    pub(crate) fn crl(&self, serials: &[u8], next_update: &str) -> Vec<u8> {
+        fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+            let length = content.len();
+            let mut out = vec![tag];
+            match length {
+                0..=127 => out.push(length as u8),
+                _ => out.extend([0x82, (length >> 8) as u8, length as u8]),
+            }
+            out.extend_from_slice(content);
+            out
+        }
+        let algorithm = der(0x30, &der(0x06, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]));
+        let entry = |serial: &u8| der(0x30, &[der(0x02, &[*serial]), der(0x17, b"200101000000Z")].concat());
+        let entries: Vec<u8> = serials.iter().flat_map(entry).collect();
+        let mut inner = [der(0x02, &[1]), algorithm.clone()].concat();
+        inner.extend(self.certificate.subject_name().to_der().unwrap());
+        inner.extend(der(0x17, b"200101000000Z"));
+        inner.extend(der(0x18, next_update.as_bytes()));
+        if !serials.is_empty() {
+            inner.extend(der(0x30, &entries));
+        }
+        let inner = der(0x30, &inner);
+        let mut signer = boring::sign::Signer::new(MessageDigest::sha256(), &self.key).unwrap();
+        signer.update(&inner).unwrap();
+        let mut signature = vec![0];
+        signature.extend(signer.sign_to_vec().unwrap());
+        let whole = der(0x30, &[inner, algorithm, der(0x03, &signature)].concat());
+        use base64::Engine as _;
+        let body = base64::engine::general_purpose::STANDARD.encode(whole);
+        format!("-----BEGIN X509 CRL-----\n{body}\n-----END X509 CRL-----\n").into_bytes()
+    }
+}
+
+fn ec_key() -> PKey<Private> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+}
+
+fn build(
+    name: &str,
+    by: Option<&Authority>,
+    key: &PKey<Private>,
+    serial: u32,
+    validity: Validity,
+    extend: impl FnOnce(&mut X509Builder),
+) -> X509 {
+    let mut subject = X509Name::builder().unwrap();
+    subject.append_entry_by_nid(Nid::COMMONNAME, name).unwrap();
+    let subject = subject.build();
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_serial_number(&BigNum::from_u32(serial).unwrap().to_asn1_integer().unwrap()).unwrap();
+    builder.set_subject_name(&subject).unwrap();
+    builder.set_issuer_name(by.map_or(&*subject, |by| by.certificate.subject_name())).unwrap();
+    let (from, to) = match validity {
+        Validity::Now => (Asn1Time::from_unix(0).unwrap(), Asn1Time::days_from_now(1).unwrap()),
+        Validity::Expired => (Asn1Time::from_unix(0).unwrap(), Asn1Time::from_unix(86_400).unwrap()),
+    };
+    builder.set_not_before(&from).unwrap();
+    builder.set_not_after(&to).unwrap();
+    builder.set_pubkey(key).unwrap();
+    extend(&mut builder);
+    builder.sign(by.map_or(key, |by| &by.key), MessageDigest::sha256()).unwrap();
+    builder.build()
 }

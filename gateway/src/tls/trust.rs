@@ -3,7 +3,10 @@
 //! Invariant: what cannot be loaded trusts nothing and shows nothing; nothing falls back to a wider store or to less than
 //! was asked for. Key material is never printed.
 
-use super::material::{self, CertifiedKey};
+use super::{
+    material::{self, CertifiedKey},
+    revocation::Revocation,
+};
 use config_model::{
     kubernetes::{ConfigMap, Secret},
     meta::{Kind, ResourceKey},
@@ -104,6 +107,8 @@ pub struct Material {
     pub roots: Option<Arc<CaType>>,
     /// What the upstream is shown.
     pub client: Option<Arc<CertKey>>,
+    /// What was revoked; `None`: nobody asks.
+    pub revocation: Option<Arc<Revocation>>,
     /// Tells one content from another: connections made with one are not used with the other.
     pub digest: u64,
 }
@@ -170,10 +175,17 @@ impl Material {
                 Some(Arc::new(CertKey::new(chain, pair.key)))
             }
         };
-        if tls.crl_file.is_some() {
-            return Err("caCrl is not yet honoured".to_owned());
-        }
-        Ok(Self { roots, client, digest: hasher.finish() })
+        let revocation = match tls.crl_file.as_ref().filter(|_| !tls.insecure_skip_verify) {
+            None => None,
+            Some(path) => {
+                let pem = material::file(path).map_err(|why| why.to_string())?;
+                pem.hash(&mut hasher);
+                let issuers = roots.as_deref().map(|roots| roots.to_vec()).unwrap_or_default();
+                let lists = Revocation::parse(&pem, issuers).map_err(|why| format!("{path}: {why}"))?;
+                Some(Arc::new(lists))
+            }
+        };
+        Ok(Self { roots, client, revocation, digest: hasher.finish() })
     }
 }
 

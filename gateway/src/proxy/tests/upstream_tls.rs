@@ -1,6 +1,7 @@
 //! Whom we believe upstream.
 
 use super::*;
+use crate::tls::test_keys::{Authority, Validity};
 
 /// A TLS upstream that bears `key` and answers every request with 200.
 fn tls_upstream(key: &config_model::kubernetes::Secret) -> SocketAddr {
@@ -66,4 +67,250 @@ spec: {{host: up.example, trafficPolicy: {{tls: {{mode: SIMPLE, {tls}}}}}}}
             assert!(!body.contains("exist.pem"), "{body}");
         }
     }
+}
+
+/// A TLS upstream that wants a client certificate of `authority`, and answers with the name of the client.
+fn mutual_upstream(
+    certificate: (boring::x509::X509, boring::pkey::PKey<boring::pkey::Private>),
+    authority: &Authority,
+) -> SocketAddr {
+    use boring::{
+        nid::Nid,
+        ssl::{SslAcceptor, SslMethod, SslVerifyMode},
+    };
+    use std::io::{Read, Write};
+    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
+    acceptor.set_certificate(&certificate.0).unwrap();
+    acceptor.set_private_key(&certificate.1).unwrap();
+    acceptor.cert_store_mut().add_cert(&authority.certificate).unwrap();
+    acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    let acceptor = acceptor.build();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let Ok(mut stream) = acceptor.accept(stream) else { continue };
+            std::thread::spawn(move || {
+                let client = stream.ssl().peer_certificate().unwrap();
+                let name = client.subject_name().entries_by_nid(Nid::COMMONNAME).next().unwrap();
+                let client = name.data().as_utf8().unwrap().to_string();
+                let sni = stream.ssl().servername(boring::ssl::NameType::HOST_NAME).unwrap_or("-").to_owned();
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                    head.push(byte[0]);
+                    if head.ends_with(b"\r\n\r\n") {
+                        head.clear();
+                        let body = format!("{client} {sni}");
+                        let reply =
+                            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                        if stream.write_all(reply.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A service outside the mesh, and a rule that shows it a client certificate.
+fn external(upstream: SocketAddr, tls: &str) -> String {
+    config(FORWARD, &[upstream], "HTTPS").replace("location: MESH_INTERNAL", "location: MESH_EXTERNAL")
+        + &format!(
+            "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: up, namespace: default}}
+spec: {{host: up.example, trafficPolicy: {{tls: {{{tls}}}}}}}
+"
+        )
+}
+
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+
+    /// Writes chain and key of a client, and gives the fields that name them.
+    fn client(&self, authority: &Authority, name: &str) -> String {
+        let (certificate, key) = authority.issue(77, &[name], Validity::Now);
+        let certificate = self.write("client.pem", &certificate.to_pem().unwrap());
+        let key = self.write("client.key", &key.private_key_to_pem_pkcs8().unwrap());
+        format!("mode: MUTUAL, clientCertificate: {certificate}, privateKey: {key}")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_external_service_is_shown_the_clients_certificate() {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let files = Files::new();
+    let roots = files.write("ca.pem", &servers.pem());
+    let mutual = files.client(&clients, "limen-client");
+    let upstream = mutual_upstream(servers.issue(5, &["up.example", "127.0.0.1"], Validity::Now), &clients);
+    let named =
+        gateway(&external(upstream, &format!("{mutual}, caCertificates: {roots}, sni: up.example"))).await;
+    assert_eq!(named.get("/x").await.2, "limen-client up.example");
+    // Without a server name in the rule, the authority is sent and checked: `a.example` is not in the certificate.
+    let by_authority = gateway(&external(upstream, &format!("{mutual}, caCertificates: {roots}"))).await;
+    assert_eq!(by_authority.get("/x").await.0, 503);
+    assert!(by_authority.line("/x").await.contains("CERTIFICATE_VERIFY_FAILED"));
+    // An address is no server name, and is checked all the same.
+    let by_address = external(upstream, &format!("{mutual}, caCertificates: {roots}"))
+        .replace("    route: [{dest", "    rewrite: {authority: '127.0.0.1'}\n    route: [{dest");
+    assert_eq!(gateway(&by_address).await.get("/x").await.2, "limen-client -");
+    let other_address = by_address.replace("authority: '127.0.0.1'", "authority: '127.0.0.2'");
+    let refused = gateway(&other_address).await;
+    assert_eq!(refused.get("/x").await.0, 503);
+    assert!(refused.line("/x").await.contains("the certificate is not for the address"));
+    // Nothing to show, nothing said.
+    let simple =
+        gateway(&external(upstream, &format!("mode: SIMPLE, caCertificates: {roots}, sni: up.example")))
+            .await;
+    assert_eq!(simple.get("/x").await.0, 503);
+    let missing = external(
+        upstream,
+        "mode: MUTUAL, clientCertificate: /no/c.pem, privateKey: /no/k.pem, sni: up.example",
+    );
+    let missing = gateway(&missing).await;
+    assert_eq!(missing.get("/x").await.0, 503);
+    assert!(missing.line("/x").await.contains("/no/c.pem"), "the log says which file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_why_a_certificate_was_refused() {
+    let (servers, clients, strangers) =
+        (Authority::new("servers"), Authority::new("clients"), Authority::new("x"));
+    let files = Files::new();
+    let roots = files.write("ca.pem", &servers.pem());
+    let mutual = files.client(&clients, "limen-client");
+    let crl = files.write("crl.pem", &servers.crl(&[9], "20991231000000Z"));
+    let good = |serial| servers.issue(serial, &["up.example"], Validity::Now);
+    for (certificate, extra, wants) in [
+        (good(5), "", ""),
+        (servers.issue(6, &["up.example"], Validity::Expired), "", "certificate has expired"),
+        (strangers.issue(7, &["up.example"], Validity::Now), "", "unable to get local issuer certificate"),
+        (servers.issue(8, &["other.example"], Validity::Now), "", "ostname mismatch"),
+        (good(5), ", subjectAltNames: [spiffe://td/ns/a/sa/b]", "none of the subject alternative names"),
+        (good(5), &*format!(", caCrl: {crl}"), ""),
+        (good(9), &*format!(", caCrl: {crl}"), "the certificate is revoked"),
+    ] {
+        let upstream = mutual_upstream(certificate, &clients);
+        let tls = format!("{mutual}, caCertificates: {roots}, sni: up.example{extra}");
+        let gateway = gateway(&external(upstream, &tls)).await;
+        let (status, _, body) = gateway.get("/why").await;
+        if wants.is_empty() {
+            assert_eq!((status, &*body), (200, "limen-client up.example"), "{extra}");
+            continue;
+        }
+        assert_eq!(status, 503, "{wants}: {body}");
+        let line = gateway.line("/why").await;
+        assert!(line.contains(" 503 UF") && line.contains("CERTIFICATE_VERIFY_FAILED"), "{line}");
+        assert!(line.contains(wants), "{wants:?} is not in {line}");
+        assert!(!body.contains(wants), "the client does not learn more: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_rotate_without_a_restart_and_connections_made_with_the_old_are_left_alone() {
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let files = Files::new();
+    let roots = files.write("ca.pem", &servers.pem());
+    let mutual = files.client(&clients, "old-client");
+    let upstream = mutual_upstream(servers.issue(5, &["up.example"], Validity::Now), &clients);
+    let gateway =
+        gateway(&external(upstream, &format!("{mutual}, caCertificates: {roots}, sni: up.example"))).await;
+    assert_eq!(gateway.get("/x").await.2, "old-client up.example");
+    // A broken file changes nothing.
+    files.write("client.pem", b"half a certi");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(gateway.get("/x").await.2, "old-client up.example");
+    files.client(&clients, "new-client");
+    let rotated = async {
+        loop {
+            let (status, _, body) = gateway.get("/x").await;
+            assert_eq!(status, 200, "{body}");
+            if body == "new-client up.example" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, rotated).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_come_from_secrets_and_config_maps() {
+    use config_model::kubernetes::{ConfigMap, Secret};
+    struct Held(BTreeMap<String, Secret>, BTreeMap<String, ConfigMap>);
+    impl crate::tls::CredentialReader for Held {
+        fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
+            self.0.get(&format!("{namespace}/{name}")).cloned()
+        }
+        fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap> {
+            self.1.get(&format!("{namespace}/{name}")).cloned()
+        }
+    }
+    let bytes = config_model::scalar::SecretBytes::new;
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let upstream = mutual_upstream(servers.issue(5, &["up.example"], Validity::Now), &clients);
+    let pair = |name: &str| {
+        let (certificate, key) = clients.issue(77, &[name], Validity::Now);
+        let mut secret = Secret::default();
+        secret.data.insert("tls.crt".into(), bytes(certificate.to_pem().unwrap()));
+        secret.data.insert("tls.key".into(), bytes(key.private_key_to_pem_pkcs8().unwrap()));
+        secret
+    };
+    let with_ca = |mut secret: Secret| {
+        secret.data.insert("ca.crt".into(), bytes(servers.pem()));
+        secret
+    };
+    let mut separate = Secret::default();
+    separate.data.insert("cacert".into(), bytes(servers.pem()));
+    let mut map = ConfigMap::default();
+    map.data.insert("ca.crt".into(), String::from_utf8(servers.pem()).unwrap());
+    let secrets = || {
+        BTreeMap::from([
+            ("istio-system/whole".to_owned(), with_ca(pair("whole"))),
+            ("istio-system/split".to_owned(), pair("split")),
+            ("istio-system/split-cacert".to_owned(), separate.clone()),
+            ("istio-system/no-ca".to_owned(), pair("no-ca")),
+        ])
+    };
+    let maps = BTreeMap::from([("default/ca".to_owned(), map)]);
+    let gateway = gateway(&external(upstream, "mode: MUTUAL, sni: up.example, credentialName: whole")).await;
+    assert_eq!(gateway.get("/x").await.0, 503, "there is no such Secret yet");
+    gateway.registry.set_credentials(Held(secrets(), maps.clone()));
+    for (tls, wants) in [
+        ("mode: MUTUAL, credentialName: whole", "whole up.example"),
+        ("mode: MUTUAL, credentialName: split", "split up.example"),
+        ("mode: MUTUAL, credentialName: no-ca", "503"),
+        ("mode: MUTUAL, credentialName: none", "503"),
+        ("mode: SIMPLE, credentialName: 'configmap://ca'", "503"),
+    ] {
+        publish(&gateway.cell, &gateway.registry, &external(upstream, &format!("{tls}, sni: up.example")))
+            .await;
+        let (status, _, body) = gateway.get("/x").await;
+        let got = if status == 200 { body } else { status.to_string() };
+        assert_eq!(got, wants, "{tls}");
+    }
+    // A Secret that changes is taken up with the next configuration, though the rule is the same.
+    let whole = external(upstream, "mode: MUTUAL, credentialName: whole, sni: up.example");
+    publish(&gateway.cell, &gateway.registry, &whole).await;
+    let mut rotated = secrets();
+    rotated.insert("istio-system/whole".to_owned(), with_ca(pair("rotated")));
+    gateway.registry.set_credentials(Held(rotated, maps));
+    publish(&gateway.cell, &gateway.registry, &whole).await;
+    assert_eq!(gateway.get("/x").await.2, "rotated up.example");
 }

@@ -1,0 +1,225 @@
+//! Connections that the engine cannot make by itself: counted ones, ones that begin with a PROXY header, and abstract
+//! unix sockets.
+//!
+//! Invariant: a cluster that needs none of it is dialled by the engine. What limits say comes before the socket is
+//! opened; the PROXY header comes before everything else on the wire, in clear (Istio: before TLS).
+
+use super::failure::Cause;
+use crate::{
+    listener::ConnectionInfo,
+    runtime::{
+        Cluster,
+        connections::{Connection, Sharing},
+    },
+};
+use async_trait::async_trait;
+use pingora_core::{
+    connectors::L4Connect,
+    protocols::{
+        Digest, GetProxyDigest as _,
+        l4::{socket::SocketAddr as PeerAddress, stream::Stream},
+        raw_connect::ProxyDigest,
+    },
+};
+use pingora_error::{Error, ErrorType, OrErr as _, Result};
+use pingora_http::ResponseHeader;
+use routing::cluster::{Address, ProxyVersion, UpstreamProtocol};
+use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpStream, UnixStream},
+};
+
+/// Makes the connection of one attempt.
+#[derive(Debug)]
+pub(super) struct Dial {
+    cluster: Arc<Cluster>,
+    protocol: UpstreamProtocol,
+    header: Option<Box<[u8]>>,
+    /// Name of an abstract socket.
+    abstract_name: Option<Box<str>>,
+}
+
+impl Dial {
+    /// For an attempt that the engine cannot dial; `None` where it can.
+    pub(super) fn for_attempt(
+        cluster: &Arc<Cluster>,
+        address: &Address,
+        protocol: UpstreamProtocol,
+        client: Option<&ConnectionInfo>,
+    ) -> Option<Self> {
+        let header = cluster.spec.proxy_protocol.map(|version| header(version, client));
+        let abstract_name = match address {
+            Address::Unix(path) => path.strip_prefix('@').map(Box::from),
+            Address::Ip(_) | Address::Name(..) => None,
+        };
+        let needed = header.is_some() || abstract_name.is_some() || cluster.tracks_connections();
+        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name })
+    }
+
+    /// Connections that begin with different headers are different.
+    pub(super) fn pool_key(&self) -> u64 {
+        self.header.as_deref().map_or(0, foldhash_of)
+    }
+
+    fn sharing(&self) -> Sharing {
+        match self.protocol {
+            UpstreamProtocol::Http2 => Sharing::Shared,
+            UpstreamProtocol::Http1 | UpstreamProtocol::Client => Sharing::Exclusive,
+        }
+    }
+
+    fn finish(&self, socket: &impl AsFd) -> Result<Option<ProxyDigest>> {
+        if !self.cluster.tracks_connections() {
+            return Ok(None);
+        }
+        let life = self.cluster.spec.pool.max_connection_duration;
+        let connection = self
+            .cluster
+            .connections
+            .add(socket, &self.cluster.counters, self.sharing(), life)
+            .or_err(ErrorType::ConnectError, "no file descriptor is left")?;
+        // The engine has no place for what belongs to a connection but this one, which is for connections by way of a
+        // proxy; it never looks at it.
+        Ok(Some(ProxyDigest::new(Box::new(ResponseHeader::build(200, None)?), Some(Box::new(connection)))))
+    }
+}
+
+#[async_trait]
+impl L4Connect for Dial {
+    async fn connect(&self, address: &PeerAddress) -> Result<Stream> {
+        if self.cluster.room_for_connection(self.protocol).is_none() {
+            return Err(Cause::Overflow.error());
+        }
+        let (mut stream, tracked) = match address {
+            PeerAddress::Inet(address) => {
+                let mut socket = TcpStream::connect(address).await.map_err(|e| refused(&e))?;
+                self.begin(&mut socket).await?;
+                let tracked = self.finish(&socket)?;
+                (Stream::from(socket), tracked)
+            }
+            PeerAddress::Unix(address) => {
+                let path = address.as_pathname();
+                let mut socket = match (&self.abstract_name, path) {
+                    (Some(name), _) => connect_abstract(name),
+                    (None, Some(path)) => UnixStream::connect(path).await,
+                    (None, None) => Err(io::ErrorKind::AddrNotAvailable.into()),
+                }
+                .map_err(|e| refused(&e))?;
+                self.begin(&mut socket).await?;
+                let tracked = self.finish(&socket)?;
+                (Stream::from(socket), tracked)
+            }
+        };
+        if let Some(tracked) = tracked {
+            stream.set_proxy_digest(tracked);
+        }
+        Ok(stream)
+    }
+}
+
+impl Dial {
+    async fn begin(&self, socket: &mut (impl tokio::io::AsyncWrite + Unpin)) -> Result<()> {
+        match &self.header {
+            Some(header) => socket.write_all(header).await.map_err(|e| refused(&e)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The counted connection that an attempt got.
+pub(super) fn tracked(digest: Option<&Digest>) -> Option<&Arc<Connection>> {
+    digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+}
+
+/// An abstract address connects at once or not at all: there is nothing to wait for but the other's backlog.
+fn connect_abstract(name: &str) -> io::Result<UnixStream> {
+    use std::os::{linux::net::SocketAddrExt as _, unix::net};
+    let socket = net::UnixStream::connect_addr(&net::SocketAddr::from_abstract_name(name)?)?;
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+fn refused(error: &io::Error) -> Box<Error> {
+    let kind = match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ErrorType::ConnectRefused,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ErrorType::ConnectNoRoute,
+        io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+        _ => ErrorType::ConnectError,
+    };
+    let mut e = Error::explain(kind, error.to_string());
+    e.as_up();
+    e
+}
+
+fn foldhash_of(bytes: &[u8]) -> u64 {
+    use std::hash::BuildHasher as _;
+    foldhash::fast::FixedState::with_seed(0).hash_one(bytes)
+}
+
+/// The PROXY header (HAProxy's description of the protocol, §2.1 and §2.2): who the client is, and where it connected to.
+fn header(version: ProxyVersion, client: Option<&ConnectionInfo>) -> Box<[u8]> {
+    let ends = client.map(|client| (client.peer, client.local));
+    match version {
+        ProxyVersion::V1 => text_header(ends).into_bytes().into(),
+        ProxyVersion::V2 => binary_header(ends).into(),
+    }
+}
+
+fn text_header(ends: Option<(SocketAddr, SocketAddr)>) -> String {
+    match ends {
+        Some((SocketAddr::V4(from), SocketAddr::V4(to))) => {
+            format!("PROXY TCP4 {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port())
+        }
+        Some((SocketAddr::V6(from), SocketAddr::V6(to))) => {
+            format!("PROXY TCP6 {} {} {} {}\r\n", from.ip(), to.ip(), from.port(), to.port())
+        }
+        _ => "PROXY UNKNOWN\r\n".to_owned(),
+    }
+}
+
+fn binary_header(ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    let mut out = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    let (family, addresses): (u8, Vec<u8>) = match ends {
+        Some((SocketAddr::V4(from), SocketAddr::V4(to))) => {
+            (0x11, [from.ip().octets(), to.ip().octets()].concat())
+        }
+        Some((SocketAddr::V6(from), SocketAddr::V6(to))) => {
+            (0x21, [from.ip().octets(), to.ip().octets()].concat())
+        }
+        _ => {
+            // LOCAL: about nobody.
+            out.extend([0x20, 0, 0, 0]);
+            return out;
+        }
+    };
+    out.extend([0x21, family]);
+    let ports = ends.map(|(from, to)| [from.port().to_be_bytes(), to.port().to_be_bytes()].concat());
+    let ports = ports.unwrap_or_default();
+    let length = u16::try_from(addresses.len() + ports.len()).unwrap_or(u16::MAX);
+    out.extend(length.to_be_bytes());
+    out.extend(addresses);
+    out.extend(ports);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(from: &str, to: &str) -> Option<(SocketAddr, SocketAddr)> {
+        Some((from.parse().unwrap(), to.parse().unwrap()))
+    }
+
+    #[test]
+    fn headers_are_as_their_description_has_them() {
+        assert_eq!(text_header(ends("1.2.3.4:5", "6.7.8.9:80")), "PROXY TCP4 1.2.3.4 6.7.8.9 5 80\r\n");
+        assert_eq!(text_header(ends("[2001:db8::1]:5", "[::1]:80")), "PROXY TCP6 2001:db8::1 ::1 5 80\r\n");
+        assert_eq!(text_header(None), "PROXY UNKNOWN\r\n");
+        let v2 = binary_header(ends("1.2.3.4:5", "6.7.8.9:80"));
+        assert_eq!(v2[..12], *b"\r\n\r\n\0\r\nQUIT\n");
+        assert_eq!(v2[12..], [0x21, 0x11, 0, 12, 1, 2, 3, 4, 6, 7, 8, 9, 0, 5, 0, 80]);
+        assert_eq!(binary_header(ends("[::1]:5", "[::1]:80")).len(), 16 + 36);
+        assert_eq!(binary_header(None)[12..], [0x20, 0, 0, 0]);
+    }
+}

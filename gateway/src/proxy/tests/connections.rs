@@ -1,0 +1,162 @@
+//! Connections to upstreams over real sockets: how many, how long, and how they begin.
+
+use super::*;
+use std::sync::Mutex;
+use tokio::net::{UnixListener, UnixStream};
+
+/// What arrived on each connection: everything before the first request line, and the number of requests.
+type Seen = Arc<Mutex<Vec<(Vec<u8>, usize)>>>;
+
+/// Answers HTTP/1.1 requests, and keeps connections open whatever it is asked.
+fn answer(
+    mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    seen: Seen,
+) {
+    tokio::spawn(async move {
+        let at = {
+            let mut seen = seen.lock().unwrap();
+            seen.push((Vec::new(), 0));
+            seen.len() - 1
+        };
+        let mut bytes = Vec::new();
+        while stream.read_buf(&mut bytes).await.is_ok_and(|n| n > 0) {
+            // A version 2 header has an empty line in it: what counts is the one after the request line.
+            while let Some(start) = bytes.windows(4).position(|w| w == b"GET ")
+                && let Some(length) = bytes[start..].windows(4).position(|w| w == b"\r\n\r\n")
+            {
+                let head: Vec<u8> = bytes.drain(..start + length + 4).collect();
+                {
+                    let mut seen = seen.lock().unwrap();
+                    seen[at].0.extend_from_slice(&head[..start]);
+                    seen[at].1 += 1;
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+        }
+    });
+}
+
+async fn counting() -> (SocketAddr, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Seen::default();
+    let all = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            answer(stream, all.clone());
+        }
+    });
+    (address, seen)
+}
+
+fn rule(policy: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: up, namespace: default}}
+spec: {{host: up.example, trafficPolicy: {{{policy}}}}}
+"
+    )
+}
+
+fn requests(seen: &Seen) -> Vec<usize> {
+    seen.lock().unwrap().iter().map(|(_, requests)| *requests).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_carries_no_more_requests_than_it_may() {
+    for (most, wants) in [(0, vec![6]), (1, vec![1; 6]), (2, vec![2; 3]), (4, vec![4, 2])] {
+        let (upstream, seen) = counting().await;
+        let policy = rule(&format!("connectionPool: {{http: {{maxRequestsPerConnection: {most}}}}}"));
+        let gateway = gateway(&(config(FORWARD, &[upstream], "HTTP") + &policy)).await;
+        for _ in 0..6 {
+            assert_eq!(gateway.get("/x").await.0, 200);
+        }
+        assert_eq!(requests(&seen), wants, "at most {most}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_lives_no_longer_than_it_may() {
+    let (upstream, seen) = counting().await;
+    let policy = rule("connectionPool: {tcp: {maxConnectionDuration: 200ms}}");
+    let gateway = gateway(&(config(FORWARD, &[upstream], "HTTP") + &policy)).await;
+    assert_eq!(gateway.get("/x").await.0, 200);
+    assert_eq!(gateway.get("/x").await.0, 200);
+    assert_eq!(requests(&seen), [2]);
+    let cluster = gateway.cell.load().clusters.values().next().unwrap().clone();
+    let gone = async {
+        while cluster.counters.now(crate::runtime::Limit::Connections) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert_eq!(gateway.get("/x").await.0, 200);
+    assert_eq!(requests(&seen), [2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_makes_room_for_one_to_another_endpoint() {
+    let ((a, seen_a), (b, seen_b)) = (counting().await, counting().await);
+    let policy = rule("loadBalancer: {simple: ROUND_ROBIN}, connectionPool: {tcp: {maxConnections: 1}}");
+    let gateway = gateway(&(config(FORWARD, &[a, b], "HTTP") + &policy)).await;
+    for _ in 0..6 {
+        assert_eq!(gateway.get("/x").await.0, 200);
+    }
+    assert_eq!(requests(&seen_a).iter().sum::<usize>() + requests(&seen_b).iter().sum::<usize>(), 6);
+    let cluster = gateway.cell.load().clusters.values().next().unwrap().clone();
+    let few = async {
+        while cluster.counters.now(crate::runtime::Limit::Connections) > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, few).await.expect("one connection at a time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_begins_with_the_proxy_header_that_is_asked_for() {
+    for (version, begins) in
+        [("V1", &b"PROXY TCP4 127.0.0.1 127.0.0.1 "[..]), ("V2", &b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..])]
+    {
+        let (upstream, seen) = counting().await;
+        let policy = rule(&format!("proxyProtocol: {{version: {version}}}"));
+        let gateway = gateway(&(config(FORWARD, &[upstream], "HTTP") + &policy)).await;
+        for _ in 0..2 {
+            assert_eq!(gateway.get("/x").await.0, 200, "{version}");
+        }
+        let seen = seen.lock().unwrap().clone();
+        // Two clients: a connection that speaks for one is not used for the other.
+        assert_eq!(seen.len(), 2, "{version}");
+        assert!(seen.iter().all(|(first, _)| first.starts_with(begins)), "{version}: {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unix_sockets_are_dialled_by_path_and_by_abstract_name() {
+    use std::os::linux::net::SocketAddrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("up.sock");
+    let name = format!("limen-test-{}", fastrand::u64(..));
+    let by_path = UnixListener::bind(&path).unwrap();
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let by_name = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+    by_name.set_nonblocking(true).unwrap();
+    let by_name = UnixListener::from_std(by_name).unwrap();
+    for (listener, written) in [(by_path, path.display().to_string()), (by_name, format!("@{name}"))] {
+        let seen = Seen::default();
+        let all = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let stream: UnixStream = stream;
+                answer(stream, all.clone());
+            }
+        });
+        let yaml = config(FORWARD, &[], "HTTP") + &format!("  - address: unix://{written}\n");
+        let gateway = gateway(&yaml).await;
+        for _ in 0..2 {
+            assert_eq!(gateway.get("/x").await.0, 200, "{written}");
+        }
+        assert_eq!(requests(&seen).iter().sum::<usize>(), 2, "{written}");
+    }
+}
