@@ -297,7 +297,7 @@ async fn certificates_come_from_secrets_and_config_maps() {
         ("mode: MUTUAL, credentialName: split", "split up.example"),
         ("mode: MUTUAL, credentialName: no-ca", "503"),
         ("mode: MUTUAL, credentialName: none", "503"),
-        ("mode: SIMPLE, credentialName: 'configmap://ca'", "503"),
+        ("mode: SIMPLE, credentialName: 'configmap://default/ca'", "503"),
     ] {
         publish(&gateway.cell, &gateway.registry, &external(upstream, &format!("{tls}, sni: up.example")))
             .await;

@@ -43,7 +43,7 @@ const NONE: Duration = Duration::ZERO;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_keeps_its_endpoint_and_keys_spread() {
     let upstreams = [named("a", 200, NONE).await, named("b", 200, NONE).await, named("c", 200, NONE).await];
-    for hash in ["httpHeaderName: x-user", "httpHeaderName: x-user, maglev: {}"] {
+    for hash in ["httpHeaderName: x-user", "httpHeaderName: x-user, maglev: {tableSize: 65537}"] {
         let policy = rule(&format!("loadBalancer: {{consistentHash: {{{hash}}}}}"));
         let gateway = gateway(&(config(FORWARD, &upstreams, "HTTP") + &policy)).await;
         let mut seen = std::collections::BTreeSet::new();
