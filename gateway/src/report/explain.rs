@@ -12,7 +12,10 @@ pub use super::answer::{
 use crate::proxy::normalize;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use routing::{
-    action::{headers::HeaderOps, redirect::https_redirect_location},
+    action::{
+        headers::{Direction, HeaderOps, HeaderText, NoFacts},
+        redirect::https_redirect_location,
+    },
     cluster::{Cluster, Discovery, Health},
     compile::Compiled,
     decision::{Decision, NotFound},
@@ -115,19 +118,23 @@ fn decide(
             answer.actions.response_headers = changes(&route.response_headers);
             let location = redirect.location(head);
             answer.response =
-                Some(reply(redirect.code, Some(("location", &location)), &[], &route.response_headers));
+                Some(reply(redirect.code, Some(&location), (&[], None), &route.response_headers));
         }
         Decision::Reply { route, reply: direct, .. } => {
             answer.verdict = Verdict::DirectResponse;
             answer.route = Some(route_part(&route.origin));
             answer.actions.response_headers = changes(&route.response_headers);
-            let content_type = direct.content_type().map(|value| ("content-type", value));
-            answer.response = Some(reply(direct.status, content_type, &direct.body, &route.response_headers));
+            answer.response = Some(reply(
+                direct.status,
+                None,
+                (&direct.body, direct.content_type()),
+                &route.response_headers,
+            ));
         }
         Decision::RequireTls { .. } => {
             answer.verdict = Verdict::Redirect;
             let location = https_redirect_location(head);
-            answer.response = Some(reply(301, Some(("location", &location)), &[], &HeaderOps::default()));
+            answer.response = Some(reply(301, Some(&location), (&[], None), &HeaderOps::default()));
             answer.reason = Some("the server has tls.httpsRedirect: plain text is sent to https".to_owned());
         }
         Decision::NotFound(why) => {
@@ -301,17 +308,19 @@ pub(crate) fn usable(cluster: &Cluster) -> usize {
 
 fn reply(
     status: u16,
-    header: Option<(&'static str, &str)>,
-    body: &[u8],
+    location: Option<&str>,
+    body: (&[u8], Option<&'static str>),
     operations: &HeaderOps,
 ) -> ResponsePart {
+    let (body, content_type) = body;
     let mut headers = HeaderMap::new();
-    if let Some((name, value)) = header
-        && let Ok(value) = HeaderValue::from_str(value)
-    {
-        headers.insert(HeaderName::from_static(name), value);
+    if let Some(value) = location.and_then(|location| HeaderValue::from_str(location).ok()) {
+        headers.insert(http::header::LOCATION, value);
     }
-    operations.apply(&mut headers);
+    operations.apply(&mut headers, Direction::Response, &NoFacts);
+    if let Some(content_type) = content_type {
+        headers.entry(http::header::CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+    }
     ResponsePart {
         status,
         headers: headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect(),
@@ -321,13 +330,25 @@ fn reply(
 }
 
 fn changes(operations: &HeaderOps) -> HeaderChanges {
-    let pairs = |pairs: &[(HeaderName, HeaderValue)]| {
-        pairs.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
-    };
-    HeaderChanges {
-        remove: operations.remove.iter().map(ToString::to_string).collect(),
-        set: pairs(&operations.set),
-        add: pairs(&operations.add),
+    let mut changes = HeaderChanges::default();
+    let mut block = Some(operations);
+    while let Some(operations) = block {
+        let pairs = |pairs: &[(HeaderName, HeaderText)]| -> Vec<_> {
+            pairs.iter().map(|(name, text)| (name.to_string(), shown_text(name, text))).collect()
+        };
+        changes.remove.extend(operations.remove.iter().map(ToString::to_string));
+        changes.set.extend(pairs(&operations.set));
+        changes.add.extend(pairs(&operations.add));
+        block = operations.then.as_deref();
+    }
+    changes
+}
+
+/// A value that is made for each request is shown as it is written.
+fn shown_text(name: &HeaderName, text: &HeaderText) -> String {
+    match text.literal() {
+        Some(value) => shown(name, value),
+        None => text.to_string(),
     }
 }
 

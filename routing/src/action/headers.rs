@@ -1,17 +1,24 @@
 //! Header operations: remove, then set, then add.
 //!
 //! Invariant: pseudo-headers and `host` are never edited as headers; naming them in a request block makes an authority
-//! rewrite (Istio: route.go `TranslateHeadersOperations`). A value that is empty is skipped, as Envoy does.
+//! rewrite (Istio: route.go `TranslateHeadersOperations`). A value that is empty is skipped, as Envoy does. All values of
+//! a block are made after its removes and before its sets and adds.
 
-use config_model::{
-    istio::virtual_service::{HeaderOperations, Headers},
-    scalar::HeaderName as ModelName,
-};
+mod compile;
+pub mod format;
+
+use crate::header::lines::{is_single_in_requests, is_single_in_responses};
+pub use compile::{CompiledOps, HeaderProblem, ProblemKind};
+pub use format::{Facts, HeaderText, NoFacts};
+
 use http::{HeaderMap, HeaderName, HeaderValue};
-use std::{fmt, sync::Arc};
+use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// What a header container must be able to do for operations to be applied to it.
 pub trait HeaderEdit {
+    /// The headers as they are now.
+    fn headers(&self) -> &HeaderMap;
     /// Removes every line of a name.
     fn remove(&mut self, name: &HeaderName);
     /// Replaces every line of a name by one.
@@ -21,6 +28,10 @@ pub trait HeaderEdit {
 }
 
 impl HeaderEdit for HeaderMap {
+    fn headers(&self) -> &HeaderMap {
+        self
+    }
+
     fn remove(&mut self, name: &HeaderName) {
         HeaderMap::remove(self, name);
     }
@@ -40,77 +51,80 @@ pub struct HeaderOps {
     /// Removed first.
     pub remove: Box<[HeaderName]>,
     /// Then set, in this order; the last one of a name wins.
-    pub set: Box<[(HeaderName, HeaderValue)]>,
+    pub set: Box<[(HeaderName, HeaderText)]>,
     /// Then added, in this order.
-    pub add: Box<[(HeaderName, HeaderValue)]>,
+    pub add: Box<[(HeaderName, HeaderText)]>,
+    /// A block that runs after this one and sees what it did.
+    pub then: Option<Box<HeaderOps>>,
 }
 
 impl HeaderOps {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty() && self.then.is_none()
     }
 
-    /// Does what the block says.
-    pub fn apply(&self, headers: &mut impl HeaderEdit) {
+    /// Whether a value reads the request: a block on a response then needs it kept.
+    #[must_use]
+    pub fn reads_request(&self) -> bool {
+        let reads = |(_, text): &(HeaderName, HeaderText)| text.reads_request();
+        self.set.iter().chain(&self.add).any(reads)
+            || self.then.as_ref().is_some_and(|then| then.reads_request())
+    }
+
+    /// Does what the block says. Values that are always the same are not copied, and ask no facts.
+    pub fn apply(&self, headers: &mut impl HeaderEdit, direction: Direction, facts: &dyn Facts) {
         for name in &self.remove {
             headers.remove(name);
         }
-        for (name, value) in &self.set {
-            headers.set(name, value);
-        }
-        for (name, value) in &self.add {
-            headers.add(name, value);
-        }
-    }
-
-    /// Compiles one block. What cannot be done is left out and reported; the rest is kept.
-    pub fn compile(model: &HeaderOperations, direction: Direction) -> CompiledOps {
-        let mut compiled = CompiledOps::default();
-        let mut remove = Vec::new();
-        for name in &model.remove {
-            match editable(name) {
-                Some(name) => remove.push(name),
-                None => compiled.report(name, ProblemKind::NotEditable),
+        let literal = |(_, text): &(HeaderName, HeaderText)| text.literal().is_some();
+        if self.set.iter().chain(&self.add).all(literal) {
+            for (name, value) in self.set.iter().filter_map(|(name, text)| Some((name, text.literal()?))) {
+                headers.set(name, value);
             }
-        }
-        let mut authorities = [None, None];
-        let mut blocks = [Vec::new(), Vec::new()];
-        for ((pairs, block), authority) in
-            [&model.set, &model.add].into_iter().zip(&mut blocks).zip(&mut authorities)
-        {
-            for (name, text) in pairs {
-                let value = match literal(text) {
-                    Ok(value) => value,
-                    Err(kind) => {
-                        compiled.report(name, kind);
-                        continue;
-                    }
-                };
-                match editable(name) {
-                    Some(name) if !value.is_empty() => match HeaderValue::from_bytes(value.as_bytes()) {
-                        Ok(value) => block.push((name, value)),
-                        Err(_) => compiled.problems.push(HeaderProblem {
-                            name: name.as_str().into(),
-                            kind: ProblemKind::InvalidValue,
-                        }),
-                    },
-                    Some(_) => {}
-                    None if direction == Direction::Request && is_authority(name) => {
-                        if !value.is_empty() && authority.is_none() {
-                            *authority = Some(Arc::from(value));
-                        }
-                    }
-                    None => compiled.report(name, ProblemKind::NotEditable),
+            for (name, value) in self.add.iter().filter_map(|(name, text)| Some((name, text.literal()?))) {
+                add(headers, direction, name, value);
+            }
+        } else {
+            let make = |list: &[(HeaderName, HeaderText)],
+                        headers: &HeaderMap|
+             -> SmallVec<[Option<HeaderValue>; 4]> {
+                list.iter().map(|(_, text)| text.value(headers, direction, facts)).collect()
+            };
+            let (set, added) = (make(&self.set, headers.headers()), make(&self.add, headers.headers()));
+            for ((name, _), value) in self.set.iter().zip(&set) {
+                if let Some(value) = value {
+                    headers.set(name, value);
+                }
+            }
+            for ((name, _), value) in self.add.iter().zip(&added) {
+                if let Some(value) = value {
+                    add(headers, direction, name, value);
                 }
             }
         }
-        let [set, add] = blocks;
-        let [from_set, from_add] = authorities;
-        compiled.authority = from_set.or(from_add);
-        compiled.ops = Self { remove: remove.into(), set: set.into(), add: add.into() };
-        compiled
+        if let Some(then) = &self.then {
+            then.apply(headers, direction, facts);
+        }
+    }
+}
+
+/// Appends a value: as a line of its own, or to the line where the name has but one (Envoy: inline headers).
+fn add(headers: &mut impl HeaderEdit, direction: Direction, name: &HeaderName, value: &HeaderValue) {
+    let single = match direction {
+        Direction::Request => is_single_in_requests(name),
+        Direction::Response => is_single_in_responses(name),
+    };
+    if !single || !headers.headers().contains_key(name) {
+        return headers.add(name, value);
+    }
+    let lines = headers.headers().get_all(name).iter().chain([value]).map(HeaderValue::as_bytes);
+    let joined = lines.collect::<Vec<_>>().join(&b","[..]);
+    match HeaderValue::from_bytes(&joined) {
+        Ok(joined) => headers.set(name, &joined),
+        // Parts that are values make a value.
+        Err(_) => headers.add(name, value),
     }
 }
 
@@ -121,58 +135,6 @@ pub enum Direction {
     Request,
     /// To the client.
     Response,
-}
-
-/// What compiling one block gave.
-#[derive(Clone, Debug, Default)]
-pub struct CompiledOps {
-    /// The operations that can be done.
-    pub ops: HeaderOps,
-    /// Authority to send upstream, where the block sets or adds `host` or `:authority`; set beats add.
-    pub authority: Option<Arc<str>>,
-    /// The operations that cannot.
-    pub problems: Vec<HeaderProblem>,
-}
-
-impl CompiledOps {
-    fn report(&mut self, name: &ModelName, kind: ProblemKind) {
-        self.problems.push(HeaderProblem { name: name.as_str().into(), kind });
-    }
-}
-
-/// An operation that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderProblem {
-    /// Header that it names.
-    pub name: Box<str>,
-    /// Why it was left out.
-    pub kind: ProblemKind,
-}
-
-/// Why a header operation was left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProblemKind {
-    /// Pseudo-headers and `host` cannot be edited here.
-    NotEditable,
-    /// The value has a formatter command such as `%REQ(X)%`, which is not yet computed.
-    Formatter,
-    /// The value has bytes that no header may have (RFC 9110 §5.5).
-    InvalidValue,
-}
-
-impl fmt::Display for HeaderProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.name;
-        match self.kind {
-            ProblemKind::NotEditable => write!(f, "header `{name}` cannot be changed here"),
-            ProblemKind::Formatter => {
-                write!(f, "header `{name}`: formatter commands in values are not honoured yet")
-            }
-            ProblemKind::InvalidValue => {
-                write!(f, "header `{name}`: the value has bytes that a header cannot carry")
-            }
-        }
-    }
 }
 
 /// Everything that header operations do to one exchange.
@@ -186,21 +148,6 @@ pub struct HeaderPlan {
     pub authority: Option<Arc<str>>,
 }
 
-impl HeaderPlan {
-    /// Compiles a `headers` field of a rule or a destination; what cannot be done is left out and reported.
-    #[must_use]
-    pub fn compile(model: Option<&Headers>) -> (Self, Vec<HeaderProblem>) {
-        let block = |operations: Option<&HeaderOperations>, direction| {
-            operations
-                .map_or_else(CompiledOps::default, |operations| HeaderOps::compile(operations, direction))
-        };
-        let request = block(model.and_then(|headers| headers.request.as_ref()), Direction::Request);
-        let response = block(model.and_then(|headers| headers.response.as_ref()), Direction::Response);
-        let problems = request.problems.into_iter().chain(response.problems).collect();
-        (Self { request: request.ops, response: response.ops, authority: request.authority }, problems)
-    }
-}
-
 /// The plan of a rule with one destination: both blocks run as one, so that the destination's sets win; the rule's
 /// authority wins (Istio: route.go `applyHTTPRouteDestination`).
 #[must_use]
@@ -209,6 +156,8 @@ pub fn combine_single(rule: &HeaderPlan, destination: &HeaderPlan) -> HeaderPlan
         remove: a.remove.iter().chain(&b.remove).cloned().collect(),
         set: a.set.iter().chain(&b.set).cloned().collect(),
         add: a.add.iter().chain(&b.add).cloned().collect(),
+        // A plan as it is compiled is one block.
+        then: None,
     };
     HeaderPlan {
         request: join(&rule.request, &destination.request),
@@ -228,42 +177,28 @@ pub fn combine_weighted(rule: &HeaderPlan, destination: &HeaderPlan) -> HeaderPl
     }
 }
 
-/// One block with the effect of two: what the second removes or sets undoes what the first did to that name.
+/// The effect of two blocks: as one, in which what the second removes or sets undoes what the first did to that name;
+/// where the second makes values, after the first, which it may read.
 fn one_after_the_other(first: &HeaderOps, second: &HeaderOps) -> HeaderOps {
-    let survives = |(name, _): &&(HeaderName, HeaderValue)| {
+    let makes = |(_, text): &(HeaderName, HeaderText)| text.literal().is_none();
+    if [first, second].into_iter().any(|block| block.set.iter().chain(&block.add).any(makes)) {
+        return HeaderOps { then: Some(Box::new(second.clone())), ..first.clone() };
+    }
+    let survives = |(name, _): &&(HeaderName, HeaderText)| {
         !second.remove.contains(name) && !second.set.iter().any(|(other, _)| other == name)
     };
     HeaderOps {
         remove: first.remove.iter().chain(&second.remove).cloned().collect(),
         set: first.set.iter().filter(survives).chain(&second.set).cloned().collect(),
         add: first.add.iter().filter(survives).chain(&second.add).cloned().collect(),
+        then: None,
     }
-}
-
-fn is_authority(name: &ModelName) -> bool {
-    matches!(name.as_str(), ":authority" | "host")
-}
-
-fn editable(name: &ModelName) -> Option<HeaderName> {
-    if name.as_str() == "host" { None } else { name.to_http() }
-}
-
-/// A value without formatter commands; `%%` is a literal percent sign.
-fn literal(text: &str) -> Result<String, ProblemKind> {
-    let mut parts = text.split("%%");
-    let mut value = String::with_capacity(text.len());
-    value.push_str(parts.next().unwrap_or_default());
-    for part in parts {
-        value.push('%');
-        value.push_str(part);
-    }
-    // Splitting took every pair; a sign that is left over begins a command.
-    if text.split("%%").any(|part| part.contains('%')) { Err(ProblemKind::Formatter) } else { Ok(value) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config_model::istio::virtual_service::{HeaderOperations, Headers};
 
     fn model(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderOperations {
         let pairs =
@@ -290,7 +225,7 @@ mod tests {
         for (k, v) in before {
             headers.append(*k, v.parse().unwrap());
         }
-        ops.apply(&mut headers);
+        ops.apply(&mut headers, Direction::Request, &NoFacts);
         let mut all: Vec<_> =
             headers.iter().map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned())).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -317,11 +252,39 @@ mod tests {
     #[test]
     fn percent_signs() {
         assert_eq!(after(&ops(&[("a", "100%%")], &[], &[]), &[]), pairs(&[("a", "100%")]));
-        for value in ["%REQ(X)%", "5%", "%%%", "a%%b%c"] {
+        for value in ["%NOPE%", "5%", "%%%", "a%%b%c"] {
             let compiled = HeaderOps::compile(&model(&[("a", value)], &[], &[]), Direction::Request);
             assert!(compiled.ops.is_empty(), "{value}");
             assert_eq!(compiled.problems[0].kind, ProblemKind::Formatter, "{value}");
         }
+    }
+
+    #[test]
+    fn values_are_made_between_removes_and_sets() {
+        let ops = ops(
+            &[("o", "new"), ("was", "[%REQ(o)%]"), ("gone", "%REQ(r)%")],
+            &[("copy", "%REQ(o)%")],
+            &["r"],
+        );
+        let got = after(&ops, &[("o", "old"), ("r", "removed")]);
+        assert_eq!(got, pairs(&[("copy", "old"), ("o", "new"), ("was", "[old]")]));
+    }
+
+    #[test]
+    fn a_second_block_sees_what_the_first_did() {
+        let destination = plan(&[("d", "made")], &[("r", "1")], &[]);
+        let rule = plan(&[("seen", "%REQ(d)%")], &[], &["r"]);
+        let both = combine_weighted(&rule, &destination);
+        assert_eq!(after(&both.request, &[]), pairs(&[("d", "made"), ("seen", "made")]));
+        assert!(both.request.reads_request() && !destination.request.reads_request());
+    }
+
+    #[test]
+    fn what_stands_in_one_line_is_joined_when_added() {
+        let add = ops(&[], &[("accept", "b"), ("cookie", "b")], &[]);
+        let got = after(&add, &[("accept", "a"), ("cookie", "a")]);
+        assert_eq!(got, pairs(&[("accept", "a,b"), ("cookie", "a"), ("cookie", "b")]));
+        assert_eq!(after(&add, &[]), pairs(&[("accept", "b"), ("cookie", "b")]));
     }
 
     #[test]
@@ -344,7 +307,7 @@ mod tests {
     fn both_directions_make_one_plan() {
         let headers = Headers {
             request: Some(model(&[("host", "b.com"), ("a", "1")], &[], &[])),
-            response: Some(model(&[], &[("b", "%REQ(x)%")], &["c"])),
+            response: Some(model(&[], &[("b", "%NOPE%")], &["c"])),
         };
         let (plan, problems) = HeaderPlan::compile(Some(&headers));
         assert_eq!(plan.authority.as_deref(), Some("b.com"));
@@ -386,8 +349,8 @@ mod tests {
         for (k, v) in before {
             two_steps.append(k, v.parse().unwrap());
         }
-        destination.request.apply(&mut two_steps);
-        rule.request.apply(&mut two_steps);
+        destination.request.apply(&mut two_steps, Direction::Request, &NoFacts);
+        rule.request.apply(&mut two_steps, Direction::Request, &NoFacts);
         assert_eq!(two_steps.get_all("c").iter().count(), 2);
         let want = pairs(&[("a", "rule"), ("c", "destination"), ("c", "rule")]);
         assert_eq!(after(&both.request, &before), want);

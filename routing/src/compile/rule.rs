@@ -370,7 +370,7 @@ spec:
             assert_eq!(routes[0].response_headers.remove.len(), 1);
             let plan = &forward.destinations[0].headers;
             assert_eq!(plan.response.remove.len(), 1);
-            plan.request.set.last().unwrap().1.clone()
+            plan.request.set.last().unwrap().1.to_string()
         };
         let own = "destination: {host: a}, headers: {request: {set: {x: own}}}";
         assert_eq!(value(&format!("{{{own}}}")), "own");
@@ -380,7 +380,7 @@ spec:
     #[test]
     fn what_is_not_honoured_is_said_where_it_is_written() {
         let (routes, findings) = routes(
-            "[{headers: {request: {set: {x: '%REQ(y)%', z: kept}}}, route: [{destination: {host: a}}]}]",
+            "[{headers: {request: {set: {x: '%NOPE%', z: kept}}}, route: [{destination: {host: a}}]}]",
         );
         assert_eq!(findings, ["LIM0010 spec.http[0].headers.request"]);
         let Action::Forward(forward) = &routes[0].action else { panic!("forwards") };
