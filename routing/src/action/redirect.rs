@@ -103,11 +103,11 @@ impl Redirect {
                 head.query
             }
             RedirectPath::Full(path) => {
-                location.push_str(path);
+                push_rooted(&mut location, path);
                 head.query.filter(|_| !path.contains('?'))
             }
             RedirectPath::Prefix { from_len, to } => {
-                location.push_str(to);
+                push_rooted(&mut location, to);
                 location.push_str(head.path.get(*from_len..).unwrap_or_default());
                 head.query
             }
@@ -151,6 +151,14 @@ fn request_host<'a>(head: &RequestHead<'a>, scheme: &str, other_port: bool) -> &
     let leaves = scheme != head.scheme.as_str();
     let default = matches!((head.scheme, port), (Scheme::Http, ":80") | (Scheme::Https, ":443"));
     if other_port || (leaves && default) { host } else { head.authority }
+}
+
+/// A path that is written without its slash gets one (asked of Envoy 1.40).
+fn push_rooted(location: &mut String, path: &str) {
+    if !path.starts_with('/') {
+        location.push('/');
+    }
+    location.push_str(path);
 }
 
 fn push_query(location: &mut String, query: Option<&str>) {

@@ -71,7 +71,11 @@ impl PathRewrite {
                 Cow::Owned([to, rest].concat())
             }
             Self::Full(to) => Cow::Borrowed(to),
-            Self::Regex { pattern, substitution } => pattern.replace_all(path, substitution),
+            // Of a path something must be left: a rewrite to nothing is none (asked of Envoy 1.40).
+            Self::Regex { pattern, substitution } => match pattern.replace_all(path, substitution) {
+                rewritten if rewritten.is_empty() => Cow::Borrowed(path),
+                rewritten => rewritten,
+            },
         }
     }
 }

@@ -305,12 +305,12 @@ fn name_of(key: &ResourceKey) -> Arc<str> {
     format!("{}/{}", key.namespace, key.name).into()
 }
 
+/// The rule's name, and behind a dot the match's where it has one, also where the rule has none (Istio: route.go
+/// `TranslateRoute`).
 fn route_name(rule: &str, entry: Option<&str>) -> Option<Arc<str>> {
-    match (rule, entry) {
-        ("", None) => None,
-        ("", Some(entry)) => Some(entry.into()),
-        (rule, None) => Some(rule.into()),
-        (rule, Some(entry)) => Some(format!("{rule}.{entry}").into()),
+    match entry {
+        Some(entry) => Some(format!("{rule}.{entry}").into()),
+        None => Some(rule).filter(|rule| !rule.is_empty()).map(Arc::from),
     }
 }
 
@@ -355,7 +355,7 @@ spec:
         let shown: Vec<_> = routes.iter().map(|route| route.origin.to_string()).collect();
         assert_eq!(
             shown,
-            ["shop/v http[0] \"r.m\"", "shop/v http[0].match[1] \"r\"", "shop/v http[1] \"only\""]
+            ["shop/v http[0] \"r.m\"", "shop/v http[0].match[1] \"r\"", "shop/v http[1] \".only\""]
         );
     }
 

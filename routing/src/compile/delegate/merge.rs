@@ -29,9 +29,12 @@ pub(super) fn in_full(rule: &HttpRoute, namespace: &str, domain: &str) -> HttpRo
     rule
 }
 
+/// For each match of a merged rule, its number in the root's rule and in the delegate's.
+pub(super) type Numbers = Vec<(usize, usize)>;
+
 /// The rule of both, and for each of its matches the numbers of the two it was made of; `None` when some match of the
 /// delegate fits no match of the root. A field that the delegate leaves out is the root's, as a whole.
-pub(super) fn merge(root: &HttpRoute, leaf: HttpRoute) -> Option<(HttpRoute, Vec<(usize, usize)>)> {
+pub(super) fn merge(root: &HttpRoute, leaf: HttpRoute) -> Option<(HttpRoute, Numbers)> {
     let (matches, numbers) = merge_matches(&root.matches, &leaf.matches)?;
     let merged = HttpRoute {
         name: join(&root.name, &leaf.name),
@@ -64,7 +67,7 @@ fn join(root: &str, leaf: &str) -> String {
 fn merge_matches(
     root: &[HttpMatchRequest],
     leaf: &[HttpMatchRequest],
-) -> Option<(Vec<HttpMatchRequest>, Vec<(usize, usize)>)> {
+) -> Option<(Vec<HttpMatchRequest>, Numbers)> {
     if root.is_empty() {
         return Some((leaf.to_vec(), (0..leaf.len()).map(|at| (0, at)).collect()));
     }
@@ -169,7 +172,7 @@ mod tests {
     fn rule(yaml: &str) -> HttpRoute {
         config_model::parse::parse(
             "v.yaml",
-            &format!(
+            format!(
                 "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: n}}\nspec: {{http: [{yaml}]}}"
             ),
         )

@@ -1,0 +1,246 @@
+//! What a request gets, as far as its case asks.
+
+use super::{Exchange, Expect, Fault, Headers, Lines, Retries, facts::Known, header_map};
+use http::{HeaderMap, HeaderValue, Method};
+use routing::{
+    action::{
+        cors::CorsPlan,
+        fault::AbortStatus,
+        headers::{Direction, HeaderOps},
+        redirect::https_redirect_location,
+        retry::{Localities, PreviousHosts},
+        rewrite::path_and_query,
+    },
+    compile::Compiled,
+    decision::{Decision, NotFound},
+    listener::Chains,
+    request::{RequestHead, Scheme},
+    route::{Forward, Route},
+    table::RouteTable,
+};
+
+/// The head that goes upstream, or that a local reply answers.
+pub(crate) struct Sent {
+    pub authority: String,
+    pub path: String,
+    pub headers: HeaderMap,
+}
+
+pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
+    let refused = |what: &str| Expect { refused: Some(what.into()), ..Expect::default() };
+    let Some(listener) = compiled.listeners.values().find(|l| l.key.port == request.port) else {
+        return refused("listener");
+    };
+    let table: &RouteTable = match (&listener.chains, request.scheme.as_str()) {
+        (Chains::Http(chain), "http") => &chain.table,
+        (Chains::Tls(index), "https") => match index.lookup_sni(request.sni.as_deref()) {
+            Some(chain) => &chain.table,
+            None => return refused("sni"),
+        },
+        (_, scheme) => panic!("{scheme} to port {}", request.port),
+    };
+    let headers = header_map(&request.headers);
+    let claims = request.verified();
+    let (path, query) = match request.path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (request.path.as_str(), None),
+    };
+    let head = RequestHead {
+        method: &request.method,
+        scheme: if request.scheme == "https" { Scheme::Https } else { Scheme::Http },
+        authority: &request.authority,
+        path,
+        query,
+        headers: &headers,
+        claims: claims.as_ref(),
+    };
+    let mut got = Expect::default();
+    let decision = table.lookup(&head);
+    if let Decision::Forward { route, .. }
+    | Decision::Redirect { route, .. }
+    | Decision::Reply { route, .. } = &decision
+    {
+        of_route(&mut got, &request.expect, route);
+    }
+    match decision {
+        Decision::Forward { forward, .. } => forwarded(&mut got, compiled, request, &head, forward),
+        Decision::Redirect { redirect, route, .. } => {
+            let location = redirect.location(&head);
+            let mut reply = HeaderMap::new();
+            reply.insert("location", HeaderValue::from_str(&location).unwrap());
+            local(&mut got, request, &head, reply, &route.response_headers, None);
+            got.redirect = Some(location);
+            got.status = Some(redirect.code);
+        }
+        Decision::RequireTls { .. } => {
+            got.redirect = Some(https_redirect_location(&head));
+            got.status = Some(301);
+        }
+        Decision::Reply { reply, route, .. } => {
+            local(&mut got, request, &head, HeaderMap::new(), &route.response_headers, reply.content_type());
+            got.status = Some(reply.status);
+            let body = || String::from_utf8_lossy(&reply.body).into_owned();
+            got.body = request.expect.body.as_ref().map(|_| body());
+        }
+        Decision::NotFound(NotFound::Host) => got.not_found = Some("host".into()),
+        Decision::NotFound(NotFound::Route(_)) => got.not_found = Some("route".into()),
+    }
+    got
+}
+
+fn of_route(got: &mut Expect, want: &Expect, route: &Route) {
+    let origin = &route.origin;
+    got.rule = want.rule.as_ref().map(|_| format!("{} {}", origin.virtual_service, origin.index));
+    let delegate = origin.delegate.as_ref();
+    let shown = || delegate.map(|delegate| format!("{} {}", delegate.virtual_service, delegate.index));
+    got.delegate = want.delegate.as_ref().and_then(|_| shown());
+    got.name = want.name.as_ref().map(|_| origin.name.as_deref().unwrap_or_default().to_owned());
+}
+
+fn forwarded(
+    got: &mut Expect,
+    compiled: &Compiled,
+    request: &Exchange,
+    head: &RequestHead<'_>,
+    forward: &Forward,
+) {
+    let want = &request.expect;
+    let clusters: Vec<_> = forward.destinations.iter().map(|d| &d.cluster).collect();
+    let missing: Vec<_> =
+        clusters.iter().filter(|name| compiled.cluster(name).is_none()).map(ToString::to_string).collect();
+    got.missing = (!missing.is_empty()).then_some(missing);
+    got.endpoints = want.endpoints.as_ref().map(|_| {
+        clusters.iter().map(|name| compiled.cluster(name).map_or(0, |c| c.endpoints.len())).collect()
+    });
+    let many = clusters.len() > 1 || want.weights.is_some();
+    got.weights = many.then(|| forward.destinations.iter().map(|d| d.weight).collect());
+    got.clusters = Some(clusters.iter().map(ToString::to_string).collect());
+    got.timeout_ms = forward.timeout.map(|timeout| timeout.as_millis());
+    got.retries = want.retries.as_ref().map(|_| retries(forward));
+    let filters = forward.filters.as_deref();
+    let fault = filters.and_then(|filters| filters.fault.as_ref());
+    got.fault = want.fault.as_ref().map(|_| fault.map(fault_of).unwrap_or_default());
+    got.mirrors = want.mirrors.as_ref().map(|_| {
+        let mirrors = filters.into_iter().flat_map(|filters| &filters.mirrors);
+        mirrors.map(|mirror| format!("{} {}", mirror.cluster, mirror.share.percent())).collect()
+    });
+    let path = forward.rewrite.as_ref().map_or(head.path.into(), |rewrite| rewrite.apply(head.path));
+    let destination = forward.destinations.get(request.destination);
+    let of_headers = destination.and_then(|d| d.headers.authority.as_deref());
+    let mut sent = Sent {
+        authority: forward.authority.as_deref().or(of_headers).unwrap_or(head.authority).to_owned(),
+        path: path_and_query(&path, head.query),
+        headers: head.headers.clone(),
+    };
+    got.upstream_path = want.upstream_path.as_ref().map(|_| sent.path.clone());
+    got.upstream_authority = want.upstream_authority.as_ref().map(|_| sent.authority.clone());
+    let Some(destination) = destination else { return };
+    let scheme = head.scheme.as_str();
+    let client = Sent {
+        authority: head.authority.to_owned(),
+        path: head.path_and_query(),
+        headers: head.headers.clone(),
+    };
+    let facts = Known { method: head.method, scheme, sent: &client, answered: false };
+    destination.headers.request.apply(&mut sent.headers, Direction::Request, &facts);
+    got.upstream_headers = want.upstream_headers.as_ref().map(|names| shown(&sent.headers, names));
+    let cors = filters.and_then(|filters| filters.cors.as_ref());
+    let method = Method::from_bytes(head.method.as_bytes()).unwrap();
+    let plan = cors.map_or(CorsPlan::Pass, |cors| cors.plan(&method, head.headers));
+    got.cors = want.cors.as_ref().map(|_| {
+        match plan {
+            CorsPlan::Pass => "pass",
+            CorsPlan::Preflight { .. } => "preflight",
+            CorsPlan::Mark { .. } => "mark",
+        }
+        .to_owned()
+    });
+    let mut response = header_map(&request.response);
+    if let (CorsPlan::Preflight { origin }, Some(cors)) = (plan, cors) {
+        response.clear();
+        cors.preflight(origin, head.headers, &mut response);
+    } else {
+        let facts = Known { method: head.method, scheme, sent: &sent, answered: true };
+        destination.headers.response.apply(&mut response, Direction::Response, &facts);
+        if let (CorsPlan::Mark { origin }, Some(cors)) = (plan, cors) {
+            cors.actual(origin, &mut response);
+        }
+    }
+    got.response_headers = want.response_headers.as_ref().map(|names| shown(&response, names));
+}
+
+/// A reply of the gateway's own: the rule's operations, then the type that none of them gave.
+fn local(
+    got: &mut Expect,
+    request: &Exchange,
+    head: &RequestHead<'_>,
+    mut reply: HeaderMap,
+    ops: &HeaderOps,
+    content_type: Option<&'static str>,
+) {
+    let sent = Sent {
+        authority: head.authority.to_owned(),
+        path: head.path_and_query(),
+        headers: head.headers.clone(),
+    };
+    let facts = Known { method: head.method, scheme: head.scheme.as_str(), sent: &sent, answered: false };
+    ops.apply(&mut reply, Direction::Response, &facts);
+    if let Some(content_type) = content_type {
+        reply.entry("content-type").or_insert(HeaderValue::from_static(content_type));
+    }
+    got.response_headers = request.expect.response_headers.as_ref().map(|names| shown(&reply, names));
+}
+
+/// The headers of these names.
+fn shown(headers: &HeaderMap, names: &Headers) -> Headers {
+    let lines = |name: &str| {
+        let mut lines: Vec<_> =
+            headers.get_all(name).iter().map(|line| line.to_str().unwrap().to_owned()).collect();
+        match lines.len() {
+            0 => None,
+            1 => lines.pop().map(Lines::One),
+            _ => Some(Lines::Several(lines)),
+        }
+    };
+    names.keys().map(|name| (name.clone(), lines(name))).collect()
+}
+
+fn retries(forward: &Forward) -> Retries {
+    let Some(policy) = &forward.retry else {
+        return Retries {
+            attempts: 0,
+            on: Vec::new(),
+            statuses: Vec::new(),
+            per_try_ms: None,
+            base_ms: super::base(),
+            previous_hosts: super::unless_hashed(),
+            remote_localities: false,
+        };
+    };
+    Retries {
+        attempts: policy.retries,
+        on: policy.on.names().map(str::to_owned).collect(),
+        statuses: policy.statuses.to_vec(),
+        per_try_ms: policy.per_try_timeout.map(|time| time.as_millis()),
+        base_ms: policy.base.as_millis(),
+        previous_hosts: match policy.previous_hosts {
+            PreviousHosts::Avoid => "avoid",
+            PreviousHosts::Allow => "allow",
+            PreviousHosts::AvoidUnlessHashed => "avoid_unless_hashed",
+        }
+        .to_owned(),
+        remote_localities: policy.localities == Localities::Remote,
+    }
+}
+
+fn fault_of(fault: &routing::action::fault::Fault) -> Fault {
+    Fault {
+        delay_ms: fault.delay.map(|delay| delay.time.as_millis()),
+        delay_percent: fault.delay.map(|delay| delay.share.percent()),
+        abort: fault.abort.map(|abort| match abort.status {
+            AbortStatus::Http(status) => status.to_string(),
+            AbortStatus::Grpc(code) => format!("grpc {code}"),
+        }),
+        abort_percent: fault.abort.map(|abort| abort.share.percent()),
+    }
+}
