@@ -9,6 +9,7 @@ mod connect;
 mod ctx;
 mod diagnose;
 mod edge;
+mod facts;
 mod failure;
 mod filters;
 mod heads;

@@ -4,12 +4,15 @@
 
 use crate::{
     listener::ConnectionInfo,
-    proxy::{clock::Clock, edge::Forwarded, mirror::Copies, reply::LocalReply, upstream::Upstream},
+    proxy::{
+        clock::Clock, edge::Forwarded, facts::SentRequest, mirror::Copies, reply::LocalReply,
+        upstream::Upstream,
+    },
     runtime::{Cluster, InFlight},
     snapshot::Snapshot,
     telemetry::Flags,
 };
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use routing::{
     action::{headers::HeaderOps, retry::RetryPolicy, timeout::Protocol},
     cluster::Address,
@@ -36,6 +39,8 @@ pub struct Ctx {
     /// Why the head must not be routed.
     pub(super) refusal: Option<LocalReply>,
     pub(super) grpc: bool,
+    /// Version of HTTP that the client speaks.
+    pub(super) version: Version,
     /// A protocol upgrade was asked for.
     pub(super) upgrade: bool,
     pub(super) route: Option<Arc<Route>>,
@@ -70,6 +75,8 @@ pub struct Ctx {
     pub(super) upstream_path: Option<String>,
     /// Authority as sent upstream, where a rule rewrote it.
     pub(super) upstream_authority: Option<Arc<str>>,
+    /// The request as it went upstream, where a value of the response reads it.
+    pub(super) sent: Option<Box<SentRequest>>,
     pub(super) flags: Flags,
     /// Envoy's word for where the response came from.
     pub(super) details: Cow<'static, str>,
@@ -89,6 +96,7 @@ impl Ctx {
             forwarded: None,
             refusal: None,
             grpc: false,
+            version: Version::HTTP_11,
             upgrade: false,
             route: None,
             destination: None,
@@ -109,6 +117,7 @@ impl Ctx {
             upstream_local: None,
             upstream_path: None,
             upstream_authority: None,
+            sent: None,
             flags: Flags::default(),
             details: Cow::Borrowed(""),
             transport_failure: None,

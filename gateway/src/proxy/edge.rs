@@ -6,6 +6,7 @@
 
 use super::{
     ctx::Ctx,
+    facts::{Exchange, SentRequest, Stage},
     heads::{edit_request, number},
     normalize::{self, Normal},
     reply::LocalReply,
@@ -22,7 +23,11 @@ use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use routing::{
-    action::{rewrite::path_and_query, timeout},
+    action::{
+        headers::{Direction, HeaderOps},
+        rewrite::path_and_query,
+        timeout,
+    },
     request::{RequestHead, Scheme},
     route::Action,
 };
@@ -30,7 +35,7 @@ use std::net::IpAddr;
 
 /// Envoy's control headers, which an edge takes from no client (Envoy: `cleanInternalHeaders`), and what only we may
 /// say about the client.
-const STRIPPED: [HeaderName; 18] = [
+const STRIPPED: [HeaderName; 19] = [
     HeaderName::from_static("x-envoy-retry-on"),
     HeaderName::from_static("x-envoy-retry-grpc-on"),
     HeaderName::from_static("x-envoy-max-retries"),
@@ -46,6 +51,7 @@ const STRIPPED: [HeaderName; 18] = [
     HeaderName::from_static("x-envoy-force-trace"),
     HeaderName::from_static("x-envoy-internal"),
     HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-original-host"),
     HeaderName::from_static("x-envoy-original-path"),
     HeaderName::from_static("x-envoy-attempt-count"),
     HeaderName::from_static("x-forwarded-client-cert"),
@@ -55,6 +61,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
@@ -66,6 +73,7 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
         return;
     }
     let request = session.req_header_mut();
+    ctx.version = request.version;
     ctx.grpc = is_grpc(&request.headers);
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
     ctx.refusal = target(request, ctx).err();
@@ -123,8 +131,26 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
     }
     let route = ctx.route.clone();
     let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else { return Ok(()) };
+    // Before the rule's operations, which may change it; what a rewrite tells of comes after them (Envoy: router.cc).
+    headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
+    if let Some(expected) = ctx.clock.as_ref().and_then(|clock| clock.expected()) {
+        let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(EXPECTED_TIMEOUT, number(millis));
+        if ctx.grpc {
+            headers.insert(timeout::GRPC_TIMEOUT, timeout::to_grpc(expected));
+        }
+    }
     if let Some(destination) = ctx.destination() {
-        destination.headers.request.apply(headers);
+        let facts = Exchange {
+            ctx,
+            stage: Stage::Request,
+            scheme: scheme(ctx).as_str(),
+            method: client.method.as_str(),
+            path: client.uri.path_and_query().map_or("", PathAndQuery::as_str),
+            authority: &ctx.authority,
+            headers: None,
+        };
+        destination.headers.request.apply(headers, Direction::Request, &facts);
     }
     if let Some(rewrite) = &forward.rewrite {
         let path = client.uri.path();
@@ -149,17 +175,26 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
         let host = HeaderValue::from_str(&authority)
             .or_err_with(ErrorType::InternalError, || "the rewritten authority is not a host")?;
         headers.insert(header::HOST, host);
+        if let Ok(original) = HeaderValue::from_str(&ctx.authority) {
+            headers.insert(ORIGINAL_HOST, original);
+        }
         ctx.upstream_authority = Some(authority);
     }
-    headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
-    if let Some(expected) = ctx.clock.as_ref().and_then(|clock| clock.expected()) {
-        let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(EXPECTED_TIMEOUT, number(millis));
-        if ctx.grpc {
-            headers.insert(timeout::GRPC_TIMEOUT, timeout::to_grpc(expected));
-        }
-    }
+    keep_for_response(client, headers, ctx);
     Ok(())
+}
+
+/// Keeps the request, as it is now, for a response whose values read it.
+pub(super) fn keep_for_response(client: &RequestHeader, headers: &HeaderMap, ctx: &mut Ctx) {
+    if ctx.response_ops().is_some_and(HeaderOps::reads_request) {
+        let path = || client.uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned();
+        ctx.sent = Some(Box::new(SentRequest {
+            method: client.method.to_string(),
+            path: ctx.upstream_path.clone().unwrap_or_else(path),
+            authority: ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority).to_owned(),
+            headers: headers.clone(),
+        }));
+    }
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {

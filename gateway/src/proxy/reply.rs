@@ -3,7 +3,7 @@
 //! Invariant: this is the only writer of such responses. A gRPC client gets a gRPC status (Envoy: `sendLocalReply`),
 //! the rule's response operations apply, HEAD gets the length without the body.
 
-use super::{ctx::Ctx, heads::edit_response, response};
+use super::{ctx::Ctx, edge, facts::Stage, heads::edit_response, response};
 use crate::telemetry::Flag;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
@@ -123,24 +123,31 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
             body = Bytes::new();
         }
     } else {
-        if let Some(kind) = reply.content_type {
-            head.insert_header(header::CONTENT_TYPE, kind)?;
-        }
         for (name, value) in reply.headers {
             head.insert_header(name, value)?;
-        }
-        // RFC 9110 §8.6: a 1xx or 204 has no length; a 304 would speak of another body.
-        if !matches!(reply.status, 100..=199 | 204 | 304) {
-            head.insert_header(header::CONTENT_LENGTH, body.len())?;
         }
     }
     if reply.details.ends_with("{overflow}") {
         head.insert_header("x-envoy-overloaded", "true")?;
     }
     head.insert_header(header::DATE, get_cached_date())?;
-    edit_response(&mut head, |parts| match reply.operations {
-        Operations::Apply => response::finish(&mut parts.headers, ctx),
-        Operations::Skip => response::sign(&mut parts.headers),
+    if ctx.sent.is_none() {
+        let request = session.req_header();
+        edge::keep_for_response(request, &request.headers, ctx);
+    }
+    edit_response(&mut head, |parts| {
+        match reply.operations {
+            Operations::Apply => response::finish(&mut parts.headers, ctx, Stage::Local),
+            Operations::Skip => response::sign(&mut parts.headers),
+        }
+        // After the operations, whatever they did to it: only a type that they gave stays (asked of Envoy 1.40).
+        if let Some(kind) = reply.content_type.filter(|_| !ctx.grpc) {
+            parts.headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
+        }
+        // RFC 9110 §8.6: a 1xx or 204 has no length; a 304 would speak of another body.
+        if !ctx.grpc && !matches!(reply.status, 100..=199 | 204 | 304) {
+            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
     });
     if reply.close {
         session.set_keepalive(None);

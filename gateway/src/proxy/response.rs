@@ -5,10 +5,12 @@
 
 use super::{
     ctx::Ctx,
+    facts::{Exchange, Stage},
     heads::{edit_response, number},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::ResponseHeader;
+use routing::action::headers::Direction;
 
 /// Name that Istio's gateways go by.
 const SERVER: HeaderValue = HeaderValue::from_static("istio-envoy");
@@ -40,14 +42,14 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
         if let Some(cookie) = ctx.upstream.set_cookie() {
             parts.headers.append(header::SET_COOKIE, cookie.clone());
         }
-        finish(&mut parts.headers, ctx);
+        finish(&mut parts.headers, ctx, Stage::Response(parts.status.as_u16()));
     });
 }
 
 /// What every response gets last, ours and the upstream's.
-pub(super) fn finish(headers: &mut HeaderMap, ctx: &Ctx) {
+pub(super) fn finish(headers: &mut HeaderMap, ctx: &Ctx, stage: Stage) {
     if let Some(ops) = ctx.response_ops() {
-        ops.apply(headers);
+        ops.apply(headers, Direction::Response, &Exchange::responding(ctx, stage));
     }
     if let Some(origin) = &ctx.cors_origin
         && let Some(cors) = ctx.filters().and_then(|filters| filters.cors.as_ref())

@@ -6,7 +6,7 @@
 
 pub mod format;
 mod operator;
-mod time;
+pub(crate) mod time;
 
 pub use format::{Entry, Format, FormatError};
 

@@ -16,7 +16,7 @@ struct Civil {
 }
 
 /// Writes `2016-12-15T16:07:39.072Z`; every line has one, so it does without a pattern.
-pub(super) fn iso8601(at: SystemTime, out: &mut String) {
+pub(crate) fn iso8601(at: SystemTime, out: &mut String) {
     let c = civil(at);
     let second = c.second_of_day;
     digits(c.year.unsigned_abs(), 4, out);
@@ -41,7 +41,7 @@ fn digits(n: u64, width: u32, out: &mut String) {
 
 /// Writes a moment by a `strftime` pattern: `%Y %m %d %H %M %S %s %F %T`, and `%f` or `%3f`, `%6f`, `%9f` for
 /// fractions of a second; anything else stands for itself.
-pub(super) fn strftime(at: SystemTime, pattern: &str, out: &mut String) {
+pub(crate) fn strftime(at: SystemTime, pattern: &str, out: &mut String) {
     let c = civil(at);
     let mut chars = pattern.chars().peekable();
     while let Some(ch) = chars.next() {

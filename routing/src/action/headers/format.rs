@@ -86,8 +86,6 @@ pub enum Fact {
     /// Also `UPSTREAM_CLUSTER_RAW`.
     UpstreamCluster,
     UpstreamRequestAttemptCount,
-    BytesReceived,
-    BytesSent,
     Duration,
 }
 
@@ -329,8 +327,6 @@ fn operator(name: &str, argument: Option<&str>) -> Option<Operator> {
         "UPSTREAM_LOCAL_ADDRESS" => Fact::UpstreamLocalAddress,
         "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Fact::UpstreamCluster,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Fact::UpstreamRequestAttemptCount,
-        "BYTES_RECEIVED" => Fact::BytesReceived,
-        "BYTES_SENT" => Fact::BytesSent,
         "DURATION" => Fact::Duration,
         _ => return None,
     }))
