@@ -206,7 +206,8 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
         .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
 }
 
-fn scheme(ctx: &Ctx) -> Scheme {
+/// The scheme that the client spoke.
+pub(super) fn scheme(ctx: &Ctx) -> Scheme {
     let tls = || ctx.connection.as_ref().is_some_and(|c| c.tls);
     let https = ctx.forwarded.and_then(|forwarded| forwarded.https).unwrap_or_else(tls);
     if https { Scheme::Https } else { Scheme::Http }

@@ -3,7 +3,7 @@
 //! Invariant: what is not known yet is nothing, never a guess: a request on its way up has no endpoint and no response
 //! code. Nothing here is computed for rules whose values are all literal.
 
-use super::ctx::Ctx;
+use super::{ctx::Ctx, edge};
 use crate::telemetry::access_log::time;
 use http::{HeaderMap, Version};
 use routing::action::headers::format::{Fact, Facts, Field};
@@ -49,7 +49,7 @@ impl<'a> Exchange<'a> {
         Self {
             ctx,
             stage,
-            scheme: if ctx.connection.as_ref().is_some_and(|c| c.tls) { "https" } else { "http" },
+            scheme: edge::scheme(ctx).as_str(),
             method: sent.map_or("", |sent| &sent.method),
             path: sent.map_or("", |sent| &sent.path),
             authority: sent.map_or("", |sent| &sent.authority),
@@ -92,6 +92,9 @@ impl Facts for Exchange<'_> {
         let connection = ctx.connection.as_deref();
         let answered = matches!(self.stage, Stage::Response(_));
         let (peer, local) = (connection.map(|c| c.peer), connection.map(|c| c.local));
+        // Whom trusted proxies name has no port that we know (Envoy: 0).
+        let named = ctx.forwarded.and_then(|forwarded| forwarded.client);
+        let client = named.map(|ip| SocketAddr::new(ip, 0)).or(peer);
         // Writing to memory cannot fail.
         let _ = match fact {
             Fact::StartTime(pattern) => {
@@ -124,9 +127,12 @@ impl Facts for Exchange<'_> {
                 out.write_all(connection.and_then(|c| c.sni.as_deref()).unwrap_or_default().as_bytes())
             }
             Fact::Hostname => out.write_all(hostname().as_bytes()),
-            Fact::DownstreamRemoteAddress => return self.address(peer, Part::Whole, out),
-            Fact::DownstreamRemoteAddressWithoutPort => return self.address(peer, Part::Ip, out),
-            Fact::DownstreamRemotePort => return self.address(peer, Part::Port, out),
+            Fact::DownstreamRemoteAddress => return self.address(client, Part::Whole, out),
+            Fact::DownstreamRemoteAddressWithoutPort => return self.address(client, Part::Ip, out),
+            Fact::DownstreamRemotePort => return self.address(client, Part::Port, out),
+            Fact::DownstreamDirectRemoteAddress => return self.address(peer, Part::Whole, out),
+            Fact::DownstreamDirectRemoteAddressWithoutPort => return self.address(peer, Part::Ip, out),
+            Fact::DownstreamDirectRemotePort => return self.address(peer, Part::Port, out),
             Fact::DownstreamLocalAddress => return self.address(local, Part::Whole, out),
             Fact::DownstreamLocalAddressWithoutPort => return self.address(local, Part::Ip, out),
             Fact::DownstreamLocalPort => return self.address(local, Part::Port, out),

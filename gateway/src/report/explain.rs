@@ -414,8 +414,11 @@ mod tests {
     fn credentials_are_not_shown() {
         let operations = HeaderOps {
             set: [
-                (http::header::AUTHORIZATION, HeaderValue::from_static("Bearer hunter2")),
-                (HeaderName::from_static("x-env"), HeaderValue::from_static("prod")),
+                (
+                    http::header::AUTHORIZATION,
+                    HeaderText::Literal(HeaderValue::from_static("Bearer hunter2")),
+                ),
+                (HeaderName::from_static("x-env"), HeaderText::Literal(HeaderValue::from_static("prod"))),
             ]
             .into(),
             ..HeaderOps::default()

@@ -77,6 +77,9 @@ pub enum Fact {
     DownstreamRemoteAddress,
     DownstreamRemoteAddressWithoutPort,
     DownstreamRemotePort,
+    DownstreamDirectRemoteAddress,
+    DownstreamDirectRemoteAddressWithoutPort,
+    DownstreamDirectRemotePort,
     DownstreamLocalAddress,
     DownstreamLocalAddressWithoutPort,
     DownstreamLocalPort,
@@ -314,12 +317,12 @@ fn operator(name: &str, argument: Option<&str>) -> Option<Operator> {
         "ROUTE_NAME" => Fact::RouteName,
         "REQUESTED_SERVER_NAME" => Fact::RequestedServerName,
         "HOSTNAME" => Fact::Hostname,
-        // A gateway that trusts no proxy in front of it takes the peer for the client.
-        "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Fact::DownstreamRemoteAddress,
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
-            Fact::DownstreamRemoteAddressWithoutPort
-        }
-        "DOWNSTREAM_REMOTE_PORT" | "DOWNSTREAM_DIRECT_REMOTE_PORT" => Fact::DownstreamRemotePort,
+        "DOWNSTREAM_REMOTE_ADDRESS" => Fact::DownstreamRemoteAddress,
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Fact::DownstreamRemoteAddressWithoutPort,
+        "DOWNSTREAM_REMOTE_PORT" => Fact::DownstreamRemotePort,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Fact::DownstreamDirectRemoteAddress,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Fact::DownstreamDirectRemoteAddressWithoutPort,
+        "DOWNSTREAM_DIRECT_REMOTE_PORT" => Fact::DownstreamDirectRemotePort,
         "DOWNSTREAM_LOCAL_ADDRESS" => Fact::DownstreamLocalAddress,
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Fact::DownstreamLocalAddressWithoutPort,
         "DOWNSTREAM_LOCAL_PORT" => Fact::DownstreamLocalPort,
