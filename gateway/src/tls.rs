@@ -5,7 +5,9 @@
 //! own server only, and not even that when an earlier good one is known. Key material is never printed.
 
 mod certificates;
+mod client;
 pub mod client_hello;
+mod crl;
 pub mod findings;
 mod material;
 mod revocation;
@@ -14,6 +16,7 @@ pub(crate) mod test_keys;
 mod trust;
 
 pub use certificates::{CertificateProblem, CertificateSummary, Certificates, SecretReader};
+pub use client::ClientCertificate;
 pub use material::MaterialError;
 pub use revocation::Revocation;
 pub use trust::{CredentialReader, Material, NoCredentials, Sources, Stamp, Trust, WorkloadFiles};

@@ -69,7 +69,49 @@ pub enum CertificateSource {
     },
 }
 
-/// TLS SIMPLE termination of one server.
+/// Where the authorities come from that a client's certificate must be of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ClientRoots {
+    /// Secret `NAME-cacert` in the gateway's own namespace, or `NAME` where that does not exist.
+    Secret {
+        /// Namespace of the gateway workload.
+        namespace: Arc<str>,
+        /// Name without `-cacert`.
+        name: Arc<str>,
+    },
+    /// ConfigMap.
+    ConfigMap {
+        /// Namespace.
+        namespace: Arc<str>,
+        /// Name.
+        name: Arc<str>,
+    },
+    /// PEM file.
+    File(Arc<str>),
+    /// Nothing is named: nobody is let in.
+    Nowhere,
+}
+
+/// What is asked of a client's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAuth {
+    /// Without one there is no handshake; otherwise one that is shown must be good.
+    pub required: bool,
+    /// Who may have issued it.
+    pub roots: ClientRoots,
+    /// PEM file with revoked certificates, besides those of the Secret.
+    pub crl: Option<Arc<str>>,
+    /// It must bear one of these names; empty: any.
+    pub names: Vec<String>,
+    /// Base64 SHA-256 of public keys; it must have one of these or of `hashes`, when any are given.
+    pub spki: Vec<String>,
+    /// Hexadecimal SHA-256 of certificates, lower case without colons.
+    pub hashes: Vec<String>,
+    /// Whoever issued it will do.
+    pub any_issuer: bool,
+}
+
+/// TLS termination of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerTls {
     /// One, or one per key type (RSA and ECDSA).
@@ -80,6 +122,10 @@ pub struct ServerTls {
     pub max_version: TlsVersion,
     /// OpenSSL names in order; empty: the library's default.
     pub cipher_suites: Vec<String>,
+    /// Key exchange groups in order; empty: the library's default.
+    pub groups: Vec<String>,
+    /// What is asked of clients; `None`: nothing (SIMPLE).
+    pub client: Option<ClientAuth>,
 }
 
 /// The part of a listener that one server block makes: what is done with a connection that chose it.

@@ -29,7 +29,10 @@ use super::{
     preface,
     stream::Protocol,
 };
-use crate::{edge::EdgeConfig, tls::client_hello};
+use crate::{
+    edge::EdgeConfig,
+    tls::{ClientCertificate, client_hello},
+};
 
 /// Pauses after an accept that failed for want of something (descriptors, memory), so that the loop does not spin.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -144,7 +147,9 @@ async fn serve(
                 _ = close_idle.wait_for(|close| *close) => return,
             };
             match detected {
-                Ok(begun) => hand_over(stream, begun, endpoints, None, false, config, serving, edge).await,
+                Ok(begun) => {
+                    hand_over(stream, begun, endpoints, None, (false, None), config, serving, edge).await
+                }
                 Err(error) => {
                     tracing::debug!(listener = %serving.key, %peer, %error, "closed before a request")
                 }
@@ -169,9 +174,19 @@ async fn serve(
                         Some(ALPN::H2) => Protocol::Http2,
                         _ => Protocol::Http1,
                     };
+                    let client = stream.get_ssl().and_then(ClientCertificate::of);
                     let sni = hello.server_name.map(Arc::from);
-                    hand_over(stream, (protocol, Vec::new()), endpoints, sni, true, config, serving, edge)
-                        .await;
+                    hand_over(
+                        stream,
+                        (protocol, Vec::new()),
+                        endpoints,
+                        sni,
+                        (true, client),
+                        config,
+                        serving,
+                        edge,
+                    )
+                    .await;
                 }
                 Ok(Err(reason)) => tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused"),
                 Err(_) => {
@@ -188,7 +203,7 @@ async fn hand_over<S: IO + 'static>(
     (protocol, begun): (Protocol, Vec<u8>),
     endpoints: Endpoints,
     sni: Option<Arc<str>>,
-    tls: bool,
+    tls: (bool, Option<ClientCertificate>),
     config: Arc<EdgeConfig>,
     serving: &Serving,
     edge: &Edge,

@@ -19,7 +19,7 @@ use routing::listener::ListenerKey;
 use tokio::sync::watch;
 
 use super::http1::Flaw;
-use crate::edge::EdgeConfig;
+use crate::{edge::EdgeConfig, tls::ClientCertificate};
 
 /// A downstream connection.
 ///
@@ -40,6 +40,8 @@ pub struct ConnectionInfo {
     pub sni: Option<Arc<str>>,
     /// Whether TLS was terminated here.
     pub tls: bool,
+    /// What the client showed of itself in the handshake, and was found good.
+    pub client: Option<ClientCertificate>,
     /// What clients might do when it was accepted.
     pub edge: Arc<EdgeConfig>,
     begun: AtomicU64,
@@ -65,7 +67,7 @@ impl ConnectionInfo {
     pub(super) fn new(
         endpoints: Endpoints,
         sni: Option<Arc<str>>,
-        tls: bool,
+        (tls, client): (bool, Option<ClientCertificate>),
         edge: Arc<EdgeConfig>,
         draining: watch::Receiver<bool>,
     ) -> ConnectionInfo {
@@ -77,6 +79,7 @@ impl ConnectionInfo {
             local,
             sni,
             tls,
+            client,
             edge,
             begun: AtomicU64::new(0),
             finished: AtomicU64::new(0),

@@ -9,7 +9,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use boring::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
+use boring::{
+    hash::MessageDigest,
+    pkey::PKey,
+    ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion},
+    x509::X509,
+};
+use config_model::kubernetes::Secret;
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pingora_core::{
@@ -21,7 +27,8 @@ use pingora_http::ResponseHeader;
 use routing::{
     host::HostIndex,
     listener::{
-        Bind, CertificateSource, Chains, FilterChain, Listener, ListenerKey, Listeners, ServerTls, TlsVersion,
+        Bind, CertificateSource, Chains, ClientAuth, ClientRoots, FilterChain, Listener, ListenerKey,
+        Listeners, ServerTls, TlsVersion,
     },
     table::RouteTable,
 };
@@ -96,7 +103,8 @@ impl HttpServerApp for Answer {
             session.set_keepalive(None);
         }
         let body = format!(
-            "sni={} tls={} port={} draining={}",
+            "client={} sni={} tls={} port={} draining={}",
+            info.client.as_ref().map_or("-", |client| client.subject.as_str()),
             info.sni.as_deref().unwrap_or("-"),
             info.tls,
             info.bound_port,
@@ -146,6 +154,11 @@ fn http(ports: &[u16]) -> Listeners {
 }
 
 fn https(servers: &[(&str, &[&str])]) -> Listeners {
+    asking(servers, None)
+}
+
+/// Servers that ask clients for certificates.
+fn asking(servers: &[(&str, &[&str])], client: Option<&ClientAuth>) -> Listeners {
     let mut chains = HostIndex::new();
     for (host, secrets) in servers {
         let source = |name: &&str| CertificateSource::Secret { namespace: "ns".into(), name: (*name).into() };
@@ -154,6 +167,8 @@ fn https(servers: &[(&str, &[&str])]) -> Listeners {
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
             cipher_suites: Vec::new(),
+            groups: Vec::new(),
+            client: client.cloned(),
         };
         chains.insert(host, chain(host, Some(tls)));
     }
@@ -211,11 +226,24 @@ fn tls_client(
     name: Option<&str>,
     sigalgs: Option<&str>,
 ) -> Result<SslStream<TcpStream>, String> {
+    tls_client_with(to, name, sigalgs, None)
+}
+
+fn tls_client_with(
+    to: SocketAddr,
+    name: Option<&str>,
+    sigalgs: Option<&str>,
+    own: Option<&Secret>,
+) -> Result<SslStream<TcpStream>, String> {
     let mut builder = SslConnector::builder(SslMethod::tls()).unwrap();
     builder.set_verify(SslVerifyMode::NONE);
     // In TLS 1.3 a refusal would show at the first read only, and the signatures are chosen in another way.
     builder.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap();
     builder.set_alpn_protos(b"\x08http/1.1").unwrap();
+    if let Some(own) = own {
+        builder.set_certificate(&X509::from_pem(own.get("tls.crt").unwrap()).unwrap()).unwrap();
+        builder.set_private_key(&PKey::private_key_from_pem(own.get("tls.key").unwrap()).unwrap()).unwrap();
+    }
     if let Some(sigalgs) = sigalgs {
         builder.set_sigalgs_list(sigalgs).unwrap();
     }
@@ -391,7 +419,7 @@ async fn http2_with_prior_knowledge_is_served_in_the_clear() {
         let response = client.send_request(request.unwrap()).await.unwrap();
         assert_eq!(response.version(), http::Version::HTTP_2);
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        assert!(body.starts_with(b"sni=- tls=false"), "{body:?}");
+        assert!(body.starts_with(b"client=- sni=- tls=false"), "{body:?}");
     }
     // Retired: GOAWAY, and the connection ends by itself.
     live.publish(Listeners::new(), &Secrets::default());
@@ -417,7 +445,7 @@ async fn http2_is_agreed_on_in_the_handshake() {
     let request = http::Request::get("https://a.example/").body(http_body_util::Empty::<bytes::Bytes>::new());
     let body =
         client.send_request(request.unwrap()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
-    assert!(body.starts_with(b"sni=a.example tls=true"), "{body:?}");
+    assert!(body.starts_with(b"client=- sni=a.example tls=true"), "{body:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -574,4 +602,63 @@ async fn a_flood_of_pings_is_told_to_calm_down() {
     let goaway = seen.windows(17).find(|frame| frame[3] == 7);
     assert_eq!(goaway.map(|frame| frame[13..17].to_vec()), Some(vec![0, 0, 0, 11]), "{seen:?}");
     manager.none_left().await;
+}
+
+/// What is asked of clients, with authorities from the Secret `ca-cacert`.
+fn mutual(required: bool) -> ClientAuth {
+    ClientAuth {
+        required,
+        roots: ClientRoots::Secret { namespace: "ns".into(), name: "ca".into() },
+        crl: None,
+        names: Vec::new(),
+        spki: Vec::new(),
+        hashes: Vec::new(),
+        any_issuer: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_asked_who_they_are_and_only_the_right_ones_get_in() {
+    let (friend, stranger) = (ecdsa("friend.example"), ecdsa("stranger.example"));
+    let mut authorities = Secret::default();
+    authorities.data.insert("ca.crt".into(), friend.data["tls.crt"].clone());
+    let certificate = X509::from_pem(friend.get("tls.crt").unwrap()).unwrap();
+    let digest = certificate.digest(MessageDigest::sha256()).unwrap();
+    let hash: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+    let secrets = Secrets::default().with("a", ecdsa("a.example")).with("ca-cacert", authorities);
+    let named = |name: &str| ClientAuth { names: vec![name.into()], ..mutual(true) };
+    let pinned = |hash: &str| ClientAuth { hashes: vec![hash.into()], ..mutual(true) };
+    let nowhere = ClientAuth { roots: ClientRoots::Nowhere, ..mutual(false) };
+    // Who asks; whether the friend, a stranger and somebody without a certificate get in.
+    for (auth, friend_in, stranger_in, nobody_in) in [
+        (mutual(true), true, false, false),
+        (mutual(false), true, false, true),
+        (ClientAuth { any_issuer: true, ..mutual(true) }, true, true, false),
+        (named("friend.example"), true, false, false),
+        (named("other.example"), false, false, false),
+        (pinned(&hash), true, false, false),
+        (pinned("00"), false, false, false),
+        (nowhere, false, false, false),
+    ] {
+        let live = Live::new(asking(&[("a.example", &["a"])], Some(&auth)), &secrets);
+        let manager = start(&live, Duration::ZERO);
+        let to = address(&manager, 443).await;
+        let (friend, stranger) = (friend.clone(), stranger.clone());
+        blocking(move || {
+            for (own, gets_in, subject) in [
+                (Some(&friend), friend_in, "client=CN=friend.example "),
+                (Some(&stranger), stranger_in, "client=CN=stranger.example "),
+                (None, nobody_in, "client=- "),
+            ] {
+                match tls_client_with(to, Some("a.example"), None, own) {
+                    Ok(mut stream) => {
+                        let answer = ask(&mut stream);
+                        assert!(gets_in && answer.contains(subject), "{auth:?} {subject} {answer}");
+                    }
+                    Err(error) => assert!(!gets_in, "{auth:?} {subject} {error}"),
+                }
+            }
+        })
+        .await;
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
     listener::{Flaw, Leniency, Underscores, is_authority},
     telemetry::Flag,
 };
+use config_model::mesh::ForwardClientCertDetails;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery,
 };
@@ -60,6 +61,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
@@ -335,12 +337,40 @@ fn forwarded(headers: &HeaderMap, topology: &Topology) -> Option<Forwarded> {
     Some(Forwarded { client, https })
 }
 
+/// What upstreams are told of the client's certificate (Envoy: `mutateXfccRequestHeader`); Istio's gateways replace what
+/// clients say of it.
+fn client_certificate(headers: &HeaderMap, ctx: &Ctx) -> Option<HeaderValue> {
+    use ForwardClientCertDetails as Details;
+    let details = ctx.snapshot.edge.topology.client_certificate;
+    let own = ctx.connection.as_ref().and_then(|connection| connection.client.as_ref());
+    let said = || {
+        let values: Vec<&[u8]> =
+            headers.get_all(CLIENT_CERTIFICATE).iter().map(HeaderValue::as_bytes).collect();
+        HeaderValue::from_bytes(&values.join(&b","[..])).ok().filter(|value| !value.is_empty())
+    };
+    match (details, own) {
+        (Details::AlwaysForwardOnly, _) | (Details::ForwardOnly, Some(_)) => said(),
+        (Details::Undefined | Details::SanitizeSet, Some(own)) => Some(own.forwarded.clone()),
+        (Details::AppendForward, Some(own)) => match said() {
+            Some(said) => {
+                HeaderValue::from_bytes(&[said.as_bytes(), b",", own.forwarded.as_bytes()].concat()).ok()
+            }
+            None => Some(own.forwarded.clone()),
+        },
+        (Details::Sanitize, _) | (_, None) => None,
+    }
+}
+
 /// What the edge says about the client, in place of what the client says.
 fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
+    let certificate = client_certificate(headers, ctx);
     // One look at each name: most requests bear none of these.
     let forbidden = |name: &&HeaderName| name.as_str().starts_with("x-") && STRIPPED.contains(name);
     while let Some(name) = headers.keys().find(forbidden).cloned() {
         headers.remove(name);
+    }
+    if let Some(certificate) = certificate {
+        headers.insert(CLIENT_CERTIFICATE, certificate);
     }
     headers.insert(REQUEST_ID, request_id());
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(ctx).as_str()));

@@ -11,18 +11,21 @@ use std::{
 
 use config_model::{
     diagnostic::{Code, Diagnostic},
-    kubernetes::Secret,
+    kubernetes::{ConfigMap, Secret},
     meta::{Kind, ResourceKey},
     set::ResourceSet,
 };
 use pingora_core::tls::{
     error::ErrorStack,
-    ssl::{self, AlpnError, SslAcceptor, SslMethod, SslOptions, SslVersion},
+    ssl::{self, AlpnError, SslAcceptor, SslMethod, SslOptions, SslVerifyMode, SslVersion},
 };
-use routing::listener::{CertificateSource, Chains, FilterChain, Listeners, ServerTls, TlsVersion};
+use routing::listener::{
+    CertificateSource, Chains, ClientAuth, FilterChain, Listeners, ServerTls, TlsVersion,
+};
 
 use super::{
     MaterialError,
+    client::ClientTrust,
     client_hello::Signs,
     material::{self, CertifiedKey, KeyType},
 };
@@ -38,12 +41,19 @@ const ALPN: &[u8] = b"\x02h2\x08http/1.1";
 pub trait SecretReader {
     /// A Secret by namespace and name.
     fn secret(&self, namespace: &str, name: &str) -> Option<Secret>;
+    /// A ConfigMap by namespace and name.
+    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap>;
 }
 
 impl SecretReader for ResourceSet {
     fn secret(&self, namespace: &str, name: &str) -> Option<Secret> {
         let key = ResourceKey::new(Kind::Secret, namespace, name);
         self.secrets().get(&key).map(|secret| secret.spec.clone())
+    }
+
+    fn config_map(&self, namespace: &str, name: &str) -> Option<ConfigMap> {
+        let key = ResourceKey::new(Kind::ConfigMap, namespace, name);
+        self.config_maps().get(&key).map(|found| found.spec.clone())
     }
 }
 
@@ -52,6 +62,8 @@ impl SecretReader for ResourceSet {
 pub struct Certificates {
     servers: HashMap<ServerKey, Arc<Acceptors>>,
     sources: HashMap<CertificateSource, Arc<CertifiedKey>>,
+    /// What clients are checked against, by where it comes from.
+    clients: HashMap<ClientAuth, Arc<ClientTrust>>,
 }
 
 /// A server that cannot be served as it was meant.
@@ -198,10 +210,19 @@ impl Building<'_> {
         if keys.is_empty() {
             return;
         }
-        let fingerprints: Vec<[u8; 32]> = keys.iter().map(|key| key.fingerprint).collect();
+        let client = match &tls.client {
+            None => None,
+            Some(client) => match self.client(client, &chain.gateway) {
+                Some(trust) => Some(trust),
+                // Nobody's certificate could be checked: nobody is let in.
+                None => return,
+            },
+        };
+        let trusted = client.as_ref().map(|trust| trust.fingerprint);
+        let fingerprints: Vec<[u8; 32]> = keys.iter().map(|key| key.fingerprint).chain(trusted).collect();
         let acceptors = match self.previous.servers.get(&server) {
             Some(acceptors) if acceptors.fingerprints == fingerprints => acceptors.clone(),
-            earlier => match Acceptors::new(tls, &keys, fingerprints) {
+            earlier => match Acceptors::new(tls, &keys, client.as_ref(), fingerprints) {
                 Ok(acceptors) => Arc::new(acceptors),
                 Err(reason) => {
                     self.note(None, &chain.gateway, reason, false, earlier.is_some());
@@ -211,6 +232,25 @@ impl Building<'_> {
             },
         };
         self.built.servers.insert(server, acceptors);
+    }
+
+    /// What clients are checked against. One that cannot be parsed leaves the last good one in force; one that is gone does not.
+    fn client(&mut self, client: &ClientAuth, gateway: &Arc<str>) -> Option<Arc<ClientTrust>> {
+        if let Some(known) = self.built.clients.get(client) {
+            return Some(known.clone());
+        }
+        let trust = match ClientTrust::load(client, self.secrets) {
+            Ok(trust) => Arc::new(trust),
+            Err(error) => {
+                let parsed = matches!(error, MaterialError::Certificate(_));
+                let earlier = self.previous.clients.get(client).filter(|_| parsed).cloned();
+                let reason = format!("client certificates cannot be checked: {error}");
+                self.note(None, gateway, reason, false, earlier.is_some());
+                earlier?
+            }
+        };
+        self.built.clients.insert(client.clone(), trust.clone());
+        Some(trust)
     }
 
     fn load(&mut self, source: &CertificateSource, gateway: &Arc<str>) -> Option<Arc<CertifiedKey>> {
@@ -258,18 +298,23 @@ impl Acceptors {
     fn new(
         tls: &ServerTls,
         keys: &[Arc<CertifiedKey>],
+        client: Option<&Arc<ClientTrust>>,
         fingerprints: Vec<[u8; 32]>,
     ) -> Result<Acceptors, String> {
         // As in Istio, the first of a type wins.
         let of = |key_type: KeyType| {
             let key = keys.iter().find(|key| key.key_type == key_type);
-            key.map(|key| acceptor(tls, key)).transpose().map_err(|error| error.to_string())
+            key.map(|key| acceptor(tls, key, client)).transpose().map_err(|error| error.to_string())
         };
         Ok(Acceptors { rsa: of(KeyType::Rsa)?, ecdsa: of(KeyType::Ecdsa)?, fingerprints })
     }
 }
 
-fn acceptor(tls: &ServerTls, key: &CertifiedKey) -> Result<SslAcceptor, ErrorStack> {
+fn acceptor(
+    tls: &ServerTls,
+    key: &CertifiedKey,
+    client: Option<&Arc<ClientTrust>>,
+) -> Result<SslAcceptor, ErrorStack> {
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
     // The preset forbids the old versions by option, which would win over a server that asks for them.
     builder.clear_options(SslOptions::NO_TLSV1 | SslOptions::NO_TLSV1_1);
@@ -280,6 +325,14 @@ fn acceptor(tls: &ServerTls, key: &CertifiedKey) -> Result<SslAcceptor, ErrorSta
     // Istio drops names that it does not know; when none is left the default holds.
     if named.is_empty() || builder.set_cipher_list(&named).is_err() {
         builder.set_cipher_list(DEFAULT_CIPHERS)?;
+    }
+    let groups = tls.groups.join(":");
+    if !groups.is_empty() {
+        builder.set_curves_list(&groups)?;
+    }
+    match client {
+        Some(client) => client.demand(&mut builder)?,
+        None => builder.set_verify(SslVerifyMode::NONE),
     }
     builder.set_certificate(&key.leaf)?;
     for intermediate in &key.intermediates {
@@ -355,6 +408,8 @@ mod tests {
             min_version: TlsVersion::V1_2,
             max_version: TlsVersion::V1_3,
             cipher_suites: ciphers.iter().map(|name| (*name).to_owned()).collect(),
+            groups: Vec::new(),
+            client: None,
         };
         FilterChain {
             gateway: "default/gw".into(),

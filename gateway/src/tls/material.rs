@@ -118,11 +118,25 @@ fn pair(secret: &Secret) -> Result<(Vec<u8>, Vec<u8>), MaterialError> {
     Ok((value(names.0)?, value(names.1)?))
 }
 
+/// Where file-mounted workload certificates stand in place of those of Istio's agent.
+fn mounted(path: &str) -> Option<&'static str> {
+    match path.strip_prefix("/var/run/secrets/workload-spiffe-credentials/")? {
+        "certificates.pem" => Some("/etc/certs/cert-chain.pem"),
+        "private_key.pem" => Some("/etc/certs/key.pem"),
+        "ca_certificates.pem" => Some("/etc/certs/root-cert.pem"),
+        _ => None,
+    }
+}
+
 pub(super) fn file(path: &str) -> Result<Vec<u8>, MaterialError> {
     use std::io::Read;
     let failed = |error: std::io::Error| MaterialError::File(format!("{path}: {error}"));
     let mut bytes = Vec::new();
-    let opened = std::fs::File::open(path).map_err(failed)?;
+    let opened = std::fs::File::open(path).or_else(|error| match mounted(path) {
+        Some(mounted) => std::fs::File::open(mounted),
+        None => Err(error),
+    });
+    let opened = opened.map_err(failed)?;
     let count = opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
     if count as u64 > FILE_LIMIT {
         return Err(MaterialError::File(format!("{path}: larger than {FILE_LIMIT} bytes")));

@@ -15,7 +15,10 @@ use boring::{
         extension::{BasicConstraints, SubjectAlternativeName},
     },
 };
-use config_model::{kubernetes::Secret, scalar::SecretBytes};
+use config_model::{
+    kubernetes::{ConfigMap, Secret},
+    scalar::SecretBytes,
+};
 
 use super::SecretReader;
 
@@ -26,6 +29,10 @@ pub(crate) struct Secrets(pub(crate) BTreeMap<String, Secret>);
 impl SecretReader for Secrets {
     fn secret(&self, _namespace: &str, name: &str) -> Option<Secret> {
         self.0.get(name).cloned()
+    }
+
+    fn config_map(&self, _namespace: &str, _name: &str) -> Option<ConfigMap> {
+        None
     }
 }
 

@@ -244,12 +244,18 @@ fn served(server: &Server, kind: Kind) -> Result<bool, String> {
         Kind::Tls => {}
     }
     let mode = server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default();
-    if mode != ServerTlsMode::Simple {
-        return Err(format!("tls.mode {}", mode.as_str()));
+    match mode {
+        ServerTlsMode::Simple
+        | ServerTlsMode::Mutual
+        | ServerTlsMode::OptionalMutual
+        | ServerTlsMode::IstioMutual => {}
+        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => {
+            return Err(format!("tls.mode {}", mode.as_str()));
+        }
     }
     match Protocol::parse(&server.port.protocol) {
         Some(Protocol::Https) => Ok(true),
-        _ => Err(format!("protocol {} with tls.mode SIMPLE", server.port.protocol)),
+        _ => Err(format!("protocol {} with tls.mode {}", server.port.protocol, mode.as_str())),
     }
 }
 

@@ -4,9 +4,9 @@
 //! certificate stays: its handshakes fail until it has one, and other servers are not affected.
 
 use super::Identity;
-use crate::listener::{CertificateSource, ServerTls, TlsVersion};
+use crate::listener::{CertificateSource, ClientAuth, ClientRoots, ServerTls, TlsVersion};
 use config_model::{
-    istio::gateway::{ServerTlsSettings, TlsProtocol},
+    istio::gateway::{ServerTlsMode, ServerTlsSettings, TlsProtocol},
     mesh::MeshConfig,
 };
 
@@ -29,7 +29,14 @@ const CIPHERS: [&str; 15] = [
     "DES-CBC3-SHA",
 ];
 
-/// Compiles the settings of a SIMPLE server; what is wrong with its credentials comes as sentences.
+/// Where Istio's agent puts the workload's own certificate, key and roots.
+const WORKLOAD: [&str; 3] = [
+    "/var/run/secrets/workload-spiffe-credentials/certificates.pem",
+    "/var/run/secrets/workload-spiffe-credentials/private_key.pem",
+    "/var/run/secrets/workload-spiffe-credentials/ca_certificates.pem",
+];
+
+/// Compiles the settings of a server that terminates; what is wrong with its credentials comes as sentences.
 pub(super) fn compile(
     settings: Option<&ServerTlsSettings>,
     mesh: &MeshConfig,
@@ -38,7 +45,14 @@ pub(super) fn compile(
     let none = ServerTlsSettings::default();
     let settings = settings.unwrap_or(&none);
     let mut problems = Vec::new();
-    let certificates = certificates(settings, identity, &mut problems);
+    let mesh_own = settings.mode == ServerTlsMode::IstioMutual;
+    let certificates = if mesh_own {
+        let [certificate, key, _] = WORKLOAD.map(Into::into);
+        vec![CertificateSource::Files { certificate, key }]
+    } else {
+        certificates(settings, identity, &mut problems)
+    };
+    let client = client(settings, identity, &mut problems);
     let defaults = mesh.tls_defaults.as_ref();
     let min = match (version(settings.min_protocol_version), defaults) {
         (Some(version), _) => version,
@@ -56,6 +70,11 @@ pub(super) fn compile(
         min_version: min,
         max_version: version(settings.max_protocol_version).unwrap_or(TlsVersion::V1_3),
         cipher_suites: ciphers(written),
+        groups: match &settings.ecdh_curves[..] {
+            [] => defaults.map(|d| d.ecdh_curves.clone()).unwrap_or_default(),
+            written => written.to_vec(),
+        },
+        client,
     };
     (tls, problems)
 }
@@ -94,6 +113,68 @@ fn certificates(
         problems.push("the server names no certificate: its handshakes fail".to_owned());
     }
     files
+}
+
+/// What the mode asks of clients (Istio: gateway.go `buildGatewayListenerTLSContext`).
+fn client(
+    settings: &ServerTlsSettings,
+    identity: &Identity,
+    problems: &mut Vec<String>,
+) -> Option<ClientAuth> {
+    let required = match settings.mode {
+        ServerTlsMode::Mutual | ServerTlsMode::IstioMutual => true,
+        ServerTlsMode::OptionalMutual => false,
+        ServerTlsMode::Simple | ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => return None,
+    };
+    let roots = if settings.mode == ServerTlsMode::IstioMutual {
+        let [_, _, roots] = WORKLOAD;
+        Ok(ClientRoots::File(roots.into()))
+    } else {
+        roots(settings, identity)
+    };
+    let roots = roots.unwrap_or_else(|why| {
+        problems.push(format!("client certificates cannot be checked, so that none is good: {why}"));
+        ClientRoots::Nowhere
+    });
+    Some(ClientAuth {
+        required,
+        roots,
+        crl: (!settings.ca_crl.is_empty()).then(|| settings.ca_crl.as_str().into()),
+        names: settings.subject_alt_names.clone(),
+        spki: settings.verify_certificate_spki.clone(),
+        hashes: settings
+            .verify_certificate_hash
+            .iter()
+            .map(|hash| hash.replace(':', "").to_ascii_lowercase())
+            .collect(),
+        any_issuer: settings.insecure_skip_verify,
+    })
+}
+
+/// Istio: `caCertCredentialName`, else the Secret of the certificate, else the file.
+fn roots(settings: &ServerTlsSettings, identity: &Identity) -> Result<ClientRoots, String> {
+    let first = settings.credential_names.first();
+    let reference = [&settings.ca_cert_credential_name, &settings.credential_name]
+        .into_iter()
+        .chain(first)
+        .find(|name| !name.is_empty());
+    let Some(reference) = reference else {
+        return match settings.ca_certificates.as_str() {
+            "" => Err("the server names no authority".to_owned()),
+            path => Ok(ClientRoots::File(path.into())),
+        };
+    };
+    if let Some(rest) = reference.strip_prefix("configmap://") {
+        let (namespace, name) = rest.split_once('/').unwrap_or((identity.namespace.as_str(), rest));
+        return Ok(ClientRoots::ConfigMap { namespace: namespace.into(), name: name.into() });
+    }
+    match secret(reference, &identity.namespace)? {
+        CertificateSource::Secret { namespace, name } => {
+            let name = name.strip_suffix("-cacert").map_or_else(|| name.clone(), Into::into);
+            Ok(ClientRoots::Secret { namespace, name })
+        }
+        CertificateSource::Files { .. } => Err("a file is no credential".to_owned()),
+    }
 }
 
 /// Istio: credentials/resource.go `ParseResourceName`.
