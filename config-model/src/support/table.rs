@@ -32,7 +32,6 @@ const fn w(path: &'static str, support: Support, below: &'static [&'static str])
     Row { kind: Kind::WorkloadEntry, path, support, below }
 }
 
-const MTLS: Support = NotYet("client certificates");
 const L4: Support = NotYet("TCP and TLS routing");
 const STATS: Support = NotYet("statistics by name");
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
@@ -59,25 +58,25 @@ const GATEWAY: &[Row] = &[
     g("spec.servers[].tls.mode", Honoured, &[]),
     g("spec.servers[].tls.mode=PASSTHROUGH", L4, &[]),
     g("spec.servers[].tls.mode=AUTO_PASSTHROUGH", L4, &[]),
-    g("spec.servers[].tls.mode=MUTUAL", MTLS, &[]),
-    g("spec.servers[].tls.mode=OPTIONAL_MUTUAL", MTLS, &[]),
-    g("spec.servers[].tls.mode=ISTIO_MUTUAL", MTLS, &[]),
+    g("spec.servers[].tls.mode=MUTUAL", Honoured, &[]),
+    g("spec.servers[].tls.mode=OPTIONAL_MUTUAL", Honoured, &[]),
+    g("spec.servers[].tls.mode=ISTIO_MUTUAL", Honoured, &[]),
     g("spec.servers[].tls.serverCertificate", Honoured, &[]),
     g("spec.servers[].tls.privateKey", Honoured, &[]),
-    g("spec.servers[].tls.caCertificates", MTLS, &[]),
-    g("spec.servers[].tls.caCrl", MTLS, &[]),
+    g("spec.servers[].tls.caCertificates", Honoured, &[]),
+    g("spec.servers[].tls.caCrl", Honoured, &[]),
     g("spec.servers[].tls.credentialName", Honoured, &[]),
     g("spec.servers[].tls.credentialNames", Honoured, &[]),
-    g("spec.servers[].tls.caCertCredentialName", MTLS, &[]),
+    g("spec.servers[].tls.caCertCredentialName", Honoured, &[]),
     g("spec.servers[].tls.tlsCertificates", Honoured, &["serverCertificate", "privateKey", "caCertificates"]),
-    g("spec.servers[].tls.subjectAltNames", MTLS, &[]),
-    g("spec.servers[].tls.verifyCertificateSpki", MTLS, &[]),
-    g("spec.servers[].tls.verifyCertificateHash", MTLS, &[]),
+    g("spec.servers[].tls.subjectAltNames", Honoured, &[]),
+    g("spec.servers[].tls.verifyCertificateSpki", Honoured, &[]),
+    g("spec.servers[].tls.verifyCertificateHash", Honoured, &[]),
     g("spec.servers[].tls.minProtocolVersion", Honoured, &[]),
     g("spec.servers[].tls.maxProtocolVersion", Honoured, &[]),
     g("spec.servers[].tls.cipherSuites", Honoured, &[]),
     g("spec.servers[].tls.ecdhCurves", NotYet("key exchange groups"), &[]),
-    g("spec.servers[].tls.insecureSkipVerify", MTLS, &[]),
+    g("spec.servers[].tls.insecureSkipVerify", Honoured, &[]),
 ];
 
 const VIRTUAL_SERVICE: &[Row] = &[
