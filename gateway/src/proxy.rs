@@ -178,6 +178,7 @@ impl ProxyHttp for GatewayProxy {
             ctx.upgrade = true;
             // A tunnel may be silent for as long as both ends like (Istio: no stream idle timeout).
             session.set_read_timeout(None);
+            ctx.clock.get_or_insert_with(Clock::endless);
         }
         if edge::expects_continue(session.req_header()) {
             session.write_continue_response().await?;
@@ -349,12 +350,13 @@ impl ProxyHttp for GatewayProxy {
         match failure.reply(ctx.attempt) {
             Some(reply) if !started => {
                 error_code = reply.status();
-                if let Err(e) = reply::write(session, ctx, reply).await {
+                // The engine keeps no connection after an error; the client must not count on it.
+                if let Err(e) = reply::write(session, ctx, reply.close()).await {
                     tracing::debug!(error = %e, "the client left before its error reply");
                     ctx.flags.insert(Flag::DownstreamConnectionTermination);
                 }
             }
-            _ => ctx.details = failure.details.into(),
+            _ => ctx.details = failure.details_after_start().into(),
         }
         FailToProxy { error_code, can_reuse_downstream: false }
     }

@@ -4,9 +4,11 @@
 //! So for the attempts of a route with a limit, [`Timed`] stands in for the client's session: it passes everything on,
 //! and reports an end of its own when the time is up.
 //!
+//! It stands in for that of a client who asks for a tunnel, too, clock or not: see [`Timed::is_body_empty`].
+//!
 //! Invariant: the clock starts when the whole request has arrived, runs on over all attempts and stops with the whole
-//! response (Envoy: the route's timeout); a try's clock stops when its response begins. A tunnel has no clock. A request
-//! of a route without limits has no `Clock`, and its session is never touched.
+//! response (Envoy: the route's timeout); a try's clock stops when its response begins. A tunnel has no clock. Any other
+//! request of a route without limits has no `Clock`, and its session is never touched.
 
 use super::failure::Cause;
 use async_trait::async_trait;
@@ -56,6 +58,11 @@ impl Clock {
     pub(super) fn new(limit: Option<Duration>, per_try: Option<Duration>) -> Option<Arc<Self>> {
         (limit.is_some() || per_try.is_some())
             .then(|| Arc::new(Self { limit, per_try, complete: OnceLock::new(), returned: Mutex::default() }))
+    }
+
+    /// A clock that never runs out, for the sake of its stand-in.
+    pub(super) fn endless() -> Arc<Self> {
+        Arc::new(Self { limit: None, per_try: None, complete: OnceLock::new(), returned: Mutex::default() })
     }
 
     /// Notes that the request has arrived, where it has.
@@ -142,7 +149,7 @@ impl Clock {
 pub(super) fn watch(session: &mut Session, clock: &Arc<Clock>, attempt: Instant) {
     if !session.as_downstream().is_custom() {
         let client = mem::replace(&mut session.downstream_session, Box::new(nobody()));
-        let timed = Timed { client, clock: clock.clone(), attempt, sleep: None };
+        let timed = Timed { client, clock: clock.clone(), attempt, sleep: None, head_sent: false };
         *session.downstream_session = ServerSession::new_custom(Box::new(timed));
     }
 }
@@ -170,6 +177,8 @@ struct Timed {
     attempt: Instant,
     /// Set where there was something to wait for.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// The engine turns to the body once the head is sent.
+    head_sent: bool,
 }
 
 impl Drop for Timed {
@@ -313,8 +322,11 @@ impl CustomSession for Timed {
         self.client.finish_body().await
     }
 
+    /// The engine tells the upstream's side of the exchange at once that an empty body has ended. Where a 101 is read
+    /// before that word, it is taken for the end of the tunnel, which is then closed as soon as it is open. So that of a
+    /// tunnel is not said, but only once the head is out, whose framing depends on it.
     fn is_body_empty(&mut self) -> bool {
-        self.client.is_body_empty()
+        !(self.head_sent && self.client.is_upgrade_req()) && self.client.is_body_empty()
     }
 
     fn body_bytes_sent(&self) -> usize {
@@ -346,6 +358,7 @@ impl CustomSession for Timed {
     }
 
     fn enable_retry_buffering(&mut self) {
+        self.head_sent = true;
         self.client.enable_retry_buffering();
     }
 

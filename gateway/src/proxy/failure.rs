@@ -113,6 +113,14 @@ impl Failure {
         }
     }
 
+    /// The details where the response had begun.
+    pub(super) fn details_after_start(self) -> String {
+        if self.reset {
+            return self.details.replacen("_before_response_started", "_after_response_started", 1);
+        }
+        self.details
+    }
+
     /// The reply after `attempts`; `None` when there is nobody to answer.
     pub(super) fn reply(&self, attempts: u32) -> Option<LocalReply> {
         (self.status > 0).then(|| LocalReply::text(self.status, self.body(attempts), self.details.clone()))

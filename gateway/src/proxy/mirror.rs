@@ -326,7 +326,7 @@ mod tests {
         }
         let one = copy_of(&head, UpstreamProtocol::Http1, "a.example", true).unwrap();
         assert_eq!(one.headers["transfer-encoding"], "chunked");
-        assert_eq!((&*one.headers["host"].to_str().unwrap(), one.raw_path()), ("a.example", &b"/a?b"[..]));
+        assert_eq!((one.headers["host"].to_str().unwrap(), one.raw_path()), ("a.example", &b"/a?b"[..]));
         assert!(!one.headers.contains_key("connection"));
         let two = copy_of(&head, UpstreamProtocol::Http2, "a.example", true).unwrap();
         assert_eq!(two.uri.to_string(), "http://a.example/a?b");

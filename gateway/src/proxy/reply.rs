@@ -14,6 +14,10 @@ use pingora_proxy::Session;
 use routing::action::reply::DirectReply;
 use std::borrow::Cow;
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+
 /// Whether the rule's operations, and what else it says about responses, are for a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operations {
@@ -111,47 +115,14 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
     if let Some(flag) = reply.flag {
         ctx.flags.insert(flag);
     }
-    let mut head = ResponseHeader::build(if ctx.grpc { 200 } else { reply.status }, Some(8))?;
-    let mut body = reply.body;
-    if ctx.grpc {
-        let status = reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status));
-        ctx.grpc_status = Some(status);
-        head.insert_header(header::CONTENT_TYPE, "application/grpc")?;
-        head.insert_header("grpc-status", status.to_string())?;
-        if !body.is_empty() {
-            head.insert_header("grpc-message", grpc_message(&body))?;
-            body = Bytes::new();
-        }
-    } else {
-        for (name, value) in reply.headers {
-            head.insert_header(name, value)?;
-        }
-    }
-    if reply.details.ends_with("{overflow}") {
-        head.insert_header("x-envoy-overloaded", "true")?;
-    }
-    head.insert_header(header::DATE, get_cached_date())?;
     if ctx.sent.is_none() {
         let request = session.req_header();
         edge::keep_for_response(request, &request.headers, ctx);
     }
-    edit_response(&mut head, |parts| {
-        match reply.operations {
-            Operations::Apply => response::finish(&mut parts.headers, ctx, Stage::Local),
-            Operations::Skip => response::sign(&mut parts.headers),
-        }
-        // After the operations, whatever they did to it: only a type that they gave stays (asked of Envoy 1.40).
-        if let Some(kind) = reply.content_type.filter(|_| !ctx.grpc) {
-            parts.headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
-        }
-        // RFC 9110 §8.6: a 1xx or 204 has no length; a 304 would speak of another body.
-        if !ctx.grpc && !matches!(reply.status, 100..=199 | 204 | 304) {
-            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        }
-    });
     if reply.close {
         session.set_keepalive(None);
     }
+    let (head, body) = compose(reply, ctx)?;
     let empty = body.is_empty() || session.req_header().method == Method::HEAD;
     if let (true, HttpSession::H2(stream)) = (empty, session.as_downstream_mut()) {
         // A gRPC client takes a status without messages only from the frame that ends the stream ("Trailers-Only");
@@ -163,6 +134,49 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// Head and body of a reply, as the client's protocol has them.
+fn compose(reply: LocalReply, ctx: &mut Ctx) -> Result<(ResponseHeader, Bytes)> {
+    let mut head = ResponseHeader::build(if ctx.grpc { 200 } else { reply.status }, Some(8))?;
+    let mut body = reply.body;
+    let status = reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status));
+    // RFC 9110 §8.6: a 1xx or 204 has no length; a 304 would speak of another body.
+    let has_length = ctx.grpc || !matches!(reply.status, 100..=199 | 204 | 304);
+    let overloaded = reply.details.ends_with("{overflow}");
+    if ctx.grpc {
+        ctx.grpc_status = Some(status);
+    }
+    let grpc = ctx.grpc;
+    edit_response(&mut head, |parts| {
+        let headers = &mut parts.headers;
+        headers.extend(reply.headers);
+        headers.insert(header::DATE, get_cached_date());
+        match reply.operations {
+            Operations::Apply => response::finish(headers, ctx, Stage::Local),
+            Operations::Skip => response::sign(headers),
+        }
+        if grpc {
+            // What a gRPC client cannot read would be no answer at all.
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(status)));
+            if !body.is_empty()
+                && let Ok(message) = HeaderValue::from_str(&grpc_message(&std::mem::take(&mut body)))
+            {
+                headers.insert(GRPC_MESSAGE, message);
+            }
+        } else if let Some(kind) = reply.content_type {
+            // After the operations, whatever they did to it: only a type that they gave stays (asked of Envoy 1.40).
+            headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
+        }
+        if has_length {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        if overloaded {
+            headers.insert(OVERLOADED, HeaderValue::from_static("true"));
+        }
+    });
+    Ok((head, body))
 }
 
 /// gRPC's mapping of HTTP statuses, as Envoy has it.

@@ -94,3 +94,30 @@ async fn a_route_that_takes_too_long_is_504_ut_and_an_upstream_that_hangs_up_503
     assert!(body.ends_with("reset reason: protocol error"), "{body}");
     assert!(garbage.line("/garbage").await.contains(" 502 UPE "));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_says_that_the_connection_ends_and_a_reply_by_rule_that_it_goes_on() {
+    let rules =
+        "  - match: [{uri: {prefix: /tea}}]\n    directResponse: {status: 418}\n".to_owned() + FORWARD;
+    let gateway = gateway(&config(&rules, &[nobody().await], "HTTP")).await;
+    let text = gateway
+        .raw("GET /tea HTTP/1.1\r\nHost: a.example\r\n\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        .await
+        .to_ascii_lowercase();
+    let (first, second) = text.split_once("http/1.1 503").expect("both are answered");
+    assert!(first.starts_with("http/1.1 418") && !first.contains("connection: close"), "{text}");
+    assert!(second.contains("connection: close"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_breaks_off_is_told_apart_from_none() {
+    let act = &[Act::SayAndLeave("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")];
+    let gateway = gateway(&config(FORWARD, &[plays(act).await.address], "HTTP")).await;
+    let (status, _, body) = gateway.send("GET /half HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert_eq!((status, &*body), (200, "abc"));
+    let line = gateway.line("/half").await;
+    assert!(
+        line.contains(" 200 UC upstream_reset_after_response_started{connection_termination} "),
+        "{line}"
+    );
+}

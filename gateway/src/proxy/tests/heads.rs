@@ -132,3 +132,25 @@ async fn a_bad_head_behind_a_good_request_is_answered_in_its_turn() {
         answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
     assert_eq!(statuses, ["200", "400"], "{answers}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_client_can_read_every_reply_of_ours() {
+    let rules = "  - match: [{uri: {prefix: /direct}}]
+    directResponse: {status: 403, body: {string: no}}
+    headers: {response: {set: {content-type: text/html, x-resp: r}}}
+  - redirect: {uri: /new}
+";
+    let gateway = gateway(&config(rules, &[nobody().await], "HTTP")).await;
+    for (path, code, message) in [("/direct", "7", Some("no")), ("/redirect", "2", None)] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: a.example\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let (status, head, body) = gateway.send(&request).await;
+        assert_eq!((status, &*body), (200, ""));
+        assert!(head.contains("content-type: application/grpc\r\n"), "{head}");
+        assert!(head.contains(&format!("grpc-status: {code}\r\n")), "{head}");
+        assert_eq!(head.contains("grpc-message: no"), message.is_some(), "{head}");
+        assert!(head.contains("content-length: 0"), "{head}");
+        assert_eq!(head.contains("x-resp: r"), path == "/direct", "{head}");
+    }
+}

@@ -96,3 +96,18 @@ async fn grpc_keeps_its_trailers_and_gets_its_own_kind_of_error() {
     let metrics = String::from_utf8(gateway.metrics.encode()).unwrap();
     assert!(metrics.contains("grpc_response_status=\"5\""), "{metrics}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_that_is_refused_is_an_ordinary_answer() {
+    const NO: Act = Act::Say("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno");
+    let up = plays(&[NO]).await;
+    let gateway = gateway(&config(FORWARD, &[up.address], "HTTP")).await;
+    let ask = "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let end = "GET /end HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+    for _ in 0..20 {
+        let both = gateway.raw(&format!("{ask}{end}")).await;
+        assert_eq!(both.matches("HTTP/1.1 403 ").count(), 2, "{both}");
+    }
+    assert!(up.got()[0].to_ascii_lowercase().contains("upgrade: websocket"), "{:?}", up.got()[0]);
+    assert!(!up.got()[0].to_ascii_lowercase().contains("transfer-encoding"), "{:?}", up.got()[0]);
+}

@@ -85,7 +85,10 @@ async fn a_tunnel_has_no_limit() {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+        match tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap() {
+            Ok(byte) => head.push(byte),
+            Err(e) => panic!("{e} after {:?}: {}", String::from_utf8_lossy(&head), gateway.line("/ws").await),
+        }
     }
     assert!(head.starts_with(b"HTTP/1.1 101 "));
     for _ in 0..2 {
@@ -93,7 +96,9 @@ async fn a_tunnel_has_no_limit() {
         tokio::time::sleep(Duration::from_millis(400)).await;
         stream.write_all(b"ping").await.unwrap();
         let mut back = [0; 4];
-        tokio::time::timeout(PATIENCE, stream.read_exact(&mut back)).await.unwrap().unwrap();
+        if let Err(e) = tokio::time::timeout(PATIENCE, stream.read_exact(&mut back)).await.unwrap() {
+            panic!("{e}: {}", gateway.line("/ws").await);
+        }
         assert_eq!(&back, b"ping");
     }
 }
