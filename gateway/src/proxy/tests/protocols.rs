@@ -30,6 +30,35 @@ async fn a_websocket_is_a_tunnel_for_both_ends_and_outlives_a_reload() {
     assert!(line.contains(" 101 "), "{line}");
 }
 
+const SWITCH: &str = "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Reads a head, one byte at a time so that nothing behind it is taken.
+async fn head_of(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
+}
+
+/// The engine may see the 101 before it has noted that the request has no body; that was the end of one tunnel in three.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_opens_however_fast_the_answer_is() {
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    let gateway = gateway(&config(FORWARD, &[scripted(answer, true).await], "HTTP")).await;
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        stream.write_all(SWITCH.as_bytes()).await.unwrap();
+        assert!(head_of(&mut stream).await.starts_with("http/1.1 101 "));
+        stream.write_all(b"ping").await.unwrap();
+        let mut back = [0; 4];
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut back)).await.unwrap().unwrap();
+        assert_eq!(&back, b"ping");
+    }
+}
+
 /// A gRPC-like upstream on HTTP/2: a message, then trailers.
 async fn grpc_upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
