@@ -4,13 +4,17 @@
 
 use super::{
     Severity,
-    code::{Code, Raised},
+    code::{Code, CodeInfo, Raised},
 };
 
 /// The page of a code, in Markdown that also reads well in a terminal.
 #[must_use]
 pub fn page(code: Code) -> String {
-    let info = code.info();
+    render(&code.info())
+}
+
+fn render(info: &CodeInfo) -> String {
+    let code = info.code;
     let mut page = format!("# {code} {}\n\n", info.title);
     let level = match info.severity {
         Severity::Error => "Error",
@@ -85,6 +89,8 @@ mod tests {
             "{shown}"
         );
         assert!(page(Code::UNREADABLE).contains("No file raises it"));
+        let retired = CodeInfo { raised: Raised::Retired("LIM0099 says it now."), ..Code::SYNTAX.info() };
+        assert!(render(&retired).contains("Retired: no version raises it any more. LIM0099 says it now."));
         assert!(
             Code::TABLE.iter().all(|info| page(info.code).lines().all(|line| line.chars().count() <= 110))
         );

@@ -214,7 +214,9 @@ impl<'t> Index<'t> {
         depth: usize,
     ) -> Option<(&'i Entry, &'p str)> {
         let matching = entries.iter().filter_map(|entry| {
-            let after = rest.strip_prefix(entry.key.as_str())?;
+            // A key is written as it is, or as `["key"]`.
+            let quoted = || rest.strip_prefix("[\"")?.strip_prefix(entry.key.as_str())?.strip_prefix("\"]");
+            let after = quoted().or_else(|| rest.strip_prefix(entry.key.as_str()))?;
             match after.strip_prefix('.') {
                 Some(after) => Some((entry, after)),
                 None if after.is_empty() || after.starts_with('[') => Some((entry, after)),
@@ -275,6 +277,7 @@ mod tests {
         assert_eq!(found(text, "a.b[0].c"), "3:5-3:9");
         assert_eq!(found(text, "a.b[0].d.e/f.g[1]"), "4:23-4:24");
         assert_eq!(found(text, "a.b[0].d.e/f.g"), "4:16-4:25");
+        assert_eq!(found(text, "a.b[0][\"d.e/f\"].g"), "4:16-4:25");
         assert_eq!(found(text, "a.b[1].g"), "4:16-4:25");
         // A collection over several lines is pointed at by its key, or by its first character.
         assert_eq!(found(text, "a.b"), "2:3-2:4");

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
+    cli,
     listener::BindOptions,
     pipeline::{
         Pipeline, Step,
@@ -36,6 +37,11 @@ struct Rig {
 }
 
 fn rig(surface: Surface) -> Rig {
+    let config = [GATEWAY, &virtual_service("shop", "shop.example", 301), SECRET].concat();
+    rig_with(surface, "a.yaml", &config)
+}
+
+fn rig_with(surface: Surface, file: &str, config: &str) -> Rig {
     let metrics = Arc::new(Metrics::new(Default::default(), "test").unwrap());
     let snapshots = Arc::new(SnapshotCell::default());
     let proxy = GatewayProxy::new(snapshots.clone(), metrics.clone(), None);
@@ -45,8 +51,7 @@ fn rig(surface: Surface) -> Rig {
         BindOptions::default(),
         std::time::Duration::ZERO,
     );
-    let config = [GATEWAY, &virtual_service("shop", "shop.example", 301), SECRET].concat();
-    let (source, _handle) = Fixed::yaml("a.yaml", &config);
+    let (source, _handle) = Fixed::yaml(file, config);
     let (pipeline, _recorder, status) = pipeline_with(source, &metrics);
     let level = Arc::new(Mutex::new(String::new()));
     let seen = level.clone();
@@ -148,4 +153,21 @@ async fn metrics_are_on_their_port_alone() {
     assert_eq!(status, 200);
     assert!(body.contains("limen_config_synchronized 1") && body.contains("istio_build"), "{body}");
     assert_eq!(rig.get("/server_info").0, 404);
+}
+
+#[tokio::test]
+async fn diagnostics_are_those_of_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let text = [GATEWAY, &virtual_service("shop", "shop.example", 999), "---\nkind: [\n"].concat();
+    std::fs::write(&file, &text).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments =
+        ["limen", "check", "--output", "json", &file.to_string_lossy()].map(std::ffi::OsString::from);
+    let _failed = cli::main(arguments, &mut cli::Output::new(&mut out, &mut err, cli::Reader::Program));
+    let mut rig = rig_with(Surface::Admin, &file.to_string_lossy(), &text);
+    assert_eq!(rig.pipeline.step().await, Step::Published);
+    let served = rig.json("/diagnostics");
+    assert_eq!(served["findings"].as_array().unwrap().len(), 2, "{served}");
+    assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), served);
 }

@@ -178,6 +178,8 @@ fn one_of_a_thing_is_one_thing() {
     assert_eq!(ran.err, "1 error, 0 warnings, 0 notes in 0 resources\n");
     let ran = limen(&["get", "routes", "--config", &one.path().to_string_lossy()]);
     assert_eq!(ran.err, "limen: the configuration has 1 error; `limen check` lists them\n");
+    let ran = explain(one.path(), &["http://shop.example/"]);
+    assert_eq!(ran.err, "limen: the configuration has 1 error; `limen check` lists them\n");
 }
 
 #[test]

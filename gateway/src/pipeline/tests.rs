@@ -112,3 +112,42 @@ async fn a_thread_follows_the_source_until_it_is_stopped() {
     stop.send(true).unwrap();
     tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap();
 }
+
+/// What the process logs, collected.
+#[derive(Default, Clone)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_log_has_each_finding_once_as_check_prints_it() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // The name is misspelt, with a hint; the code is refused, without one.
+    let text = format!("{GATEWAY}{}", virtual_service("a", "a.example", 999))
+        .replace("hosts: ['*']", "host: x, hosts: ['*']");
+    let (source, _handle) = Fixed::yaml("a.yaml", &text);
+    let (mut pipeline, _recorder, status) = pipeline(source);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    tracing::subscriber::with_default(subscriber, || {
+        assert_eq!(runtime.block_on(pipeline.step()), Step::Published);
+        pipeline.tell(&status.findings());
+    });
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(status.findings().len() >= 2, "{said}");
+    for finding in status.findings().iter() {
+        let line = finding.to_string();
+        let (_severity, rest) = line.split_once(' ').unwrap();
+        assert_eq!(said.matches(rest).count(), 1, "{rest}\n{said}");
+    }
+    assert!(!said.contains("hint=\"\"") && said.contains("hint="), "{said}");
+}
