@@ -1,6 +1,8 @@
 //! The request path over real sockets: configuration as users write it, listeners on port 0, upstreams in process.
 
+mod actions;
 mod connections;
+mod differential;
 mod failures;
 mod filters;
 mod heads;
@@ -191,6 +193,25 @@ spec:
   - {{number: 80, name: main, protocol: {protocol}}}
   endpoints:
 {endpoints}"
+    )
+}
+
+/// A service `name.example` with one endpoint.
+fn service(name: &str, at: SocketAddr, protocol: &str) -> String {
+    format!(
+        "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: default}}
+spec:
+  hosts: [{name}.example]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{{number: 80, name: main, protocol: {protocol}}}]
+  endpoints: [{{address: {}, ports: {{main: {}}}}}]
+",
+        at.ip(),
+        at.port()
     )
 }
 

@@ -14,24 +14,6 @@ fn rule(mirrors: &str) -> String {
     )
 }
 
-fn mirror(name: &str, at: SocketAddr, protocol: &str) -> String {
-    format!(
-        "---
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}, namespace: default}}
-spec:
-  hosts: [{name}.example]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports: [{{number: 80, name: main, protocol: {protocol}}}]
-  endpoints: [{{address: {}, ports: {{main: {}}}}}]
-",
-        at.ip(),
-        at.port()
-    )
-}
-
 const ONE: &str = "mirror: {host: copy.example, port: {number: 80}}";
 
 async fn eventually(player: &Player, requests: usize) -> Vec<String> {
@@ -47,7 +29,7 @@ async fn eventually(player: &Player, requests: usize) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_gets_what_the_upstream_gets() {
     let (up, copy) = (plays(&[OK]).await, plays(&[OK]).await);
-    let yaml = config(&rule(ONE), &[up.address], "HTTP") + &mirror("copy", copy.address, "HTTP");
+    let yaml = config(&rule(ONE), &[up.address], "HTTP") + &service("copy", copy.address, "HTTP");
     let gateway = gateway(&yaml).await;
     for request in [
         "GET /api/get?q=1 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
@@ -81,7 +63,7 @@ async fn a_mirror_that_fails_or_hangs_is_nobodys_business() {
     let hung = plays(&[HANG]).await;
     for at in [nobody().await, hung.address] {
         let up = plays(&[OK]).await;
-        let yaml = config(&rule(ONE), &[up.address], "HTTP") + &mirror("copy", at, "HTTP");
+        let yaml = config(&rule(ONE), &[up.address], "HTTP") + &service("copy", at, "HTTP");
         let gateway = gateway(&yaml).await;
         let began = Instant::now();
         for _ in 0..5 {
@@ -101,8 +83,8 @@ async fn each_mirror_has_its_share_and_an_unknown_one_gets_nothing() {
     - {destination: {host: none.example, port: {number: 80}}, percentage: {value: 0}}
     - {destination: {host: missing.example, port: {number: 80}}}";
     let yaml = config(&rule(mirrors), &[up.address], "HTTP")
-        + &mirror("all", all.address, "HTTP")
-        + &mirror("none", none.address, "HTTP");
+        + &service("all", all.address, "HTTP")
+        + &service("none", none.address, "HTTP");
     let gateway = gateway(&yaml).await;
     for _ in 0..5 {
         assert_eq!(gateway.get("/api/x").await.0, 200);
@@ -115,7 +97,7 @@ async fn each_mirror_has_its_share_and_an_unknown_one_gets_nothing() {
 async fn a_retry_makes_no_second_copy_and_the_body_is_there_once() {
     const FAIL: Act = Act::Say("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
     let (up, copy) = (plays(&[FAIL, OK]).await, plays(&[OK]).await);
-    let yaml = config(&rule(ONE), &[up.address], "HTTP") + &mirror("copy", copy.address, "HTTP");
+    let yaml = config(&rule(ONE), &[up.address], "HTTP") + &service("copy", copy.address, "HTTP");
     let gateway = gateway(&yaml).await;
     let body = "0123456789".repeat(3000);
     let request = format!(
@@ -154,7 +136,7 @@ async fn a_mirror_may_speak_http2() {
     });
     let up = plays(&[OK]).await;
     let gateway =
-        gateway(&(config(&rule(ONE), &[up.address], "HTTP") + &mirror("copy", address, "HTTP2"))).await;
+        gateway(&(config(&rule(ONE), &[up.address], "HTTP") + &service("copy", address, "HTTP2"))).await;
     for (request, body) in [
         ("GET /api/get HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n", ""),
         (
@@ -172,7 +154,7 @@ async fn a_mirror_may_speak_http2() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_cut_off_is_not_made_whole_for_a_mirror() {
     let (up, copy) = (plays(&[OK]).await, plays(&[OK]).await);
-    let yaml = config(&rule(ONE), &[up.address], "HTTP") + &mirror("copy", copy.address, "HTTP");
+    let yaml = config(&rule(ONE), &[up.address], "HTTP") + &service("copy", copy.address, "HTTP");
     let gateway = gateway(&yaml).await;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let head =
