@@ -6,8 +6,10 @@
 pub mod cluster;
 pub mod connections;
 pub mod dns;
+pub mod dynamic;
 pub mod endpoint;
 pub mod limits;
+pub mod metrics;
 pub mod outlier;
 pub mod registry;
 #[cfg(test)]

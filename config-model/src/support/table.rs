@@ -266,7 +266,7 @@ const SERVICE_ENTRY: &[Row] = &[
         NoEffectOnGateway("there is no original destination; such a host has no endpoints"),
         &[],
     ),
-    s("spec.resolution=DYNAMIC_DNS", NotYet("resolution by the requested name"), &[]),
+    s("spec.resolution=DYNAMIC_DNS", Honoured, &[]),
     s("spec.endpoints[].address", Honoured, &[]),
     s("spec.endpoints[].ports", Honoured, &[]),
     s("spec.endpoints[].labels", Honoured, &[]),

@@ -94,7 +94,7 @@ fn view(admin: &Admin, path: &str, query: &str) -> Reply {
     match path {
         "/" => reply(StatusCode::OK, HTML, dashboard::page(admin)),
         "/config_dump" => match built {
-            Some(built) => config_dump(&built, query),
+            Some(built) => config_dump(admin, &built, query),
             None => not_yet(),
         },
         "/clusters" => clusters(admin, query),
@@ -127,15 +127,18 @@ fn ready(admin: &Admin) -> Reply {
     }
 }
 
-fn config_dump(built: &Built, query: &str) -> Reply {
+fn config_dump(admin: &Admin, built: &Built, query: &str) -> Reply {
+    let endpoints = || table::live_endpoints(&admin.snapshots.load().clusters);
     let secrets = built.validated.secrets();
     if let Some((_, name)) = question::pairs(query).find(|(key, _)| key == "table") {
         return match Table::ALL.into_iter().find(|table| table.name() == name) {
+            Some(Table::Endpoints) => json(&endpoints()),
             Some(table) => json(&table.rows(&built.compiled, secrets)),
             None => text(StatusCode::BAD_REQUEST, "no such table\n"),
         };
     }
     let mut dump = table::dump(&built.compiled, secrets);
+    dump.insert(Table::Endpoints.name().to_owned(), json!(endpoints()));
     dump.insert("generation".to_owned(), json!(built.generation));
     json(&dump)
 }
@@ -160,6 +163,8 @@ fn clusters(admin: &Admin, query: &str) -> Reply {
                     "rq_active": state.in_flight(),
                     "rq_total": state.attempts(),
                     "rq_error": state.failures(),
+                    "ejected": state.record().is_ejected(),
+                    "ejections": state.record().ejections(),
                 })
             })
             .collect();

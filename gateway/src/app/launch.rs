@@ -84,12 +84,10 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let showing = admin::spawn(admin, addresses, stopped.clone())
         .map_err(|error| format!("cannot start a thread: {error}"))?;
 
-    let publisher = Live {
-        snapshots,
-        registry: Registry::new(Arc::new(SystemResolver::new()), background.handle().clone()),
-        listeners: listeners.clone(),
-        edge: settings.edge.clone(),
-    };
+    let registry = Registry::new(Arc::new(SystemResolver::new()), background.handle().clone());
+    let upstreams = registry.collector().and_then(|collector| metrics.register(Box::new(collector)));
+    upstreams.map_err(|error| format!("metrics: {error}"))?;
+    let publisher = Live { snapshots, registry, listeners: listeners.clone(), edge: settings.edge.clone() };
     let pipeline = Pipeline::new(
         source(&settings.source),
         Builder::new(settings.identity()),

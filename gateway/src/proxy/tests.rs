@@ -6,6 +6,7 @@ mod differential;
 mod failures;
 mod filters;
 mod heads;
+mod hostile;
 mod mirrors;
 mod protocols;
 mod retries;

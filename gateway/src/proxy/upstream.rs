@@ -17,7 +17,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use routing::{
-    cluster::{HashCookie, HashKey, UpstreamProtocol},
+    cluster::{Discovery, HashCookie, HashKey, UpstreamProtocol},
     host::without_port,
 };
 use std::{net::IpAddr, sync::Arc};
@@ -128,6 +128,14 @@ pub(super) async fn endpoint(
             hash(key, session, ctx);
         }
         admit(cluster, protocol(cluster, session), ctx).await?;
+    }
+    if cluster.spec.discovery == Discovery::DynamicDns {
+        let authority = ctx
+            .forward()
+            .and_then(|forward| forward.authority.as_deref())
+            .or_else(|| ctx.destination().and_then(|d| d.headers.authority.as_deref()))
+            .unwrap_or(&ctx.authority);
+        return cluster.named(without_port(authority)).await.ok_or_else(|| Cause::NoHealthyUpstream.error());
     }
     cluster
         .pick(|| fastrand::u64(..), ctx.upstream.hash, attempt::avoided(ctx, cluster))

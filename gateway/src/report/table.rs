@@ -3,19 +3,21 @@
 //! Invariant: a table is made as rows of JSON and printed from them, so that one fetched from a running gateway prints the same.
 //! No row holds a secret: certificates are named, never shown.
 
+use crate::runtime::{EndpointState, outlier::Record, registry::Clusters};
 use config_model::{
     kubernetes::Secret,
     meta::{Kind, ResourceKey},
     set::Resources,
 };
 use routing::{
-    cluster::{Cluster, Discovery, Health},
+    cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Health},
     compile::Compiled,
     listener::{CertificateSource, Chains, FilterChain, Listener},
     path::PathMatch,
     route::{Action, Condition, RouteMatch},
 };
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// The tables there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +95,10 @@ impl Table {
             Table::Endpoints => &[
                 ("ENDPOINT", "endpoint"),
                 ("STATUS", "status"),
+                ("OUTLIER CHECK", "outlier_check"),
                 ("WEIGHT", "weight"),
+                ("LOCALITY", "locality"),
+                ("PRIORITY", "priority"),
                 ("CLUSTER", "cluster"),
             ],
             Table::Certificates => &[
@@ -120,64 +125,76 @@ impl Table {
     #[must_use]
     pub fn rows(self, compiled: &Compiled, secrets: &Resources<Secret>) -> Vec<Row> {
         let rows: Vec<Value> = match self {
-            Table::Listeners => each_chain(compiled).map(|(listener, names, chain)| {
-                let scheme = if chain.tls.is_some() { "HTTPS" } else { "HTTP" };
-                json!({
-                    "name": listener.key.to_string(),
-                    "address": address(listener),
-                    "port": listener.key.port,
-                    "match": names.map_or_else(|| "ALL".to_owned(), |names| format!("SNI: {names}")),
-                    "protocol": scheme,
-                    "gateway": &*chain.gateway,
-                    "server": &*chain.server,
-                    "destination": format!("Route: {}", chain.table.name()),
+            Table::Listeners => each_chain(compiled)
+                .map(|(listener, names, chain)| {
+                    let scheme = if chain.tls.is_some() { "HTTPS" } else { "HTTP" };
+                    json!({
+                        "name": listener.key.to_string(),
+                        "address": address(listener),
+                        "port": listener.key.port,
+                        "match": names.map_or_else(|| "ALL".to_owned(), |names| format!("SNI: {names}")),
+                        "protocol": scheme,
+                        "gateway": &*chain.gateway,
+                        "server": &*chain.server,
+                        "destination": format!("Route: {}", chain.table.name()),
+                    })
                 })
-            }).collect(),
+                .collect(),
             Table::Hosts => each_table(compiled)
-                .flat_map(|chain| chain.table.hosts().iter().map(move |(domain, host)| json!({
-                    "name": &**host.name(),
-                    "domain": domain,
-                    "table": &**chain.table.name(),
-                    "routes": host.routes().len(),
-                    "gateway": &*chain.gateway,
-                })))
+                .flat_map(|chain| {
+                    chain.table.hosts().iter().map(move |(domain, host)| {
+                        json!({
+                            "name": &**host.name(),
+                            "domain": domain,
+                            "table": &**chain.table.name(),
+                            "routes": host.routes().len(),
+                            "gateway": &*chain.gateway,
+                        })
+                    })
+                })
                 .collect(),
             Table::Routes => each_table(compiled)
-                .flat_map(|chain| chain.table.hosts().iter().flat_map(move |(domain, host)| {
-                    host.routes().iter().map(move |route| json!({
-                        "table": &**chain.table.name(),
-                        "virtual_host": &**host.name(),
-                        "domain": domain,
-                        "match": describe(&route.matcher),
-                        "virtual_service": &*route.origin.virtual_service,
-                        "index": route.origin.index,
-                        "match_index": route.origin.match_index,
-                        "name": route.origin.name.as_deref(),
-                        "destination": destination(&route.action),
-                    }))
-                }))
+                .flat_map(|chain| {
+                    chain.table.hosts().iter().flat_map(move |(domain, host)| {
+                        host.routes().iter().map(move |route| {
+                            json!({
+                                "table": &**chain.table.name(),
+                                "virtual_host": &**host.name(),
+                                "domain": domain,
+                                "match": describe(&route.matcher),
+                                "virtual_service": &*route.origin.virtual_service,
+                                "index": route.origin.index,
+                                "match_index": route.origin.match_index,
+                                "name": route.origin.name.as_deref(),
+                                "destination": destination(&route.action),
+                            })
+                        })
+                    })
+                })
                 .collect(),
-            Table::Clusters => by_name(compiled).into_iter().map(|cluster| json!({
-                "name": cluster.spec.name.as_str(),
-                "host": &*cluster.spec.host,
-                "port": cluster.spec.port,
-                "subset": if cluster.spec.subset.is_empty() { "-" } else { &*cluster.spec.subset },
-                "direction": "outbound",
-                "type": discovery(cluster),
-                "balancer": format!("{:?}", cluster.spec.lb),
-                "protocol": format!("{:?}", cluster.spec.protocol),
-                "tls": cluster.spec.tls.is_some(),
-                "endpoints": super::explain::usable(cluster),
-                "destination_rule": cluster.spec.destination_rule.as_deref(),
-            })).collect(),
-            Table::Endpoints => by_name(compiled).into_iter()
-                .flat_map(|cluster| cluster.endpoints.iter().map(move |endpoint| json!({
-                    "endpoint": endpoint.address.to_string(),
-                    "status": match endpoint.health { Health::Healthy => "HEALTHY", Health::Unhealthy => "UNHEALTHY" },
-                    "weight": endpoint.weight,
-                    "workload": endpoint.workload.as_deref(),
-                    "cluster": cluster.spec.name.as_str(),
-                })))
+            Table::Clusters => by_name(compiled)
+                .into_iter()
+                .map(|cluster| {
+                    json!({
+                        "name": cluster.spec.name.as_str(),
+                        "host": &*cluster.spec.host,
+                        "port": cluster.spec.port,
+                        "subset": if cluster.spec.subset.is_empty() { "-" } else { &*cluster.spec.subset },
+                        "direction": "outbound",
+                        "type": discovery(cluster),
+                        "balancer": format!("{:?}", cluster.spec.lb),
+                        "protocol": format!("{:?}", cluster.spec.protocol),
+                        "tls": cluster.spec.tls.is_some(),
+                        "endpoints": super::explain::usable(cluster),
+                        "destination_rule": cluster.spec.destination_rule.as_deref(),
+                    })
+                })
+                .collect(),
+            Table::Endpoints => by_name(compiled)
+                .into_iter()
+                .flat_map(|cluster| {
+                    cluster.endpoints.iter().map(|endpoint| endpoint_row(&cluster.spec, endpoint, None))
+                })
                 .collect(),
             Table::Certificates => certificates(compiled, secrets),
         };
@@ -208,6 +225,44 @@ impl Table {
         }
         out
     }
+}
+
+/// The endpoints of a running gateway: addresses that names resolved to, and who is left alone.
+#[must_use]
+pub fn live_endpoints(clusters: &Clusters) -> Vec<Row> {
+    let mut clusters: Vec<_> = clusters.values().collect();
+    clusters
+        .sort_by_key(|cluster| (cluster.spec.host.clone(), cluster.spec.port, cluster.spec.subset.clone()));
+    let rows = clusters.into_iter().flat_map(|cluster| {
+        let view = cluster.endpoints();
+        let row = |state: &Arc<EndpointState>| {
+            let watched = cluster.spec.outlier.is_some().then(|| state.record());
+            endpoint_row(&cluster.spec, &state.endpoint, watched)
+        };
+        view.all.iter().map(row).collect::<Vec<_>>()
+    });
+    rows.filter_map(|row| match row {
+        Value::Object(row) => Some(row),
+        _ => None,
+    })
+    .collect()
+}
+
+/// `record`: what outlier detection knows, where there is any.
+fn endpoint_row(cluster: &ClusterSpec, endpoint: &Endpoint, record: Option<&Record>) -> Value {
+    let remaining = record.and_then(Record::remaining);
+    json!({
+        "endpoint": endpoint.address.to_string(),
+        "status": match endpoint.health { Health::Healthy => "HEALTHY", Health::Unhealthy => "UNHEALTHY" },
+        "outlier_check": if remaining.is_some() { "FAILED" } else { "OK" },
+        "ejected_for_ms": remaining.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        "ejections": record.map(Record::ejections),
+        "weight": endpoint.weight,
+        "locality": if endpoint.place.locality.is_empty() { "-" } else { &*endpoint.place.locality },
+        "priority": endpoint.place.priority,
+        "workload": endpoint.workload.as_deref(),
+        "cluster": cluster.name.as_str(),
+    })
 }
 
 /// All tables as one object: what the admin endpoint `/config_dump` gives.
@@ -378,12 +433,13 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows =
-            [json!({"endpoint": "10.0.0.1:9080", "status": "HEALTHY", "weight": 1, "cluster": "a\u{1b}"})];
+        let rows = [
+            json!({"endpoint": "10.0.0.1:9080", "status": "HEALTHY", "outlier_check": "OK", "weight": 1, "locality": "r1/z1", "priority": 0, "cluster": "a\u{1b}"}),
+        ];
         let rows: Vec<Row> = rows.iter().filter_map(|row| row.as_object().cloned()).collect();
         let text = Table::Endpoints.text(&rows);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "ENDPOINT       STATUS   WEIGHT  CLUSTER");
-        assert_eq!(lines[1], "10.0.0.1:9080  HEALTHY  1       a");
+        assert_eq!(lines[0], "ENDPOINT       STATUS   OUTLIER CHECK  WEIGHT  LOCALITY  PRIORITY  CLUSTER");
+        assert_eq!(lines[1], "10.0.0.1:9080  HEALTHY  OK             1       r1/z1     0         a");
     }
 }

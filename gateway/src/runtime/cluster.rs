@@ -7,6 +7,7 @@
 use super::{
     connections::Connections,
     dns,
+    dynamic::DynamicNames,
     endpoint::{EndpointState, EndpointView},
     limits::{Admission, Admitted, Counted, Counters, Limit},
 };
@@ -15,14 +16,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::FixedState;
 use routing::{
     balance::{self, EndpointSet, Fitness, Turn, configured},
-    cluster::{Address, ClusterSpec, Endpoint, LbPolicy, Pool, UpstreamProtocol},
+    cluster::{Address, ClusterSpec, Discovery, Endpoint, LbPolicy, Pool, RetryLimit, UpstreamProtocol},
 };
 use std::{
     collections::HashMap,
     hash::BuildHasher,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -47,6 +48,8 @@ pub struct Cluster {
     /// Its connections, where something limits them.
     pub connections: Arc<Connections>,
     refusal: ArcSwapOption<Refusal>,
+    /// The names that requests asked for, where any name of a domain may be.
+    dynamic: OnceLock<Arc<DynamicNames>>,
     limited: bool,
     declared: ArcSwap<Declared>,
     view: ArcSwap<EndpointView>,
@@ -109,7 +112,7 @@ impl Cluster {
         let empty = EndpointView::default();
         let before = previous.map(Self::endpoints);
         let mut endpoints = dns::expand(spec.discovery, &declared, &HashMap::new());
-        let settled = !dns::needs_resolution(&declared);
+        let settled = !dns::needs_resolution(spec.discovery, &declared);
         if !settled
             && endpoints.is_empty()
             && let Some(before) = &before
@@ -125,11 +128,14 @@ impl Cluster {
         let pool = &spec.pool;
         let limited = pool.max_connections.is_some()
             || pool.max_requests.is_some()
-            || matches!(pool.retries, routing::cluster::RetryLimit::Budget { .. });
+            || matches!(pool.retries, RetryLimit::Budget { .. });
         Self {
             limited,
             connections: previous.map(|p| p.connections.clone()).unwrap_or_default(),
             refusal: ArcSwapOption::empty(),
+            dynamic: previous
+                .and_then(|p| p.dynamic.get().cloned())
+                .map_or_else(OnceLock::new, OnceLock::from),
             counters: previous.map(|p| p.counters.clone()).unwrap_or_default(),
             spec,
             trust,
@@ -218,6 +224,28 @@ impl Cluster {
         picked.cloned()
     }
 
+    /// Lets requests name their endpoints, where the cluster is one for a whole domain.
+    pub(super) fn resolve_with(&self, names: impl FnOnce() -> DynamicNames) {
+        if self.spec.discovery == Discovery::DynamicDns {
+            self.dynamic.get_or_init(|| Arc::new(names()));
+        }
+    }
+
+    /// The endpoint that a request names; `None` where the name is not one of the cluster's domain, or unknown.
+    pub async fn named(&self, host: &str) -> Option<Arc<EndpointState>> {
+        let domain = self.spec.host.strip_prefix('*')?;
+        let below = host.len() > domain.len()
+            && host.get(host.len() - domain.len()..).is_some_and(|end| end.eq_ignore_ascii_case(domain));
+        let port = match self.declared().first()?.address {
+            Address::Name(_, port) => port,
+            Address::Ip(_) | Address::Unix(_) => return None,
+        };
+        match self.dynamic.get().filter(|_| below) {
+            Some(names) => names.endpoint(host, port).await,
+            None => None,
+        }
+    }
+
     /// Whether requests have to be admitted.
     #[must_use]
     pub fn is_limited(&self) -> bool {
@@ -289,6 +317,18 @@ impl Cluster {
         &self.spec.pool
     }
 
+    /// Whether such a limit is set.
+    #[must_use]
+    pub fn has_limit(&self, limit: Limit) -> bool {
+        let pool = &self.spec.pool;
+        match limit {
+            Limit::Connections => pool.max_connections.is_some(),
+            Limit::Pending => pool.max_pending.is_some(),
+            Limit::Requests => pool.max_requests.is_some(),
+            Limit::Retries => pool.retries != RetryLimit::Unlimited,
+        }
+    }
+
     /// Whether something has to look after its endpoints from time to time.
     pub(super) fn needs_care(&self) -> bool {
         self.spec.outlier.is_some() || self.spec.warmup.is_some()
@@ -331,7 +371,7 @@ impl Cluster {
         if current == declared {
             return;
         }
-        if dns::needs_resolution(&declared) {
+        if dns::needs_resolution(self.spec.discovery, &declared) {
             self.settled.send_replace(false);
             self.declared.store(Arc::new(Declared(declared)));
         } else {

@@ -14,8 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Shortest time between two questions for the same name.
-pub const MIN_REFRESH: Duration = Duration::from_secs(5);
+/// Shortest time between two questions for the same name (Envoy: `dns_min_refresh_rate`).
+pub const MIN_REFRESH: Duration = Duration::from_secs(1);
+/// How long a question may take; a resolver that hangs is one that failed.
+pub const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two questions where no answer says otherwise (Istio: `dnsRefreshRate`).
 pub const DEFAULT_REFRESH: Duration = Duration::from_secs(60);
 
@@ -78,7 +80,10 @@ impl Resolve for SystemResolver {
 
 /// Whether any endpoint has to be asked for by name.
 #[must_use]
-pub fn needs_resolution(endpoints: &[Endpoint]) -> bool {
+pub fn needs_resolution(discovery: Discovery, endpoints: &[Endpoint]) -> bool {
+    if discovery == Discovery::DynamicDns {
+        return false;
+    }
     endpoints.iter().any(|e| match &e.address {
         Address::Name(name, _) => literal(name).is_none(),
         Address::Ip(_) | Address::Unix(_) => false,
@@ -118,10 +123,30 @@ pub fn expand(
     out
 }
 
+/// Asks, but not for ever.
+pub(super) async fn ask(resolver: &dyn Resolve, name: &str) -> Result<Answer, ResolveError> {
+    match tokio::time::timeout(QUESTION_LIMIT, resolver.resolve(name)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ResolveError("the resolver did not answer in time".into())),
+    }
+}
+
+/// When an answer is asked for again: as it says, within bounds, and not all names at one time (Istio: jitter of 100 ms).
+pub(super) fn refresh(ttl: Duration) -> Duration {
+    ttl.max(MIN_REFRESH) + Duration::from_millis(fastrand::u64(0..100))
+}
+
+/// Time until the next question after so many failures in a row: one second, doubled each time, up to
+/// [`DEFAULT_REFRESH`], of which a quarter is by chance.
+pub(super) fn back_off(failures: u32) -> Duration {
+    let full = Duration::from_secs(1_u64 << failures.saturating_sub(1).min(6)).min(DEFAULT_REFRESH);
+    full.mul_f64(0.75 + 0.25 * fastrand::f64())
+}
+
 /// Keeps the names of `cluster` resolved until it is dropped.
 pub(super) async fn follow(cluster: Weak<Cluster>, resolver: Arc<dyn Resolve>) {
     let mut known: HashMap<Arc<str>, Vec<IpAddr>> = HashMap::new();
-    let mut failing = false;
+    let mut failures: u32 = 0;
     loop {
         let (declared, changed) = match cluster.upgrade() {
             Some(c) => (c.declared(), c.changed()),
@@ -143,7 +168,7 @@ pub(super) async fn follow(cluster: Weak<Cluster>, resolver: Arc<dyn Resolve>) {
         known.retain(|name, _| names.contains(name));
         let answers = futures::future::join_all(names.iter().map(|name| {
             let resolver = &resolver;
-            async move { (name, resolver.resolve(name).await) }
+            async move { (name, ask(&**resolver, name).await) }
         }))
         .await;
         let mut wait = DEFAULT_REFRESH;
@@ -151,14 +176,16 @@ pub(super) async fn follow(cluster: Weak<Cluster>, resolver: Arc<dyn Resolve>) {
         for (name, answer) in answers {
             match answer {
                 Ok(answer) => {
-                    wait = wait.min(answer.ttl.max(MIN_REFRESH));
+                    wait = wait.min(refresh(answer.ttl));
                     known.insert(name.clone(), answer.addresses);
                 }
-                Err(e) => {
-                    wait = MIN_REFRESH;
-                    failed = Some((name, e));
-                }
+                Err(e) => failed = Some((name, e)),
             }
+        }
+        let failing = failures > 0;
+        failures = if failed.is_some() { failures.saturating_add(1) } else { 0 };
+        if failures > 0 {
+            wait = wait.min(back_off(failures));
         }
         match cluster.upgrade() {
             Some(c) => {
@@ -170,7 +197,6 @@ pub(super) async fn follow(cluster: Weak<Cluster>, resolver: Arc<dyn Resolve>) {
                     (None, true) => tracing::info!(cluster = %c.spec.name, "names resolve again"),
                     _ => {}
                 }
-                failing = failed.is_some();
                 c.resolved(&declared, &known);
             }
             None => return,
@@ -209,9 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn failures_are_asked_for_again_ever_later() {
+        for (failures, most) in [(1, 1), (2, 2), (3, 4), (7, 60), (400, 60)] {
+            let wait = back_off(failures).as_secs_f64();
+            let most = f64::from(most);
+            assert!((most * 0.75..=most).contains(&wait), "{failures}: {wait}");
+        }
+        assert!(refresh(Duration::ZERO) >= MIN_REFRESH && refresh(Duration::from_secs(9)).as_secs() == 9);
+    }
+
+    #[test]
     fn an_address_written_as_a_name_is_not_asked_for() {
         let declared = [named("127.0.0.1"), named("::1")];
-        assert!(!needs_resolution(&declared));
+        assert!(!needs_resolution(Discovery::StrictDns, &declared));
         let got = expand(Discovery::StrictDns, &declared, &HashMap::new());
         assert_eq!(addresses(&got), ["127.0.0.1:80", "[::1]:80"]);
     }

@@ -6,6 +6,8 @@
 use super::{
     cluster::{Cluster, Reload},
     dns::{self, Resolve},
+    dynamic::DynamicNames,
+    metrics::Collector,
     outlier,
 };
 use crate::tls::{CredentialReader, NoCredentials, Sources, WorkloadFiles};
@@ -106,7 +108,7 @@ impl Registry {
             let before = current.get(&cluster.spec.name);
             let kept = match before {
                 Some(c) if c.spec == cluster.spec => {
-                    let named = dns::needs_resolution(&c.declared());
+                    let named = dns::needs_resolution(c.spec.discovery, &c.declared());
                     c.declare(cluster.endpoints.clone());
                     c.reload_trust(&sources, Reload::Always);
                     if !named {
@@ -144,11 +146,23 @@ impl Registry {
         if cluster.needs_care() {
             self.background.spawn(outlier::care(Arc::downgrade(cluster)));
         }
+        cluster.resolve_with(|| DynamicNames::new(self.resolver.clone(), self.background.clone()));
         self.follow(cluster);
     }
 
+    /// What the clusters in force have to say to metrics.
+    ///
+    /// # Errors
+    /// When two metrics have one name; that is a mistake of the module's.
+    pub fn collector(&self) -> Result<Collector, prometheus::Error> {
+        let shared = Arc::downgrade(&self.shared);
+        Collector::new(move || {
+            shared.upgrade().map(|shared| shared.current().values().cloned().collect()).unwrap_or_default()
+        })
+    }
+
     fn follow(&self, cluster: &Arc<Cluster>) {
-        if dns::needs_resolution(&cluster.declared()) {
+        if dns::needs_resolution(cluster.spec.discovery, &cluster.declared()) {
             self.background.spawn(dns::follow(Arc::downgrade(cluster), self.resolver.clone()));
         }
     }
@@ -208,6 +222,24 @@ mod tests {
         assert_eq!(changed[&name].endpoints().all[0].in_flight(), 1);
         drop(guard);
         assert_eq!(changed[&name].endpoints().all[0].in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_for_a_domain_resolves_the_names_below_it_and_no_others() {
+        let (registry, _) = registry(Ok(vec!["10.1.0.1".parse().unwrap()]));
+        let mut compiled = cluster(Address::Name("*.example.com".into(), 8443), Discovery::DynamicDns, 10);
+        compiled.spec = Arc::new(ClusterSpec {
+            discovery: Discovery::DynamicDns,
+            ..ClusterSpec::new("*.example.com", 443, "")
+        });
+        let clusters = registry.reconcile([&compiled]);
+        registry.settle(&clusters, FIRST_RESOLUTION).await;
+        let one = clusters.values().next().unwrap();
+        let found = one.named("A.example.com").await.unwrap();
+        assert_eq!(found.endpoint.address, ip("10.1.0.1:8443"));
+        for other in ["example.com", ".example.com", "a.example.org", "aexample.com", ""] {
+            assert!(one.named(other).await.is_none(), "{other}");
+        }
     }
 
     #[tokio::test]

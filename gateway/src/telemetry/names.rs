@@ -27,6 +27,15 @@ pub const ACCESS_LOG_DROPPED: &str = "limen_access_log_dropped_total";
 /// Copies for mirrors that were not made, or given up, for want of room, counter.
 pub const MIRROR_DROPPED: &str = "limen_mirror_dropped_total";
 
+/// Endpoints of a cluster that outlier detection leaves alone now, gauge.
+pub const EJECTED: &str = "limen_upstream_ejected_endpoints";
+/// Ejections of endpoints that a cluster has, counter; begins anew for an address that leaves it.
+pub const EJECTIONS: &str = "limen_upstream_ejections_total";
+/// Requests and retries that a limit of a cluster refused, counter.
+pub const OVERFLOWS: &str = "limen_upstream_overflows_total";
+/// What counts towards a limit of a cluster now, gauge.
+pub const LIMITED: &str = "limen_upstream_limited";
+
 /// Labels of the HTTP metrics, in the order in which values are given.
 pub const HTTP_LABELS: [&str; 25] = [
     "reporter",

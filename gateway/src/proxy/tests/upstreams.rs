@@ -15,7 +15,7 @@ spec: {{host: up.example, trafficPolicy: {{{policy}}}}}
 }
 
 /// Answers every request with `status` and its own name, after `delay`.
-async fn named(name: &'static str, status: u16, delay: Duration) -> SocketAddr {
+pub(super) async fn named(name: &'static str, status: u16, delay: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -1,0 +1,223 @@
+//! Names that requests ask for, resolved when they are asked for (ServiceEntry `DYNAMIC_DNS`).
+//!
+//! Invariant: a request waits for the first answer to its name only, and no longer than [`FIRST_ANSWER`]; after that the
+//! last good addresses serve while newer ones are asked for. Names that nobody asks for are forgotten, and there are never
+//! more than [`MOST_NAMES`]: they come from clients.
+
+use super::{
+    dns::{self, Resolve},
+    endpoint::EndpointState,
+};
+use arc_swap::ArcSwap;
+use routing::cluster::{Address, Endpoint};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
+
+/// How long a request waits for the first answer (Envoy: `dns_query_timeout`).
+pub const FIRST_ANSWER: Duration = Duration::from_secs(5);
+/// Names of one cluster, at most (Envoy: `max_hosts`).
+pub const MOST_NAMES: usize = 1024;
+/// How long a name is kept that nobody asks for (Envoy: `host_ttl`).
+pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
+
+/// The names of one cluster.
+pub struct DynamicNames {
+    names: Mutex<HashMap<Arc<str>, Arc<Name>>>,
+    resolver: Arc<dyn Resolve>,
+    background: Handle,
+}
+
+struct Name {
+    endpoint: ArcSwap<Option<Arc<EndpointState>>>,
+    asked: AtomicBool,
+    answered: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for DynamicNames {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DynamicNames").field("names", &self.names().len()).finish_non_exhaustive()
+    }
+}
+
+impl DynamicNames {
+    /// No names yet; tasks on `background` ask for them.
+    #[must_use]
+    pub fn new(resolver: Arc<dyn Resolve>, background: Handle) -> Self {
+        Self { names: Mutex::default(), resolver, background }
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Name>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The endpoint that a name stands for; `None` where there is no answer, or there are too many names already.
+    pub async fn endpoint(self: &Arc<Self>, host: &str, port: u16) -> Option<Arc<EndpointState>> {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let name = self.name(&host, port)?;
+        name.asked.store(true, Relaxed);
+        let mut answered = name.answered.subscribe();
+        if !*answered.borrow() {
+            // A wait that ends without an answer is the same as a bad one.
+            let _either_way = tokio::time::timeout(FIRST_ANSWER, answered.wait_for(|done| *done)).await;
+        }
+        (**name.endpoint.load()).clone()
+    }
+
+    fn name(self: &Arc<Self>, host: &str, port: u16) -> Option<Arc<Name>> {
+        let mut names = self.names();
+        if let Some(name) = names.get(host) {
+            return Some(name.clone());
+        }
+        if names.len() >= MOST_NAMES {
+            return None;
+        }
+        let name = Arc::new(Name {
+            endpoint: ArcSwap::from_pointee(None),
+            asked: AtomicBool::new(true),
+            answered: watch::Sender::new(false),
+        });
+        let host: Arc<str> = host.into();
+        names.insert(host.clone(), name.clone());
+        let resolver = self.resolver.clone();
+        self.background.spawn(follow(Arc::downgrade(self), Arc::downgrade(&name), host, port, resolver));
+        Some(name)
+    }
+}
+
+/// Keeps one name resolved until nobody asks for it.
+async fn follow(
+    all: Weak<DynamicNames>,
+    name: Weak<Name>,
+    host: Arc<str>,
+    port: u16,
+    resolver: Arc<dyn Resolve>,
+) {
+    let mut failures = 0;
+    let mut asked_at = Instant::now();
+    loop {
+        let answer = dns::ask(&*resolver, &host).await;
+        let wait = {
+            let Some(name) = name.upgrade() else { return };
+            let wait = match answer {
+                Ok(answer) => {
+                    failures = 0;
+                    if let Some(ip) = answer.addresses.first() {
+                        name.stands_for(SocketAddr::new(*ip, port));
+                    }
+                    dns::refresh(answer.ttl)
+                }
+                Err(error) => {
+                    failures += 1;
+                    tracing::debug!(%host, %error, "name not resolved");
+                    dns::back_off(failures)
+                }
+            };
+            name.answered.send_replace(true);
+            if name.asked.swap(false, Relaxed) {
+                asked_at = Instant::now();
+            } else if asked_at.elapsed() > FORGOTTEN_AFTER {
+                if let Some(all) = all.upgrade() {
+                    all.names().remove(&host);
+                }
+                return;
+            }
+            wait
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+impl Name {
+    fn stands_for(&self, address: SocketAddr) {
+        let address = Address::Ip(address);
+        let before = self.endpoint.load();
+        if before.as_ref().as_ref().is_some_and(|state| state.endpoint.address == address) {
+            return;
+        }
+        let state = EndpointState { endpoint: Endpoint::at(address), load: Arc::default() };
+        self.endpoint.store(Arc::new(Some(Arc::new(state))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::dns::{Answer, ResolveError};
+    use async_trait::async_trait;
+    use std::net::IpAddr;
+
+    /// Answers as it is told, and counts.
+    #[derive(Default)]
+    struct Told(Mutex<(HashMap<String, IpAddr>, usize)>);
+
+    #[async_trait]
+    impl Resolve for Told {
+        async fn resolve(&self, name: &str) -> Result<Answer, ResolveError> {
+            let known = {
+                let mut told = self.0.lock().unwrap();
+                told.1 += 1;
+                told.0.get(name).copied()
+            };
+            match known {
+                Some(ip) if ip.is_unspecified() => std::future::pending().await,
+                Some(ip) => Ok(Answer { addresses: vec![ip], ttl: Duration::from_secs(30) }),
+                None => Err(ResolveError("no such name".into())),
+            }
+        }
+    }
+
+    fn names(told: &[(&str, &str)]) -> (Arc<DynamicNames>, Arc<Told>) {
+        let resolver = Arc::new(Told::default());
+        resolver.0.lock().unwrap().0 =
+            told.iter().map(|(n, ip)| ((*n).to_owned(), ip.parse().unwrap())).collect();
+        (Arc::new(DynamicNames::new(resolver.clone(), Handle::current())), resolver)
+    }
+
+    async fn address(names: &Arc<DynamicNames>, host: &str) -> Option<String> {
+        names.endpoint(host, 443).await.map(|state| state.endpoint.address.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_asked_for_once_and_kept() {
+        let (names, told) = names(&[("a.ext", "10.0.0.1")]);
+        assert_eq!(address(&names, "A.ext.").await.as_deref(), Some("10.0.0.1:443"));
+        assert_eq!(address(&names, "a.ext").await.as_deref(), Some("10.0.0.1:443"));
+        assert_eq!(told.0.lock().unwrap().1, 1);
+        told.0.lock().unwrap().0.clear();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(address(&names, "a.ext").await.as_deref(), Some("10.0.0.1:443"), "the last good one");
+        told.0.lock().unwrap().0.insert("a.ext".into(), "10.0.0.2".parse().unwrap());
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(address(&names, "a.ext").await.as_deref(), Some("10.0.0.2:443"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_hangs_or_knows_nothing_costs_one_request_its_wait() {
+        let (names, _) = names(&[("hangs.ext", "0.0.0.0")]);
+        let begun = Instant::now();
+        assert_eq!(address(&names, "hangs.ext").await, None);
+        assert_eq!(begun.elapsed(), FIRST_ANSWER);
+        let begun = Instant::now();
+        assert_eq!(address(&names, "nowhere.ext").await, None);
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_bounded_and_forgotten() {
+        let (names, _) = names(&[]);
+        for n in 0..MOST_NAMES {
+            assert_eq!(address(&names, &format!("{n}.ext")).await, None);
+        }
+        assert!(names.name("one.more", 443).is_none());
+        tokio::time::sleep(FORGOTTEN_AFTER * 2).await;
+        assert!(names.names().is_empty());
+    }
+}
