@@ -3,6 +3,7 @@
 //! Invariant: names and nesting are the API's, in snake case. Absent lists and maps are empty, absent messages are
 //! `None`. Rules that span fields belong to validation.
 
+pub mod credential;
 pub mod destination_rule;
 pub mod gateway;
 pub mod service_entry;

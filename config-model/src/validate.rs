@@ -4,8 +4,10 @@
 //! affected. Cross-resource findings are made after that, on what is left, and never reject.
 
 mod check;
+mod deployment;
 mod destination_rule;
 mod gateway;
+mod lint;
 mod names;
 mod references;
 mod regex;
@@ -18,6 +20,7 @@ mod workload_group;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+pub use deployment::Deployment;
 pub use references::{resolve_gateway_name, resolve_short_name};
 pub use regex::check_regex;
 
@@ -44,8 +47,13 @@ pub struct Validated {
     sidecars: Vec<Arc<Resource<istio::Sidecar>>>,
 }
 
-/// Checks every resource by itself and then the references between those that are accepted.
-pub fn validate(mut set: ResourceSet) -> (Validated, Diagnostics) {
+/// Checks for Istio's own ingress gateway, and judges no certificate by its dates; see [`validate_for`].
+pub fn validate(set: ResourceSet) -> (Validated, Diagnostics) {
+    validate_for(set, &Deployment::default())
+}
+
+/// Checks every resource by itself, and then what is between those that are accepted, for the gateway that is to serve them.
+pub fn validate_for(mut set: ResourceSet, deployment: &Deployment) -> (Validated, Diagnostics) {
     let mut diagnostics = Diagnostics::new();
     for resource in set.iter() {
         check_one(&resource, &mut diagnostics);
@@ -70,7 +78,8 @@ pub fn validate(mut set: ResourceSet) -> (Validated, Diagnostics) {
         mesh,
         rejected,
     };
-    references::check(&validated, &mut diagnostics);
+    lint::check(&validated, &mut diagnostics);
+    references::check(&validated, deployment, &mut diagnostics);
     parse::locate::place(&mut diagnostics);
     diagnostics.sort();
     (validated, diagnostics)

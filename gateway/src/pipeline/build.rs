@@ -1,20 +1,23 @@
 //! One state of the source to one compiled configuration. Pure but for what it remembers: the versions last accepted.
 //!
-//! Invariant: what it makes depends on the states given so far and on nothing else. Of two documents with one key the first
+//! Invariant: what it makes depends on the states given so far and on nothing else; what it says also depends on the clock, by
+//! which certificates are judged. Of two documents with one key the first
 //! stays. A refused resource is replaced by the version of it that was accepted last, if there is one.
 
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher as _, Hash as _, Hasher as _},
     sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use config_model::{
     diagnostic::{Code, Diagnostic, Diagnostics},
     meta::ResourceKey,
     parse::locate,
+    scalar::Timestamp,
     set::ResourceSet,
-    validate::{Validated, validate},
+    validate::{Deployment, Validated, validate_for},
 };
 use routing::compile::{Compiled, Identity, compile};
 
@@ -85,9 +88,21 @@ impl Builder {
         }
     }
 
+    /// Where it will be served, and when: a certificate has its dates.
+    fn deployment(&self) -> Deployment {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let seconds = since.and_then(|since| i64::try_from(since.as_secs()).ok());
+        Deployment {
+            namespace: self.identity.namespace.clone(),
+            labels: self.identity.labels.clone(),
+            now: seconds.map(|seconds| Timestamp::from_unix(seconds, 0)),
+        }
+    }
+
     /// Validates, and where a resource is refused and was accepted before, goes on with that version.
     fn validate(&self, mut set: ResourceSet, diagnostics: &mut Diagnostics) -> Validated {
-        let (validated, findings) = validate(set.clone());
+        let deployment = self.deployment();
+        let (validated, findings) = validate_for(set.clone(), &deployment);
         let rejected: BTreeSet<ResourceKey> = validated.rejected().cloned().collect();
         let stand_ins: Vec<_> = rejected.iter().filter_map(|key| self.accepted.get(key)).collect();
         if stand_ins.is_empty() {
@@ -100,7 +115,7 @@ impl Builder {
             set.insert(stand_in);
         }
         // References are checked against what will be served, so they are taken from the second pass.
-        let (validated, second) = validate(set);
+        let (validated, second) = validate_for(set, &deployment);
         let refused =
             |finding: &Diagnostic| finding.resource.as_ref().is_some_and(|key| rejected.contains(key));
         for mut finding in findings.into_iter().filter(refused) {

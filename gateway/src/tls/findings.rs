@@ -25,12 +25,11 @@ pub fn findings(problems: &[CertificateProblem], validated: &Validated, said: &D
         for gateway in gateways {
             let path = field(problem, gateway);
             let finding = problem.diagnostic().about(&gateway.key, &gateway.origin).at(path);
-            let repeated = problem.missing
-                && said.iter().any(|before| {
-                    before.code == Code::REFERENCE_NOT_FOUND
-                        && before.resource == finding.resource
-                        && before.path == finding.path
-                });
+            let repeated = said.iter().any(|before| {
+                matches!(before.code, Code::REFERENCE_NOT_FOUND | Code::INVALID_CREDENTIAL)
+                    && before.resource == finding.resource
+                    && before.path == finding.path
+            });
             if !repeated {
                 found.push(finding);
             }

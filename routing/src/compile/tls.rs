@@ -6,28 +6,12 @@
 use super::Identity;
 use crate::listener::{CertificateSource, ClientAuth, ClientRoots, ServerTls, TlsVersion};
 use config_model::{
-    istio::gateway::{ServerTlsMode, ServerTlsSettings, TlsProtocol},
+    istio::{
+        credential::{Credential, ServerCertificate},
+        gateway::{CIPHER_SUITES, ServerTlsMode, ServerTlsSettings, TlsProtocol},
+    },
     mesh::MeshConfig,
 };
-
-/// Cipher suites that Istio passes on (Istio: security.go `ValidCipherSuites`).
-const CIPHERS: [&str; 15] = [
-    "ECDHE-ECDSA-AES128-GCM-SHA256",
-    "ECDHE-RSA-AES128-GCM-SHA256",
-    "ECDHE-ECDSA-AES256-GCM-SHA384",
-    "ECDHE-RSA-AES256-GCM-SHA384",
-    "ECDHE-ECDSA-CHACHA20-POLY1305",
-    "ECDHE-RSA-CHACHA20-POLY1305",
-    "ECDHE-ECDSA-AES128-SHA",
-    "ECDHE-RSA-AES128-SHA",
-    "ECDHE-ECDSA-AES256-SHA",
-    "ECDHE-RSA-AES256-SHA",
-    "AES128-GCM-SHA256",
-    "AES256-GCM-SHA384",
-    "AES128-SHA",
-    "AES256-SHA",
-    "DES-CBC3-SHA",
-];
 
 /// Where Istio's agent puts the workload's own certificate, key and roots.
 const WORKLOAD: [&str; 3] = [
@@ -84,35 +68,23 @@ fn certificates(
     identity: &Identity,
     problems: &mut Vec<String>,
 ) -> Vec<CertificateSource> {
-    let references: Vec<&String> = if settings.credential_name.is_empty() {
-        settings.credential_names.iter().collect()
-    } else {
-        vec![&settings.credential_name]
-    };
-    if !references.is_empty() {
-        let mut found = Vec::new();
-        for reference in references {
-            match secret(reference, &identity.namespace) {
-                Ok(source) => found.push(source),
-                Err(why) => problems.push(format!("credential {reference:?} cannot be used: {why}")),
-            }
-        }
-        return found;
-    }
-    let pairs = settings.tls_certificates.iter().map(|c| (&c.server_certificate, &c.private_key));
-    let own = (&settings.server_certificate, &settings.private_key);
-    let files: Vec<_> = pairs
-        .chain(std::iter::once(own))
-        .filter(|(certificate, key)| !certificate.is_empty() && !key.is_empty())
-        .map(|(certificate, key)| CertificateSource::Files {
-            certificate: certificate.as_str().into(),
-            key: key.as_str().into(),
-        })
-        .collect();
-    if files.is_empty() {
+    let named = settings.certificates();
+    if named.is_empty() {
         problems.push("the server names no certificate: its handshakes fail".to_owned());
     }
-    files
+    let mut found = Vec::new();
+    for certificate in named {
+        match certificate {
+            ServerCertificate::Files { certificate, key, .. } => {
+                found.push(CertificateSource::Files { certificate: certificate.into(), key: key.into() });
+            }
+            ServerCertificate::Reference { reference, .. } => match secret(reference, &identity.namespace) {
+                Ok(source) => found.push(source),
+                Err(why) => problems.push(format!("credential {reference:?} cannot be used: {why}")),
+            },
+        }
+    }
+    found
 }
 
 /// What the mode asks of clients (Istio: gateway.go `buildGatewayListenerTLSContext`).
@@ -164,8 +136,7 @@ fn roots(settings: &ServerTlsSettings, identity: &Identity) -> Result<ClientRoot
             path => Ok(ClientRoots::File(path.into())),
         };
     };
-    if let Some(rest) = reference.strip_prefix("configmap://") {
-        let (namespace, name) = rest.split_once('/').unwrap_or((identity.namespace.as_str(), rest));
+    if let Credential::ConfigMap { namespace, name } = Credential::parse(reference, &identity.namespace) {
         return Ok(ClientRoots::ConfigMap { namespace: namespace.into(), name: name.into() });
     }
     match secret(reference, &identity.namespace)? {
@@ -177,18 +148,20 @@ fn roots(settings: &ServerTlsSettings, identity: &Identity) -> Result<ClientRoot
     }
 }
 
-/// Istio: credentials/resource.go `ParseResourceName`.
-fn secret(reference: &str, namespace: &str) -> Result<CertificateSource, String> {
-    let plain = match reference.split_once("://") {
-        None => reference,
-        Some(("kubernetes" | "kubernetes-gateway", rest)) => rest,
-        Some((scheme, _)) => return Err(format!("{scheme}:// is not a source of server certificates here")),
-    };
-    let (of, name) = plain.split_once('/').unwrap_or((namespace, plain));
-    if of != namespace {
-        return Err(format!("a Secret must be in the gateway's own namespace, {namespace:?}"));
+fn secret(reference: &str, home: &str) -> Result<CertificateSource, String> {
+    match Credential::parse(reference, home) {
+        Credential::Secret { namespace, name } if namespace == home => {
+            Ok(CertificateSource::Secret { namespace: namespace.into(), name: name.into() })
+        }
+        Credential::Secret { .. } => {
+            Err(format!("a Secret must be in the gateway's own namespace, {home:?}"))
+        }
+        Credential::ConfigMap { .. } => Err("a ConfigMap holds no private key".to_owned()),
+        Credential::Workload => Err("builtin:// is not a source of server certificates here".to_owned()),
+        Credential::Unknown { scheme } => {
+            Err(format!("{scheme}:// is not a source of server certificates here"))
+        }
     }
-    Ok(CertificateSource::Secret { namespace: of.into(), name: name.into() })
 }
 
 fn version(written: TlsProtocol) -> Option<TlsVersion> {
@@ -205,7 +178,7 @@ fn version(written: TlsProtocol) -> Option<TlsVersion> {
 fn ciphers(written: &[String]) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     for name in written {
-        let known = CIPHERS.contains(&name.as_str())
+        let known = CIPHER_SUITES.contains(&name.as_str())
             || name == "ALL"
             || name.chars().next().is_some_and(|c| !c.is_ascii_alphanumeric());
         if known && !kept.contains(name) {

@@ -60,22 +60,20 @@ codes! {
             version goes on being served.",
            "Correct the field that the message names.";
     /// Two VirtualServices claim one host.
-    CONFLICTING_HOSTS "IST0109" "ConflictingMeshGatewayVirtualServiceHosts" Error
-        elsewhere "No check of this version raises it."
-        => "Two VirtualServices of the mesh claim the same host. Only one of them takes effect there.",
+    CONFLICTING_HOSTS "IST0109" "ConflictingMeshGatewayVirtualServiceHosts" Error sample
+        => "Two VirtualServices claim the same host. In the mesh only one of them takes effect. On a gateway their rules are put together, oldest first, \
+            and only a second rule for every request is lost: that is a warning.",
            "Merge the two, or give each its own host.";
     /// A service with several ports needs a port in the destination.
     PORT_REQUIRED "IST0112" "VirtualServiceDestinationPortSelectorRequired" Error sample
         => "A destination names a host with several ports and does not say which. Nothing can be chosen for it.",
            "Add `port.number` to the destination.";
     /// TLS to a host without a CA.
-    NO_CA_HOST "IST0128" "NoServerCertificateVerificationDestinationLevel" Warning
-        elsewhere "No check of this version raises it."
+    NO_CA_HOST "IST0128" "NoServerCertificateVerificationDestinationLevel" Warning sample
         => "A DestinationRule starts TLS to a host and names no certificate authority, so nothing is known about who answers.",
            "Set `caCertificates`, or a `credentialName` whose Secret holds the authority.";
     /// TLS to a port without a CA.
-    NO_CA_PORT "IST0129" "NoServerCertificateVerificationPortLevel" Warning
-        elsewhere "No check of this version raises it."
+    NO_CA_PORT "IST0129" "NoServerCertificateVerificationPortLevel" Warning sample
         => "A DestinationRule starts TLS to a port of a host and names no certificate authority, so nothing is known about who answers.",
            "Set `caCertificates` on the port's settings, or a `credentialName` whose Secret holds the authority.";
     /// A rule that no request can reach.
@@ -99,11 +97,15 @@ codes! {
         => "A ServiceEntry has a TCP port and no addresses. TCP has no host name, so nothing but the port tells its traffic from any other.",
            "Add the `addresses` that clients connect to.";
     /// One certificate in several Gateways.
-    DUPLICATE_CERTIFICATE "IST0138" "GatewayDuplicateCertificate" Warning
-        elsewhere "No check of this version raises it."
+    DUPLICATE_CERTIFICATE "IST0138" "GatewayDuplicateCertificate" Warning sample
         => "Several Gateways of one pod use the same certificate. A browser reuses an HTTP/2 connection for every host of its certificate and may so ask \
             one Gateway for the hosts of another, which answers 404.",
            "Put the hosts into one Gateway, or give each Gateway a certificate of its own.";
+    /// A subset rule of the mesh that requests through a gateway do not meet.
+    INGRESS_SUBSET "IST0140" "IngressRouteRulesNotAffected" Warning sample
+        => "A VirtualService sends requests from a gateway to a service without naming a subset, while another VirtualService for that service chooses \
+            among its subsets. The other one is for calls inside the mesh; requests through the gateway go to all endpoints.",
+           "Name the subset in the gateway's VirtualService too, or leave it if all endpoints are meant.";
     /// Two Gateways claim the same port and host.
     CONFLICTING_GATEWAYS "IST0145" "ConflictingGateways" Error sample
         => "Two Gateways of the same pods claim one port in ways that exclude each other, or the same host on it. The older one has it.",
@@ -125,6 +127,10 @@ codes! {
     UNKNOWN_DESTINATION_RULE_HOST "IST0174" "UnknownDestinationRuleHost" Warning sample
         => "A DestinationRule is written for a host that is neither a Service nor in a ServiceEntry. It has no effect.",
            "Correct `spec.host`, or add the Service or ServiceEntry.";
+    /// ServiceEntries that disagree about the protocol of one port.
+    CONFLICTING_SERVICE_ENTRIES "IST0177" "ConflictingServiceEntryProtocol" Warning sample
+        => "Several ServiceEntries define the same host and port with different protocols. Which of them counts is not defined.",
+           "Give the port one protocol, or leave it to one ServiceEntry.";
     /// A document that is not YAML or JSON.
     SYNTAX "LIM0001" "SyntaxError" Error sample
         => "A document cannot be read as YAML or JSON. Nothing in it is used; the other documents of the file are. What it held before stays in force.",
@@ -183,6 +189,33 @@ codes! {
     RULE_DROPPED "LIM0016" "RuleDropped" Warning sample
         => "A rule, match or destination is valid by itself and cannot be served. It is left out; the rest of the resource is served.",
            "Follow the message.";
+    /// A prefix of a path that ends inside a name.
+    PREFIX_WITHIN_NAME "LIM0017" "PrefixMatchesWithinName" Info sample
+        => "A match asks for a path that begins with `/foo`. It is compared byte by byte, as in Istio, so that it takes `/foobar` too.",
+           "If the folder is meant, match the prefix `/foo/` and beside it exactly `/foo`. Nothing, if it is meant as it is.";
+    /// A rewrite that doubles or loses a slash.
+    REWRITE_BREAKS_PATH "LIM0018" "RewriteBreaksPath" Warning sample
+        => "The matched prefix is replaced as it is. When one of prefix and replacement ends with a slash and the other does not, `/foo/x` becomes `//x`, or \
+            the names on both sides of the joint become one.",
+           "Let both end with a slash, or neither.";
+    /// Retries that may act twice.
+    RETRIES_REPEAT "LIM0019" "RetriesNotIdempotent" Warning sample
+        => "Retries repeat requests whose method is not idempotent (POST, PATCH) on conditions that may follow after an endpoint has acted: one order \
+            may become two. For a rule that names no method it is a note.",
+           "Retry these methods on connect-failure and refused-stream only, or give the methods that may be repeated a rule of their own.";
+    /// A certificate that has expired, or will soon.
+    CERTIFICATE_EXPIRY "LIM0020" "CertificateExpiry" Error sample
+        => "The certificate of a Gateway has expired or is not yet valid: it is served, and clients refuse it. As a warning: it expires within 30 days.",
+           "Renew the certificate and write it into the Secret. It is used at once, without a restart.";
+    /// TLS that protects less than it seems to.
+    WEAK_TLS "LIM0021" "WeakTls" Warning sample
+        => "TLS is set up with a version below 1.2, a cipher without forward secrecy, a short key or a broken signature, or without verification of the other end.",
+           "Leave the versions and ciphers at their defaults, use an ECDSA P-256 or RSA 2048 key, and name the CA to verify with.";
+    /// A wildcard host above hosts of other namespaces.
+    WILDCARD_SHADOWS "LIM0022" "WildcardCoversAnotherNamespace" Warning sample
+        => "A VirtualService has a wildcard host that covers hosts which other namespaces serve on the same gateway. The narrower host wins, unless a server \
+            of the Gateway names it itself: then the rules of both are put together, oldest first. Where the narrower one wins it is a note.",
+           "Say in the Gateway's hosts which namespace may have which name, as `namespace/host`.";
     /// A listener whose address cannot be bound now.
     LISTENER_NOT_BOUND "LIM0030" "ListenerNotBound" Error elsewhere "It is the running process that raises it."
         => "An address and port cannot be bound: another process has it, or the right to bind low ports is missing. It is tried again with each change; the \

@@ -1,0 +1,136 @@
+//! Gateways that ask for the same port and host of the same pods (Istio: ConflictingGatewayAnalyzer, IST0145).
+//!
+//! What this gateway drops of its own Gateways for that reason is said where it is dropped; here is the rest: servers that are
+//! merged although two Gateways claim one host, and Gateways of other pods.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Out, Scene, about, name_of};
+use crate::{
+    diagnostic::Code,
+    istio::{Gateway, gateway::Server},
+    meta::Resource,
+    scalar::{PortNumber, Protocol, labels::is_subset_of},
+};
+
+type Claim<'a> = (&'a Resource<Gateway>, &'a Server);
+
+pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
+    // Same port, bind and host string; whose pods they are is compared within such a group.
+    let mut claims: BTreeMap<(Option<PortNumber>, &str, String), Vec<Claim<'_>>> = BTreeMap::new();
+    for gateway in scene.validated.gateways() {
+        for server in &gateway.spec.servers {
+            for host in &server.hosts {
+                let key = (server.port.number, server.bind.as_str(), normal(gateway, &host.to_string()));
+                claims.entry(key).or_default().push((gateway, server));
+            }
+        }
+    }
+    for gateway in scene.validated.gateways() {
+        for (index, server) in gateway.spec.servers.iter().enumerate() {
+            let mut others: BTreeSet<String> = BTreeSet::new();
+            for host in &server.hosts {
+                let key = (server.port.number, server.bind.as_str(), normal(gateway, &host.to_string()));
+                let of_host = claims.get(&key).into_iter().flatten();
+                let of_others = of_host.filter(|(other, _)| !std::ptr::eq(*other, &**gateway));
+                let conflicting = of_others.filter(|(other, theirs)| {
+                    share_pods(scene, gateway, other)
+                        && !is_dropped(scene, (gateway, server), (other, theirs))
+                });
+                others.extend(conflicting.map(|(other, _)| name_of(other)));
+            }
+            if !others.is_empty() {
+                out.push(finding(gateway, index, server, &others));
+            }
+        }
+    }
+}
+
+fn finding(
+    gateway: &Resource<Gateway>,
+    index: usize,
+    server: &Server,
+    others: &BTreeSet<String>,
+) -> crate::diagnostic::Diagnostic {
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let selector = gateway.spec.selector.iter().flatten();
+    let selector: Vec<String> = selector.map(|(key, value)| format!("{key}={value}")).collect();
+    let hosts: Vec<String> = server.hosts.iter().map(ToString::to_string).collect();
+    let port = server.port.number.map_or(0, PortNumber::get);
+    let message = format!(
+        "Conflict with gateways {} (workload selector {}, port {port}, hosts {}).",
+        others.join(","),
+        selector.join(","),
+        hosts.join(",")
+    );
+    let finding = about(gateway, Code::CONFLICTING_GATEWAYS, format!("spec.servers[{index}].hosts"), message);
+    finding.hint("keep the host in one of them, and let VirtualServices of all name that one")
+}
+
+/// `.` is the Gateway's own namespace, `*/` is none.
+fn normal(gateway: &Resource<Gateway>, host: &str) -> String {
+    match host.split_once('/') {
+        Some((".", host)) => format!("{}/{host}", gateway.key.namespace),
+        Some(("*", host)) => host.to_owned(),
+        _ => host.to_owned(),
+    }
+}
+
+/// Whether one pod serves both: equal selectors, or nested ones with a pod that both select.
+fn share_pods(scene: &Scene<'_>, a: &Resource<Gateway>, b: &Resource<Gateway>) -> bool {
+    let empty = BTreeMap::new();
+    let (of_a, of_b) =
+        (a.spec.selector.as_ref().unwrap_or(&empty), b.spec.selector.as_ref().unwrap_or(&empty));
+    let nested = is_subset_of(of_a, of_b) || is_subset_of(of_b, of_a);
+    let serves = |labels| is_subset_of(of_a, labels) && is_subset_of(of_b, labels);
+    of_a == of_b
+        || (nested
+            && (serves(&scene.deployment.labels)
+                || scene.validated.pods().values().any(|pod| serves(&pod.meta.labels))))
+}
+
+/// Both are this gateway's, and are more than plain HTTP: then the later one is dropped, which is said there.
+fn is_dropped(scene: &Scene<'_>, a: Claim<'_>, b: Claim<'_>) -> bool {
+    let plain = |server: &Server| {
+        server.tls.is_none() && Protocol::parse(&server.port.protocol).is_some_and(Protocol::is_http)
+    };
+    scene.deployment.serves(a.0) && scene.deployment.serves(b.0) && !(plain(a.1) && plain(b.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::validate::tests::findings;
+
+    fn gateways(list: &[(&str, &str)]) -> Vec<String> {
+        let text: String = list
+            .iter()
+            .enumerate()
+            .map(|(index, (selector, server))| {
+                format!(
+                    "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: g{index}}}\nspec:\n  selector: {selector}\n  servers:\n  - {{port: {{number: 80, name: http, protocol: HTTP}}, {server}}}\n"
+                )
+            })
+            .collect();
+        findings(&text)
+    }
+
+    #[test]
+    fn claims() {
+        let (ours, theirs) = ("{istio: ingressgateway}", "{istio: other}");
+        let both = ["IST0145 spec.servers[0].hosts", "IST0145 spec.servers[0].hosts"];
+        assert_eq!(gateways(&[(ours, "hosts: [a.com]"), (ours, "hosts: [a.com, b.com]")]), both);
+        assert_eq!(gateways(&[(ours, "hosts: [a.com]"), (ours, "hosts: ['*/a.com']")]), both);
+        assert_eq!(gateways(&[(theirs, "hosts: [a.com]"), (theirs, "hosts: [a.com]")]), both);
+        let none = Vec::<String>::new();
+        assert_eq!(gateways(&[(ours, "hosts: [a.com]"), (theirs, "hosts: [a.com]")]), none);
+        assert_eq!(gateways(&[(ours, "hosts: [a.com]"), (ours, "hosts: ['*.com']")]), none);
+        assert_eq!(gateways(&[(ours, "hosts: [a.com]"), (ours, "hosts: [a.com], bind: 10.0.0.1")]), none);
+        assert_eq!(
+            gateways(&[
+                (ours, "hosts: [a.com]"),
+                ("{app: istio-ingressgateway, istio: ingressgateway}", "hosts: [a.com]")
+            ]),
+            both
+        );
+    }
+}

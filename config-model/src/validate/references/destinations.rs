@@ -1,0 +1,173 @@
+//! Where rules of VirtualServices send to: hosts, ports and subsets that must be there, and delegates.
+
+use super::{Out, Scene, about, resolve_short_name};
+use crate::{
+    diagnostic::{Code, Diagnostic},
+    istio::{VirtualService, virtual_service::Destination},
+    meta::{Kind, Resource, ResourceKey},
+};
+
+pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
+    for resource in scene.validated.virtual_services() {
+        each(resource, |path, destination, what| {
+            if let Some(finding) = destination_of(scene, resource, &path, destination, what) {
+                out.push(finding);
+            }
+            if let Some(finding) = subset_of(scene, resource, &path, destination, what) {
+                out.push(finding);
+            }
+        });
+        delegates(scene, resource, out);
+    }
+}
+
+/// What a destination is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Route,
+    Mirror,
+}
+
+/// Walks over all destinations with the paths of their fields.
+fn each(resource: &Resource<VirtualService>, mut visit: impl FnMut(String, &Destination, Use)) {
+    let spec = &resource.spec;
+    for (rule, route) in spec.http.iter().enumerate() {
+        let path = format!("spec.http[{rule}]");
+        for (index, to) in route.route.iter().enumerate() {
+            visit(format!("{path}.route[{index}].destination"), &to.destination, Use::Route);
+        }
+        if let Some(mirror) = &route.mirror {
+            visit(format!("{path}.mirror"), mirror, Use::Mirror);
+        }
+        for (index, mirror) in route.mirrors.iter().enumerate() {
+            visit(format!("{path}.mirrors[{index}].destination"), &mirror.destination, Use::Mirror);
+        }
+    }
+    let tls = spec.tls.iter().map(|route| &route.route).enumerate().map(|(rule, to)| ("tls", rule, to));
+    let tcp = spec.tcp.iter().map(|route| &route.route).enumerate().map(|(rule, to)| ("tcp", rule, to));
+    for (kind, rule, routes) in tls.chain(tcp) {
+        for (index, to) in routes.iter().enumerate() {
+            visit(format!("spec.{kind}[{rule}].route[{index}].destination"), &to.destination, Use::Route);
+        }
+    }
+}
+
+fn destination_of(
+    scene: &Scene<'_>,
+    resource: &Resource<VirtualService>,
+    path: &str,
+    destination: &Destination,
+    what: Use,
+) -> Option<Diagnostic> {
+    let (registry, own) = (&scene.registry, resource.key.namespace.as_str());
+    let host = resolve_short_name(&destination.host, own, registry.domain);
+    let Some(ports) = registry.ports(&host, own, &resource.spec.export_to) else {
+        let what = if what == Use::Mirror { "mirror host" } else { "host" };
+        let message = format!("Referenced {what} not found: {:?}", destination.host.as_str());
+        let mut finding = about(resource, Code::REFERENCE_NOT_FOUND, format!("{path}.host"), message);
+        finding.hint = registry.hint(&host);
+        return Some(finding);
+    };
+    let known = || ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    match destination.port_number() {
+        Some(port) if !ports.contains(&port) => {
+            let message = format!("Referenced host:port not found: \"{}:{port}\"", destination.host);
+            let hint = match ports.is_empty() {
+                true => "it has no ports".to_owned(),
+                false => format!("its ports are {}", known()),
+            };
+            Some(about(resource, Code::REFERENCE_NOT_FOUND, format!("{path}.port"), message).hint(hint))
+        }
+        None if ports.len() > 1 => {
+            let message = format!(
+                "This VirtualService routes to a service {:?} that exposes multiple ports [{}]. Specifying a port in the \
+                 destination is required to disambiguate.",
+                destination.host.as_str(),
+                known()
+            );
+            let hint = format!("add port.number: one of {}", known());
+            Some(about(resource, Code::PORT_REQUIRED, format!("{path}.host"), message).hint(hint))
+        }
+        _ => None,
+    }
+}
+
+fn subset_of(
+    scene: &Scene<'_>,
+    resource: &Resource<VirtualService>,
+    path: &str,
+    destination: &Destination,
+    what: Use,
+) -> Option<Diagnostic> {
+    let host = resolve_short_name(&destination.host, &resource.key.namespace, scene.registry.domain);
+    if destination.subset.is_empty() || scene.registry.has_subset(&host, &destination.subset) {
+        return None;
+    }
+    let what = if what == Use::Mirror { "mirror" } else { "host" };
+    let message = format!(
+        "Referenced {what}+subset in destinationrule not found: \"{}+{}\"",
+        destination.host, destination.subset
+    );
+    let finding = about(resource, Code::REFERENCE_NOT_FOUND, format!("{path}.subset"), message);
+    Some(finding.hint(format!("define the subset in a DestinationRule for {host}")))
+}
+
+/// Istio says nothing here: the rule is dropped in silence.
+fn delegates(scene: &Scene<'_>, resource: &Resource<VirtualService>, out: Out<'_>) {
+    for (index, route) in resource.spec.http.iter().enumerate() {
+        let Some(delegate) = &route.delegate else { continue };
+        let own = &resource.key.namespace;
+        let namespace = if delegate.namespace.is_empty() { own } else { &delegate.namespace };
+        let key = ResourceKey::new(Kind::VirtualService, namespace.as_str(), delegate.name.as_str());
+        if !scene.validated.set().virtual_services().contains_key(&key) {
+            let message = format!("Delegate VirtualService not found: \"{namespace}/{}\"", delegate.name);
+            let path = format!("spec.http[{index}].delegate");
+            out.push(about(resource, Code::DELEGATE_NOT_FOUND, path, message));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::validate::tests::{VS, findings};
+
+    fn to(destination: &str, rest: &str) -> Vec<String> {
+        let vs = format!("{VS}  hosts: [a.com]\n  http:\n  - route: [{{destination: {destination}}}]\n");
+        let mut found = findings(&format!("{vs}{rest}"));
+        found.retain(|line| line.contains("http[0]"));
+        found.into_iter().map(|line| line.replace("spec.http[0].route[0].destination", "to")).collect()
+    }
+
+    const SERVICES: &str = "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n\
+        ---\napiVersion: v1\nkind: Service\nmetadata: {name: two, namespace: x}\nspec: {ports: [{name: a, port: 80}, {name: b, port: 81}]}\n\
+        ---\napiVersion: v1\nkind: Service\nmetadata: {name: hidden, namespace: x, annotations: {networking.istio.io/exportTo: '.'}}\nspec: {ports: [{port: 80}]}\n\
+        ---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: w, namespace: x}\nspec: {hosts: ['*.wild.com'], ports: [{number: 443, name: tls, protocol: TLS}]}\n\
+        ---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: p, namespace: x}\nspec: {hosts: [private.com], exportTo: ['.'], ports: [{number: 443, name: tls, protocol: TLS}]}\n\
+        ---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: s, subsets: [{name: v1}]}\n";
+
+    #[test]
+    fn hosts_ports_and_subsets() {
+        for (destination, finds) in [
+            ("{host: s}", vec![]),
+            ("{host: s.default.svc.cluster.local, port: {number: 80}}", vec![]),
+            ("{host: t}", vec!["IST0101 to.host"]),
+            ("{host: s, port: {number: 81}}", vec!["IST0101 to.port"]),
+            ("{host: two.x.svc.cluster.local}", vec!["IST0112 to.host"]),
+            ("{host: two.x.svc.cluster.local, port: {number: 81}}", vec![]),
+            ("{host: hidden.x.svc.cluster.local}", vec!["IST0101 to.host"]),
+            ("{host: a.wild.com}", vec![]),
+            ("{host: wild.com}", vec!["IST0101 to.host"]),
+            ("{host: private.com}", vec!["IST0101 to.host"]),
+            ("{host: s, subset: v1}", vec![]),
+            ("{host: s, subset: v2}", vec!["IST0101 to.subset"]),
+        ] {
+            assert_eq!(to(destination, SERVICES), finds, "{destination}");
+        }
+    }
+
+    #[test]
+    fn delegates() {
+        let text = format!("{VS}  hosts: [a.com]\n  http:\n  - delegate: {{name: nope}}\n");
+        assert_eq!(findings(&text), ["LIM0014 spec.http[0].delegate"]);
+    }
+}

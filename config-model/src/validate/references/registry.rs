@@ -1,0 +1,146 @@
+//! The hosts that a rule may name: Services and ServiceEntries, with their ports and who may see them.
+//!
+//! Invariant: a look-up costs the number of labels of the name, whatever the number of hosts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{Validated, resolve_short_name};
+use crate::scalar::{HostPattern, PortNumber};
+
+/// An annotation of a Service that says who may see it, as a list with commas.
+const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
+/// One Service or ServiceEntry that defines a host.
+struct Definition {
+    ports: Vec<PortNumber>,
+    /// `*` or names of namespaces.
+    scopes: BTreeSet<String>,
+}
+
+/// Every known host.
+pub(super) struct Registry<'a> {
+    hosts: HashMap<Arc<str>, Vec<Definition>>,
+    /// Hosts with a star, by what follows it.
+    wildcards: BTreeMap<String, Arc<str>>,
+    subsets: HashMap<Arc<str>, BTreeSet<&'a str>>,
+    /// Namespaces of the Services of a name, for hints.
+    services: HashMap<&'a str, &'a str>,
+    pub(super) domain: &'static str,
+}
+
+impl<'a> Registry<'a> {
+    pub(super) fn new(validated: &'a Validated) -> Registry<'a> {
+        let domain = validated.mesh().domain();
+        let mut registry = Registry {
+            hosts: HashMap::new(),
+            wildcards: BTreeMap::new(),
+            subsets: HashMap::new(),
+            services: HashMap::new(),
+            domain,
+        };
+        for service in validated.services().values() {
+            let key = &service.key;
+            let host = format!("{}.{}.svc.{domain}", key.name, key.namespace).to_ascii_lowercase();
+            let exports = service.meta.annotations.get(EXPORT_TO).map_or("", String::as_str);
+            let exports = exports.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+            let ports = service.spec.ports.iter().map(|port| port.port).collect();
+            registry.define(host.into(), ports, scopes(exports, &key.namespace));
+            registry.services.entry(&key.name).or_insert(&key.namespace);
+        }
+        for entry in validated.service_entries() {
+            let own = &entry.key.namespace;
+            let exports = scopes(entry.spec.export_to.iter().map(String::as_str), own);
+            for host in &entry.spec.hosts {
+                let ports = entry.spec.ports.iter().map(|port| port.number).collect();
+                registry.define(resolve_short_name(host, own, domain), ports, exports.clone());
+            }
+        }
+        for rule in validated.destination_rules() {
+            let host = resolve_short_name(&rule.spec.host, &rule.key.namespace, domain);
+            let names = rule.spec.subsets.iter().map(|subset| subset.name.as_str());
+            registry.subsets.entry(host).or_default().extend(names);
+        }
+        registry
+    }
+
+    fn define(&mut self, host: Arc<str>, ports: Vec<PortNumber>, scopes: BTreeSet<String>) {
+        if let Some(suffix) = host.strip_prefix('*') {
+            self.wildcards.insert(suffix.to_owned(), Arc::clone(&host));
+        }
+        self.hosts.entry(host).or_default().push(Definition { ports, scopes });
+    }
+
+    /// The ports of a host that rules of a namespace may see; `None` when they may see no such host. By its own name, else by
+    /// the longest wildcard that covers it.
+    pub(super) fn ports(
+        &self,
+        host: &str,
+        namespace: &str,
+        exports: &[String],
+    ) -> Option<BTreeSet<PortNumber>> {
+        let sees = |definition: &Definition| {
+            let scopes = &definition.scopes;
+            let exported = exports.iter().map(|entry| if entry == "." { namespace } else { entry.as_str() });
+            scopes.contains("*")
+                || scopes.contains(namespace)
+                || exported.into_iter().any(|to| scopes.contains(to))
+        };
+        let visible = |host: &str| {
+            let mut found = self.hosts.get(host)?.iter().filter(|definition| sees(definition)).peekable();
+            found.peek()?;
+            Some(found.flat_map(|definition| definition.ports.iter().copied()).collect())
+        };
+        let name = host.strip_prefix('*').unwrap_or(host);
+        visible(host).or_else(|| {
+            let suffixes = name.char_indices().map(|(at, _)| at).filter_map(|at| name.get(at..));
+            suffixes.filter_map(|suffix| self.wildcards.get(suffix)).find_map(|host| visible(host))
+        })
+    }
+
+    /// Whether a host is known to anybody, a wildcard by any name that it covers.
+    pub(super) fn knows(
+        &self,
+        pattern: &HostPattern,
+        resolved: &str,
+        namespace: &str,
+        exports: &[String],
+    ) -> bool {
+        self.ports(resolved, namespace, exports).is_some()
+            || (pattern.is_wildcard() && self.hosts.keys().any(|name| pattern.covers_name(name)))
+    }
+
+    /// A subset of any DestinationRule for the host, exact or by wildcard.
+    pub(super) fn has_subset(&self, host: &str, subset: &str) -> bool {
+        let holds = |key: &str| self.subsets.get(key).is_some_and(|names| names.contains(subset));
+        holds(host)
+            || holds("*")
+            || host
+                .match_indices('.')
+                .filter_map(|(at, _)| host.get(at..))
+                .any(|suffix| holds(&format!("*{suffix}")))
+    }
+
+    /// The usual slips: `name.namespace` without its suffix, and a Service in another namespace.
+    pub(super) fn hint(&self, host: &str) -> Option<String> {
+        let full = format!("{host}.svc.{}", self.domain);
+        if self.hosts.contains_key(full.as_str()) {
+            return Some(format!("write the full name {full:?}"));
+        }
+        if self.hosts.contains_key(host) {
+            return Some("it is there, but not exported to this namespace".to_owned());
+        }
+        let name = host.split('.').next()?;
+        let namespace = self.services.get(name)?;
+        Some(format!("there is a Service {name:?} in namespace {namespace:?}"))
+    }
+}
+
+/// Who may see something: everybody when it does not say.
+fn scopes<'e>(exports: impl Iterator<Item = &'e str>, own: &str) -> BTreeSet<String> {
+    let named: BTreeSet<String> =
+        exports.map(|entry| if entry == "." { own.to_owned() } else { entry.to_owned() }).collect();
+    if named.is_empty() { BTreeSet::from(["*".to_owned()]) } else { named }
+}
