@@ -3,6 +3,7 @@
 //! Invariant: each report is made once as data and shown as text or JSON from that data, so the command line and the admin
 //! endpoints cannot differ. Nothing here decides: decisions are the routing crate's.
 
+mod actions;
 mod answer;
 mod excerpt;
 pub mod explain;

@@ -13,6 +13,7 @@ mod retries;
 mod timeouts;
 mod upstream_tls;
 mod upstreams;
+mod values;
 
 use super::*;
 use crate::{

@@ -127,6 +127,9 @@ pub struct Actions {
     pub mirror: Vec<serde_json::Value>,
     /// Injected faults.
     pub fault: Option<serde_json::Value>,
+    /// The cross-origin policy, and what it makes of the request.
+    #[serde(default)]
+    pub cors: Option<serde_json::Value>,
 }
 
 /// Header operations.

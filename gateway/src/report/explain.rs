@@ -179,7 +179,10 @@ fn forward_parts(
         answer.actions.request_headers = changes(&destination.headers.request);
         answer.actions.response_headers = changes(&destination.headers.response);
     }
-    if let [only] = answer.clusters.as_slice()
+    let answered = super::actions::fill(&mut answer.actions, head, forward);
+    if answered.is_some() {
+        answer.response = answered;
+    } else if let [only] = answer.clusters.as_slice()
         && only.endpoints == 0
     {
         let known = forward.destinations.iter().any(|destination| {

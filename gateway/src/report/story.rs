@@ -7,6 +7,11 @@ use super::{
     findings::Paint,
 };
 
+fn retries(policy: &serde_json::Value) -> String {
+    let on = policy["retry_on"].as_str().unwrap_or_default();
+    format!("up to {} retries on {on}", policy["attempts"])
+}
+
 /// The numbered story of one request.
 #[must_use]
 pub fn story(answer: &Answer, paint: Paint) -> String {
@@ -24,13 +29,20 @@ pub fn story(answer: &Answer, paint: Paint) -> String {
     }
     if let Some(route) = &answer.route {
         let name = route.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
-        lines.push(("route", format!("{} http[{}]{name}", route.virtual_service, route.index)));
+        let by = route.delegate.as_ref();
+        let by = by.map(|lent| format!(", by {} http[{}]", lent.virtual_service, lent.index));
+        let by = by.unwrap_or_default();
+        lines.push(("route", format!("{} http[{}]{name}{by}", route.virtual_service, route.index)));
     }
     let actions = &answer.actions;
     let mut what = Vec::new();
     what.extend(actions.path.as_ref().map(|path| format!("path {path}")));
     what.extend(actions.authority.as_ref().map(|authority| format!("authority {authority}")));
     what.extend(actions.timeout_ms.map(|timeout| format!("timeout {timeout} ms")));
+    what.extend(actions.retries.as_ref().map(retries));
+    what.extend(actions.fault.as_ref().map(|fault| format!("fault {fault}")));
+    what.extend(actions.mirror.iter().map(|mirror| format!("copy to {mirror}")));
+    what.extend(actions.cors.as_ref().map(|cors| format!("cross-origin policy {cors}")));
     what.extend(headers("request headers", &actions.request_headers));
     what.extend(headers("response headers", &actions.response_headers));
     if !what.is_empty() {

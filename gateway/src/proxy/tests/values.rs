@@ -1,0 +1,131 @@
+//! Header values and targets as they arrive. What is wanted was asked of Envoy 1.40 with the same rules and requests.
+
+use super::*;
+
+const RULES: &str = "  - match: [{uri: {exact: /values}}]
+    name: the-route
+    headers:
+      request:
+        remove: [x-gone]
+        set:
+          x-copy: '%REQ(x-m)%'
+          x-none: '%REQ(nope)%'
+          x-some: 'a=%REQ(nope)%;'
+          x-old: '[%REQ(x-o)%][%REQ(x-gone)%]'
+          x-o: new
+          x-pct: 100%%
+          x-proto: '%PROTOCOL%'
+          x-peer: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'
+          x-line: '%REQ(:METHOD)% %REQ(:path)% %REQ(:authority)% %REQ(:scheme)%'
+          x-host: '[%UPSTREAM_HOST%]'
+          x-code: '%RESPONSE_CODE%'
+          x-route: '%ROUTE_NAME%'
+          x-try: '%UPSTREAM_REQUEST_ATTEMPT_COUNT%'
+          x-year: '%START_TIME(%Y)%'
+        add: {user-agent: more, x-m: more}
+      response:
+        set:
+          x-was: '%REQ(x-o)% %REQ(:path)%'
+          x-up2: '%RESP(x-up)%'
+          x-up: changed
+          x-status: '%RESPONSE_CODE%'
+          x-from: '%UPSTREAM_HOST%'
+          x-details: '%RESPONSE_CODE_DETAILS%'
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+  - match: [{uri: {prefix: /out/}}]
+    rewrite: {uri: /in/, authority: in.example}
+    headers: {response: {set: {x-was: '%REQ(:path)% %REQ(:authority)%'}}}
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+  - match: [{uri: {prefix: /gone}}]
+    rewrite: {uriRegexRewrite: {match: '^/gone(.*)$', rewrite: '\\1'}}
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+  - match: [{uri: {exact: /page}}]
+    directResponse: {status: 200, body: {string: <p>}}
+    headers: {response: {add: {content-type: text/html}, set: {content-length: '99', x-said: '%REQ(x-m)% %RESPONSE_CODE%'}}}
+  - match: [{uri: {exact: /plain}}]
+    directResponse: {status: 200, body: {string: hi}}
+    headers: {response: {remove: [content-type]}}
+  - match: [{uri: {exact: /moved}}]
+    redirect: {uri: new}
+    headers: {response: {add: {x-to: '%RESP(location)%'}}}
+";
+
+async fn asked(gateway: &TestGateway, target: &str) -> (String, String) {
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: a.example\r\nUser-Agent: test\r\nX-M: hello\r\nX-O: old\r\nX-Gone: 1\r\n\
+         X-Envoy-Original-Host: evil\r\nConnection: close\r\n\r\n"
+    );
+    let (_, head, body) = gateway.send(&request).await;
+    (head, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_made_for_each_request() {
+    let up = echo().await;
+    let gateway = gateway(&config(RULES, &[up], "HTTP")).await;
+    let (head, body) = asked(&gateway, "/values?q=1").await;
+    for wanted in [
+        "x-copy: hello\n",
+        "x-some: a=;\n",
+        "x-old: [old][]\n",
+        "x-o: new\n",
+        "x-pct: 100%\n",
+        "x-proto: HTTP/1.1\n",
+        "x-peer: 127.0.0.1\n",
+        "x-line: GET /values?q=1 a.example http\n",
+        "x-host: []\n",
+        "x-code: 0\n",
+        "x-route: the-route\n",
+        "x-try: 1\n",
+        "x-year: 20",
+        "user-agent: test,more\n",
+        "x-m: hello\nx-m: more\n",
+    ] {
+        assert!(body.contains(wanted), "{wanted:?} in {body}");
+    }
+    assert!(!body.contains("x-none") && !body.contains("evil") && !body.contains("x-gone"), "{body}");
+    for wanted in [
+        "x-was: new /values?q=1\r\n",
+        "x-up2: 1\r\n",
+        "x-up: changed\r\n",
+        "x-status: 200\r\n",
+        "x-details: via_upstream\r\n",
+        &format!("x-from: {up}\r\n"),
+    ] {
+        assert!(head.contains(wanted), "{wanted:?} in {head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewrite_leaves_word_of_what_was_asked() {
+    let gateway = gateway(&config(RULES, &[echo().await], "HTTP")).await;
+    let (head, body) = asked(&gateway, "/out/1?q").await;
+    assert!(body.starts_with("GET /in/1?q\n"), "{body}");
+    for wanted in
+        ["host: in.example\n", "x-envoy-original-host: a.example\n", "x-envoy-original-path: /out/1?q\n"]
+    {
+        assert!(body.contains(wanted), "{wanted:?} in {body}");
+    }
+    assert!(head.contains("x-was: /in/1?q in.example\r\n"), "{head}");
+    let (_, body) = asked(&gateway, "/gone?q").await;
+    assert!(body.starts_with("GET /gone?q\n") && !body.contains("original-path"), "{body}");
+    let (_, body) = asked(&gateway, "/gone/x").await;
+    assert!(body.starts_with("GET /x\n"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_on_replies_of_ours_stop_at_their_frame() {
+    let gateway = gateway(&config(RULES, &[nobody().await], "HTTP")).await;
+    let (head, body) = asked(&gateway, "/page").await;
+    assert_eq!(head.matches("content-type: ").count(), 1, "{head}");
+    for wanted in ["content-type: text/html\r\n", "content-length: 3\r\n", "x-said: hello 0"] {
+        assert!(head.contains(wanted), "{wanted:?} in {head}");
+    }
+    assert_eq!(body, "<p>");
+    let (head, _) = asked(&gateway, "/plain").await;
+    assert!(head.contains("content-type: text/plain\r\n"), "{head}");
+    let (head, _) = asked(&gateway, "/moved").await;
+    for wanted in ["location: http://a.example/new\r\n", "x-to: http://a.example/new"] {
+        assert!(head.contains(wanted), "{wanted:?} in {head}");
+    }
+}
