@@ -1,7 +1,7 @@
 //! Raw resources to [`Validated`]: what Istio's admission and analysis would say, before anything is served.
 //!
 //! Invariant: [`Validated`] is made only here. A resource with a finding that rejects it is left out, and nothing else is
-//! affected. Cross-resource findings are made after that, on what is left, and never reject.
+//! affected. Findings between resources are made on all of them, and never reject.
 
 mod check;
 mod deployment;
@@ -18,14 +18,17 @@ mod virtual_service;
 mod workload_entry;
 mod workload_group;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub use deployment::Deployment;
 pub use references::{resolve_gateway_name, resolve_short_name};
 pub use regex::check_regex;
 
 use crate::{
-    diagnostic::{Diagnostics, Effect},
+    diagnostic::{Diagnostic, Diagnostics, Effect},
     istio, kubernetes,
     mesh::MeshConfig,
     meta::{Kind, Resource, ResourceKey},
@@ -63,29 +66,47 @@ pub fn validate_for(mut set: ResourceSet, deployment: &Deployment) -> (Validated
         .filter(|finding| finding.effect == Effect::Rejected)
         .filter_map(|finding| finding.resource.clone())
         .collect();
-    for key in &rejected {
-        set.remove(key);
-    }
     let mesh = mesh(&set, &mut diagnostics);
-    let validated = Validated {
-        gateways: oldest_first(set.gateways()),
-        virtual_services: oldest_first(set.virtual_services()),
-        destination_rules: oldest_first(set.destination_rules()),
-        service_entries: oldest_first(set.service_entries()),
-        workload_entries: oldest_first(set.workload_entries()),
-        sidecars: oldest_first(set.sidecars()),
-        set,
-        mesh,
-        rejected,
+    // What is between resources is judged with the refused ones too: one mistake should neither hide nor make another.
+    let all = Validated::of(set.clone(), mesh.clone(), rejected.clone());
+    let mut between = Diagnostics::new();
+    lint::check(&all, &mut between);
+    references::check(&all, deployment, &mut between);
+    let said = Said::by(&diagnostics);
+    diagnostics.extend(between.into_iter().filter(|finding| !said.covers(finding)));
+    let validated = if rejected.is_empty() {
+        all
+    } else {
+        for key in &rejected {
+            set.remove(key);
+        }
+        Validated::of(set, mesh, rejected)
     };
-    lint::check(&validated, &mut diagnostics);
-    references::check(&validated, deployment, &mut diagnostics);
     parse::locate::place(&mut diagnostics);
     diagnostics.sort();
     (validated, diagnostics)
 }
 
 impl Validated {
+    fn of(set: ResourceSet, mesh: MeshConfig, rejected: BTreeSet<ResourceKey>) -> Validated {
+        Validated {
+            gateways: oldest_first(set.gateways()),
+            virtual_services: oldest_first(set.virtual_services()),
+            destination_rules: oldest_first(set.destination_rules()),
+            service_entries: oldest_first(set.service_entries()),
+            workload_entries: oldest_first(set.workload_entries()),
+            sidecars: oldest_first(set.sidecars()),
+            set,
+            mesh,
+            rejected,
+        }
+    }
+
+    /// Whether a resource was left out.
+    pub(crate) fn is_rejected(&self, key: &ResourceKey) -> bool {
+        self.rejected.contains(key)
+    }
+
     /// Gateways, oldest first.
     pub fn gateways(&self) -> &[Arc<Resource<istio::Gateway>>] {
         &self.gateways
@@ -164,6 +185,34 @@ impl Validated {
     /// The resources that were left out, in the order of keys: a caller that has an earlier version of one may go on with it.
     pub fn rejected(&self) -> impl Iterator<Item = &ResourceKey> {
         self.rejected.iter()
+    }
+}
+
+/// The fields that resources were refused for: what else is found there comes of the same mistake.
+struct Said(BTreeMap<ResourceKey, Vec<String>>);
+
+impl Said {
+    fn by(diagnostics: &Diagnostics) -> Said {
+        let mut fields: BTreeMap<ResourceKey, Vec<String>> = BTreeMap::new();
+        for finding in diagnostics.iter().filter(|finding| finding.effect == Effect::Rejected) {
+            if let Some(key) = &finding.resource {
+                fields.entry(key.clone()).or_default().push(finding.path.clone());
+            }
+        }
+        Said(fields)
+    }
+
+    /// Whether a finding is at such a field, below it, or above it.
+    fn covers(&self, finding: &Diagnostic) -> bool {
+        let fields = finding.resource.as_ref().and_then(|key| self.0.get(key));
+        let above = |a: &str, b: &str| {
+            b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        // Above all of them is the resource as a whole, which the other fields have no part in.
+        fields
+            .into_iter()
+            .flatten()
+            .any(|field| field != "spec" && (above(field, &finding.path) || above(&finding.path, field)))
     }
 }
 

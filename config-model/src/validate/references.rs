@@ -9,6 +9,7 @@ mod destination_rules;
 mod destinations;
 mod gateways;
 mod mesh_hosts;
+mod ports;
 mod registry;
 mod service_entries;
 mod shadows;
@@ -38,6 +39,7 @@ pub(super) fn check(validated: &Validated, deployment: &Deployment, out: &mut Di
     subsets::check(&scene, out);
     shadows::check(&scene, out);
     conflicts::check(&scene, out);
+    ports::check(&scene, out);
     credentials::check(&scene, out);
     destination_rules::check(&scene, out);
     service_entries::check(&scene, out);

@@ -23,14 +23,16 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
         let namespace = match scene.deployment.pods(gateway, scene.validated) {
             Pods::In(namespace) => namespace,
             Pods::None => {
-                let selector = gateway.spec.selector.iter().flatten();
-                let selector: Vec<String> = selector.map(|(key, value)| format!("{key}={value}")).collect();
-                let message = format!("Referenced selector not found: {:?}", selector.join(","));
-                let finding = about(gateway, Code::REFERENCE_NOT_FOUND, "spec.selector", message);
+                let finding = about(gateway, Code::REFERENCE_NOT_FOUND, "spec.selector", no_pod(gateway));
                 out.push(finding.hint("no pod has these labels; they are those of the gateway's Deployment"));
                 continue;
             }
-            Pods::Unknown => continue,
+            Pods::Unknown => {
+                let finding = about(gateway, Code::REFERENCE_NOT_FOUND, "spec.selector", no_pod(gateway));
+                let hint = "this gateway has other labels (--labels), and no pods are given: the Gateway is not served here";
+                out.push(finding.severity(Severity::Info).hint(hint));
+                continue;
+            }
         };
         for (index, server) in gateway.spec.servers.iter().enumerate() {
             let Some(tls) = server.tls.as_ref().filter(|tls| tls.mode.terminates()) else { continue };
@@ -45,6 +47,12 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
     }
     duplicates(scene, out);
     towards_endpoints(scene, out);
+}
+
+fn no_pod(gateway: &Resource<Gateway>) -> String {
+    let selector = gateway.spec.selector.iter().flatten();
+    let selector: Vec<String> = selector.map(|(key, value)| format!("{key}={value}")).collect();
+    format!("Referenced selector not found: {:?}", selector.join(","))
 }
 
 /// A Secret by namespace and name.
@@ -319,7 +327,7 @@ mod tests {
         assert_eq!(now(&gateway("{mode: SIMPLE, credentialName: 'builtin://'}")), Vec::<String>::new());
         // Pods that serve it say where; without any, nobody knows.
         let other = named.replace("ingressgateway", "other");
-        assert_eq!(now(&other), Vec::<String>::new());
+        assert_eq!(now(&other), ["Info IST0101 spec.selector"]);
         let pod =
             "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: x, labels: {istio: other}}\n";
         assert_eq!(now(&(other.clone() + pod)), ["Error IST0101 tls.credentialName"]);
@@ -372,7 +380,7 @@ mod tests {
         assert_eq!(now(&text), ["Warning IST0138 tls.credentialName", "Warning IST0138 tls.credentialName"]);
         let other =
             first + "---\n" + &second.replace("ingressgateway", "other") + &pair("istio-system", VALID);
-        assert_eq!(now(&other), Vec::<String>::new());
+        assert_eq!(now(&other), ["Info IST0101 spec.selector"]);
     }
 
     #[test]

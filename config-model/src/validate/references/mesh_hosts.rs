@@ -56,11 +56,11 @@ fn in_mesh(scene: &Scene<'_>, out: Out<'_>) {
                 let others = covering(&everyone, host);
                 all.extend(others);
             }
-            if all.len() < 2 {
-                continue;
-            }
             let names: BTreeSet<String> = all.iter().map(|resource| name_of(resource)).collect();
             let names: Vec<String> = names.into_iter().collect();
+            if names.len() < 2 {
+                continue;
+            }
             for resource in all {
                 if !said.insert(&resource.key) {
                     continue;

@@ -85,7 +85,7 @@ impl<'a> Registry<'a> {
             let scopes = &definition.scopes;
             let exported = exports.iter().map(|entry| if entry == "." { namespace } else { entry.as_str() });
             scopes.contains("*")
-                || scopes.contains(namespace)
+                || (exports.is_empty() && scopes.contains(namespace))
                 || exported.into_iter().any(|to| scopes.contains(to))
         };
         let visible = |host: &str| {

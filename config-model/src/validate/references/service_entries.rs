@@ -31,6 +31,10 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
             continue;
         }
         let names: BTreeSet<String> = all.iter().map(|(resource, _)| name_of(resource)).collect();
+        // One that contradicts itself is refused for that.
+        if names.len() < 2 {
+            continue;
+        }
         let (names, protocols): (Vec<_>, Vec<_>) =
             (names.into_iter().collect(), protocols.into_iter().collect());
         let message = format!(
