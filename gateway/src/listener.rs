@@ -19,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora_core::{protocols::Stream, server::ShutdownWatch};
-use routing::listener::{Listener, ListenerKey, Listeners};
+use routing::listener::{Listener, ListenerKey, Listeners, TcpRoute};
 use tokio::sync::watch;
 
 use crate::{edge::EdgeConfig, tls::Certificates};
@@ -31,12 +31,15 @@ pub use http1::{HeadPolicy, Leniency, Underscores};
 pub use manager::ListenerManager;
 pub use stream::EdgeStream;
 
-/// What is done with a connection once it is known to speak HTTP, in the clear or after its TLS handshake.
+/// What is done with a connection once it is known what it is, in the clear or after its TLS handshake.
 #[async_trait]
 pub trait ConnectionHandler: Send + Sync {
     /// Serves the connection until it ends. `shutdown` turns true when the connection should finish what it has begun:
     /// `Connection: close` on HTTP/1, GOAWAY on HTTP/2.
     async fn serve(&self, stream: Stream, info: Arc<ConnectionInfo>, shutdown: ShutdownWatch);
+
+    /// Carries the bytes of a connection that is not HTTP, until either end has had enough.
+    async fn tunnel(&self, stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>);
 }
 
 /// Where the edge reads the configuration that is live.

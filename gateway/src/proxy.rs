@@ -20,6 +20,7 @@ mod peer;
 mod record;
 mod reply;
 mod response;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod upstream;

@@ -7,6 +7,7 @@ mod actions;
 mod clusters;
 mod delegate;
 mod endpoints;
+mod l4;
 mod locality;
 mod registry;
 mod rule;
@@ -23,7 +24,7 @@ mod visibility;
 use crate::{
     cluster::{Cluster, ClusterName},
     host::HostIndex,
-    listener::{Bind, Chains, FilterChain, Listener, ListenerKey, Listeners},
+    listener::{Bind, Chains, FilterChain, Listener, ListenerKey, Listeners, TcpRoute},
 };
 use config_model::{
     diagnostic::{Code, Diagnostic, Diagnostics},
@@ -31,7 +32,7 @@ use config_model::{
     validate::Validated,
 };
 use foldhash::fast::FixedState;
-use servers::BoundServer;
+use servers::{BoundServer, Serves};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -102,6 +103,7 @@ pub fn compile(
     let clusters = clusters::build(input, identity, &registry, previous.map(|p| &p.clusters), &mut findings);
     let bindings = Bindings::new(input, identity);
     let bound = servers::bind(input, identity, &mut findings);
+    let l4 = l4::L4::new(input, identity, &registry);
     let rules = {
         let delegates = delegate::Delegates::new(input, &identity.domain);
         rule::RuleCompiler::new(&registry, identity, input.mesh(), delegates)
@@ -110,7 +112,7 @@ pub fn compile(
     let mut listeners = Listeners::new();
     for (key, servers) in bound {
         let old = previous.and_then(|previous| previous.listeners.get(&key));
-        if let Some(chains) = chains(&key, &servers, old, &mut tables, &mut findings) {
+        if let Some(chains) = chains(&key, &servers, old, &mut tables, &l4, &mut findings) {
             listeners.insert(key.clone(), Arc::new(Listener { key, chains }));
         }
     }
@@ -124,15 +126,21 @@ fn chains(
     servers: &[BoundServer<'_>],
     old: Option<&Arc<Listener>>,
     tables: &mut TableBuilder<'_, '_>,
+    l4: &l4::L4<'_, '_>,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Chains> {
     let first = servers.first()?;
+    if first.serves == Serves::Tcp {
+        // One that no rule is for is not listened on (Istio: no filter chain, no listener).
+        let route = l4.tcp(first)?;
+        return Some(Chains::Http(Arc::new(bytes(first, route))));
+    }
     let suffix = match &key.bind {
         Bind::Any => String::new(),
         Bind::Ip(ip) => format!(".{ip}"),
         Bind::Unix(path) => format!(".{path}"),
     };
-    if first.tls.is_none() {
+    if first.serves == Serves::Http {
         let name = format!("http.{}{suffix}", key.port);
         let all: Vec<_> = servers.iter().collect();
         let table = tables.table(&key.to_string().into(), &name, first.port, &all, findings);
@@ -141,11 +149,20 @@ fn chains(
     let mut index: HostIndex<Arc<FilterChain>> = HostIndex::new();
     for server in servers {
         let gateway = &server.gateway.key;
+        if server.serves == Serves::Passthrough {
+            passed_through(server, l4, &mut index, findings);
+            continue;
+        }
         let (port, port_name) = (server.port, &server.server.port.name);
         let name = format!("https.{port}.{port_name}.{}.{}{suffix}", gateway.name, gateway.namespace);
-        let table_key = format!("{key}/{}/{}", server.gateway_name(), server.index);
-        let table = tables.table(&table_key.into(), &name, port, &[server], findings);
-        let mut made = chain(server, table);
+        let mut made = if server.serves == Serves::TerminatedTcp {
+            let Some(route) = l4.tcp(server) else { continue };
+            bytes(server, route)
+        } else {
+            let table_key = format!("{key}/{}/{}", server.gateway_name(), server.index);
+            let table = tables.table(&table_key.into(), &name, port, &[server], findings);
+            chain(server, table)
+        };
         made.tls = made.tls.map(|tls| shared_tls(old, &tls).unwrap_or(tls));
         let made = Arc::new(made);
         for host in &server.hosts {
@@ -168,7 +185,43 @@ fn chains(
             }
         }
     }
-    Some(Chains::Tls(index))
+    (!index.is_empty()).then_some(Chains::Tls(index))
+}
+
+/// A chain for each server name of each TLS match; a match with a name that is taken is left out whole (Istio:
+/// gateway.go `buildGatewayNetworkFiltersFromTLSRoutes`).
+fn passed_through(
+    server: &BoundServer<'_>,
+    l4: &l4::L4<'_, '_>,
+    index: &mut HostIndex<Arc<FilterChain>>,
+    findings: &mut Vec<Diagnostic>,
+) {
+    for (names, route) in l4.tls(server) {
+        if let Some((name, taken)) = names.iter().find_map(|name| index.get(name).map(|by| (name, by))) {
+            let message = format!(
+                "server name {name:?} on port {} is already taken by gateway {}: this match of VirtualService {} is left out",
+                server.port,
+                taken.gateway,
+                route.virtual_service()
+            );
+            let finding = Diagnostic::new(Code::CONFLICTING_GATEWAYS, message)
+                .about(&server.gateway.key, &server.gateway.origin)
+                .at(format!("spec.servers[{}].hosts", server.index));
+            findings.push(finding);
+            continue;
+        }
+        let made = Arc::new(bytes(server, route));
+        for name in &names {
+            index.insert(name, Arc::clone(&made));
+        }
+    }
+}
+
+/// A chain whose connections are not looked into.
+fn bytes(server: &BoundServer<'_>, route: Arc<TcpRoute>) -> FilterChain {
+    let name = format!("tcp.{}", server.port);
+    let table = Arc::new(crate::table::RouteTable::new(name, []));
+    FilterChain { tcp: Some(route), ..chain(server, table) }
 }
 
 fn chain(server: &BoundServer<'_>, table: Arc<crate::table::RouteTable>) -> FilterChain {
@@ -178,6 +231,7 @@ fn chain(server: &BoundServer<'_>, table: Arc<crate::table::RouteTable>) -> Filt
         server: if name.is_empty() { server.server.port.name.as_str() } else { name }.into(),
         server_port: server.port,
         tls: server.tls.clone(),
+        tcp: None,
         table,
     }
 }

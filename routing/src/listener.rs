@@ -2,6 +2,7 @@
 //!
 //! Invariant: a key never has two listeners; merging and its conflicts were settled by `compile`.
 
+use crate::cluster::ClusterName;
 use crate::host::HostIndex;
 use crate::table::RouteTable;
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
@@ -128,6 +129,57 @@ pub struct ServerTls {
     pub client: Option<ClientAuth>,
 }
 
+/// Where a connection goes whose bytes are not looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpRoute {
+    virtual_service: Arc<str>,
+    destinations: Box<[TcpDestination]>,
+    total_weight: u64,
+}
+
+/// One of the clusters of a [`TcpRoute`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpDestination {
+    /// Cluster to connect to.
+    pub cluster: ClusterName,
+    /// Share, relative to the sum of all.
+    pub weight: u32,
+}
+
+impl TcpRoute {
+    /// A route of the VirtualService `namespace/name`.
+    #[must_use]
+    pub fn new(virtual_service: Arc<str>, destinations: Vec<TcpDestination>) -> TcpRoute {
+        let total_weight = destinations.iter().map(|d| u64::from(d.weight)).sum();
+        TcpRoute { virtual_service, destinations: destinations.into(), total_weight }
+    }
+
+    /// `namespace/name` of the VirtualService.
+    #[must_use]
+    pub fn virtual_service(&self) -> &str {
+        &self.virtual_service
+    }
+
+    /// All destinations, in order.
+    #[must_use]
+    pub fn destinations(&self) -> &[TcpDestination] {
+        &self.destinations
+    }
+
+    /// The cluster of one connection, by a random number; `None` when all weights were 0.
+    #[must_use]
+    pub fn pick(&self, entropy: u64) -> Option<&ClusterName> {
+        let mut at = entropy.checked_rem(self.total_weight)?;
+        let chosen = self.destinations.iter().find(|destination| {
+            let weight = u64::from(destination.weight);
+            let here = at < weight;
+            at = at.saturating_sub(weight);
+            here
+        });
+        chosen.map(|destination| &destination.cluster)
+    }
+}
+
 /// The part of a listener that one server block makes: what is done with a connection that chose it.
 #[derive(Clone, Debug)]
 pub struct FilterChain {
@@ -137,16 +189,18 @@ pub struct FilterChain {
     pub server: Arc<str>,
     /// Server port number as written, before translation.
     pub server_port: u16,
-    /// TLS termination; `None` on plain text.
+    /// TLS termination; `None` on plain text, and where TLS is passed through.
     pub tls: Option<Arc<ServerTls>>,
-    /// Routes of this chain.
+    /// Where connections go that are not HTTP; `None`: the table says where requests go.
+    pub tcp: Option<Arc<TcpRoute>>,
+    /// Routes of this chain; empty where it is not HTTP.
     pub table: Arc<RouteTable>,
 }
 
 /// How a listener finds the chain of a connection.
 #[derive(Clone, Debug)]
 pub enum Chains {
-    /// Plain-text HTTP: one chain for all.
+    /// Plain text, HTTP or not: one chain for all.
     Http(Arc<FilterChain>),
     /// TLS: by server name; exact, then longest wildcard, then any (which also takes clients without a name).
     Tls(HostIndex<Arc<FilterChain>>),

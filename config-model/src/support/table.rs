@@ -32,7 +32,7 @@ const fn w(path: &'static str, support: Support, below: &'static [&'static str])
     Row { kind: Kind::WorkloadEntry, path, support, below }
 }
 
-const L4: Support = NotYet("TCP and TLS routing");
+const L4: Support = NotYet("passing TLS on by the names of clusters, and tunnels");
 const STATS: Support = NotYet("statistics by name");
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
 const PING: Support = NotYet("the time to answer a PING, which is five seconds");
@@ -43,11 +43,11 @@ const GATEWAY: &[Row] = &[
     g("spec.servers[].port.number", Honoured, &[]),
     g("spec.servers[].port.name", Honoured, &[]),
     g("spec.servers[].port.protocol", Honoured, &[]),
-    g("spec.servers[].port.protocol=TLS", L4, &[]),
-    g("spec.servers[].port.protocol=TCP", L4, &[]),
-    g("spec.servers[].port.protocol=MONGO", L4, &[]),
-    g("spec.servers[].port.protocol=REDIS", L4, &[]),
-    g("spec.servers[].port.protocol=MYSQL", L4, &[]),
+    g("spec.servers[].port.protocol=TLS", Honoured, &[]),
+    g("spec.servers[].port.protocol=TCP", Honoured, &[]),
+    g("spec.servers[].port.protocol=MONGO", Honoured, &[]),
+    g("spec.servers[].port.protocol=REDIS", Honoured, &[]),
+    g("spec.servers[].port.protocol=MYSQL", Honoured, &[]),
     g("spec.servers[].port.protocol=UDP", NoEffectOnGateway("UDP has no listener"), &[]),
     g("spec.servers[].port.targetPort", NoEffectOnGateway("deprecated"), &[]),
     g("spec.servers[].bind", Honoured, &[]),
@@ -56,7 +56,7 @@ const GATEWAY: &[Row] = &[
     g("spec.servers[].defaultEndpoint", NoEffectOnGateway("gateways do not read it"), &[]),
     g("spec.servers[].tls.httpsRedirect", Honoured, &[]),
     g("spec.servers[].tls.mode", Honoured, &[]),
-    g("spec.servers[].tls.mode=PASSTHROUGH", L4, &[]),
+    g("spec.servers[].tls.mode=PASSTHROUGH", Honoured, &[]),
     g("spec.servers[].tls.mode=AUTO_PASSTHROUGH", L4, &[]),
     g("spec.servers[].tls.mode=MUTUAL", Honoured, &[]),
     g("spec.servers[].tls.mode=OPTIONAL_MUTUAL", Honoured, &[]),
@@ -75,7 +75,7 @@ const GATEWAY: &[Row] = &[
     g("spec.servers[].tls.minProtocolVersion", Honoured, &[]),
     g("spec.servers[].tls.maxProtocolVersion", Honoured, &[]),
     g("spec.servers[].tls.cipherSuites", Honoured, &[]),
-    g("spec.servers[].tls.ecdhCurves", NotYet("key exchange groups"), &[]),
+    g("spec.servers[].tls.ecdhCurves", Honoured, &[]),
     g("spec.servers[].tls.insecureSkipVerify", Honoured, &[]),
 ];
 
@@ -143,8 +143,8 @@ const VIRTUAL_SERVICE: &[Row] = &[
         ],
     ),
     v("spec.http[].headers", Honoured, &["request", "response"]),
-    v("spec.tls", L4, &["match", "route"]),
-    v("spec.tcp", L4, &["match", "route"]),
+    v("spec.tls", Honoured, &["match", "route"]),
+    v("spec.tcp", Honoured, &["match", "route"]),
 ];
 
 const DESTINATION_RULE: &[Row] = &[

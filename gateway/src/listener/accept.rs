@@ -12,10 +12,10 @@ use std::{
 };
 
 use pingora_core::protocols::{
-    ALPN, GetSocketDigest, IO, SocketDigest, Ssl, l4::socket::SocketAddr as EngineAddr, l4::stream::Stream,
-    tls,
+    ALPN, GetSocketDigest, IO, SocketDigest, Ssl, Stream as EngineStream,
+    l4::socket::SocketAddr as EngineAddr, l4::stream::Stream, tls,
 };
-use routing::listener::{Chains, FilterChain};
+use routing::listener::{Chains, FilterChain, TcpRoute};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -139,19 +139,21 @@ async fn serve(
     let LiveListener { listener, certificates, edge: config } = live;
     let limits = config.limits;
     let endpoints = Endpoints { listener: serving.key.clone(), bound_port: serving.port(), peer, local };
+    let accepted = Accepted { endpoints, config, serving, edge };
     match &listener.chains {
-        Chains::Http(_) => {
+        Chains::Http(chain) => {
+            if let Some(route) = &chain.tcp {
+                return accepted.tunnel(Box::new(stream), None, (false, None), route).await;
+            }
             let mut close_idle = serving.close_idle.clone();
             let detected = tokio::select! {
                 detected = preface::detect(&mut stream, limits) => detected,
                 _ = close_idle.wait_for(|close| *close) => return,
             };
             match detected {
-                Ok(begun) => {
-                    hand_over(stream, begun, endpoints, None, (false, None), config, serving, edge).await
-                }
+                Ok(begun) => accepted.requests(stream, begun, None, (false, None)).await,
                 Err(error) => {
-                    tracing::debug!(listener = %serving.key, %peer, %error, "closed before a request")
+                    tracing::debug!(listener = %serving.key, %peer, %error, "closed before a request");
                 }
             }
         }
@@ -161,59 +163,94 @@ async fn serve(
                 let chain: &Arc<FilterChain> = chains
                     .lookup_sni(hello.server_name.as_deref())
                     .ok_or_else(|| format!("no server for name {:?}", hello.server_name))?;
+                if chain.tls.is_none() {
+                    return Ok((Shaken::Passed(stream), chain, hello));
+                }
                 let acceptor = certificates.acceptor(chain, hello.signs).ok_or_else(|| {
                     format!("server {} of {} has no certificate", chain.server, chain.gateway)
                 })?;
                 let stream =
                     tls::server::handshake(acceptor, stream).await.map_err(|error| error.to_string())?;
-                Ok::<_, String>((stream, hello))
+                Ok::<_, String>((Shaken::Terminated(stream), chain, hello))
             });
-            match shaken.await {
-                Ok(Ok((stream, hello))) => {
+            let (stream, chain, hello) = match shaken.await {
+                Ok(Ok(shaken)) => shaken,
+                Ok(Err(reason)) => {
+                    return tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused");
+                }
+                Err(_) => {
+                    return tracing::debug!(listener = %serving.key, %peer, "TLS handshake not complete in time");
+                }
+            };
+            let sni = hello.server_name.map(Arc::from);
+            match (stream, &chain.tcp) {
+                (Shaken::Passed(stream), Some(route)) => {
+                    accepted.tunnel(Box::new(stream), sni, (false, None), route).await;
+                }
+                // Without TLS of ours and without a route there is nothing that could be done.
+                (Shaken::Passed(_), None) => {}
+                (Shaken::Terminated(stream), Some(route)) => {
+                    let client = stream.get_ssl().and_then(ClientCertificate::of);
+                    accepted.tunnel(Box::new(stream), sni, (true, client), route).await;
+                }
+                (Shaken::Terminated(stream), None) => {
                     let protocol = match stream.selected_alpn_proto() {
                         Some(ALPN::H2) => Protocol::Http2,
                         _ => Protocol::Http1,
                     };
                     let client = stream.get_ssl().and_then(ClientCertificate::of);
-                    let sni = hello.server_name.map(Arc::from);
-                    hand_over(
-                        stream,
-                        (protocol, Vec::new()),
-                        endpoints,
-                        sni,
-                        (true, client),
-                        config,
-                        serving,
-                        edge,
-                    )
-                    .await;
-                }
-                Ok(Err(reason)) => tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused"),
-                Err(_) => {
-                    tracing::debug!(listener = %serving.key, %peer, "TLS handshake not complete in time")
+                    accepted.requests(stream, (protocol, Vec::new()), sni, (true, client)).await;
                 }
             }
         }
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is one thing that is known by now")]
-async fn hand_over<S: IO + 'static>(
-    stream: S,
-    (protocol, begun): (Protocol, Vec<u8>),
+/// A connection whose ClientHello was read.
+enum Shaken {
+    /// TLS ended here.
+    Terminated(tls::SslStream<Stream>),
+    /// It goes on as it is.
+    Passed(Stream),
+}
+
+/// A connection about to be handed over.
+struct Accepted<'s> {
     endpoints: Endpoints,
-    sni: Option<Arc<str>>,
-    tls: (bool, Option<ClientCertificate>),
     config: Arc<EdgeConfig>,
-    serving: &Serving,
-    edge: &Edge,
-) {
-    let draining = serving.draining.clone();
-    let shutdown = shutdown_for(protocol, draining.clone(), serving.close_idle.clone());
-    let limits = config.limits;
-    let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining));
-    let stream = EdgeStream::new(stream, info.clone(), (protocol, begun), limits, serving.close_idle.clone());
-    edge.handler.serve(Box::new(stream), info, shutdown).await;
+    serving: &'s Serving,
+    edge: &'s Edge,
+}
+
+impl Accepted<'_> {
+    async fn requests<S: IO + 'static>(
+        self,
+        stream: S,
+        begun: (Protocol, Vec<u8>),
+        sni: Option<Arc<str>>,
+        tls: (bool, Option<ClientCertificate>),
+    ) {
+        let Accepted { endpoints, config, serving, edge } = self;
+        let draining = serving.draining.clone();
+        let shutdown = shutdown_for(begun.0, draining.clone(), serving.close_idle.clone());
+        let limits = config.limits;
+        let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining));
+        let stream = EdgeStream::new(stream, info.clone(), begun, limits, serving.close_idle.clone());
+        edge.handler.serve(Box::new(stream), info, shutdown).await;
+    }
+
+    async fn tunnel(
+        self,
+        stream: EngineStream,
+        sni: Option<Arc<str>>,
+        tls: (bool, Option<ClientCertificate>),
+        route: &Arc<TcpRoute>,
+    ) {
+        let Accepted { endpoints, config, serving, edge } = self;
+        let draining = serving.draining.clone();
+        let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining));
+        edge.handler.tunnel(stream, info, route.clone()).await;
+    }
 }
 
 /// An HTTP/2 client that comes while draining would be told to go before its first request; it is served until idle

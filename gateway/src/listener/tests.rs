@@ -28,11 +28,14 @@ use routing::{
     host::HostIndex,
     listener::{
         Bind, CertificateSource, Chains, ClientAuth, ClientRoots, FilterChain, Listener, ListenerKey,
-        Listeners, ServerTls, TlsVersion,
+        Listeners, ServerTls, TcpRoute, TlsVersion,
     },
     table::RouteTable,
 };
-use tokio::sync::watch;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+};
 
 use super::*;
 use crate::{
@@ -129,6 +132,15 @@ impl ConnectionHandler for Handler {
     async fn serve(&self, stream: Stream, _info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
         self.0.process_new(stream, &shutdown).await;
     }
+
+    /// Says whose route it is, and what it was told.
+    async fn tunnel(&self, mut stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
+        let mut said = [0; 5];
+        let _ = stream.read_exact(&mut said).await;
+        let about = format!("{} sni={:?} tls={} ", route.virtual_service(), info.sni, info.tls);
+        let _ = stream.write_all(&[about.as_bytes(), &said].concat()).await;
+        let _ = stream.flush().await;
+    }
 }
 
 fn key(port: u16) -> ListenerKey {
@@ -141,6 +153,7 @@ fn chain(server: &str, tls: Option<ServerTls>) -> Arc<FilterChain> {
         server: server.into(),
         server_port: 443,
         tls: tls.map(Arc::new),
+        tcp: None,
         table: Arc::new(RouteTable::new("http.443", [])),
     })
 }
@@ -661,4 +674,38 @@ async fn clients_are_asked_who_they_are_and_only_the_right_ones_get_in() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_not_http_go_where_their_route_says() {
+    let route = Arc::new(TcpRoute::new("default/vs".into(), Vec::new()));
+    let mut listeners = http(&[80]);
+    let tcp = FilterChain { tcp: Some(route.clone()), ..FilterChain::clone(&chain("tcp", None)) };
+    let plain = Listener { key: key(80), chains: Chains::Http(Arc::new(tcp.clone())) };
+    listeners.insert(key(80), Arc::new(plain));
+    let mut tls = HostIndex::new();
+    tls.insert("passed.example", Arc::new(tcp));
+    listeners.insert(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(tls) }));
+    let live = Live::new(listeners, &Secrets::default());
+    let manager = start(&live, Duration::ZERO);
+    let (plain, tls) = (address(&manager, 80).await, address(&manager, 443).await);
+    blocking(move || {
+        let said = |to: SocketAddr, bytes: &[u8]| {
+            let mut socket = TcpStream::connect(to).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.write_all(bytes).unwrap();
+            let mut seen = Vec::new();
+            let _ = socket.read_to_end(&mut seen);
+            String::from_utf8_lossy(&seen).into_owned()
+        };
+        assert_eq!(said(plain, b"\0\x01abc"), "default/vs sni=None tls=false \0\x01abc");
+        let hello = crate::tls::test_keys::client_hello("passed.example");
+        let answer = said(tls, &hello);
+        assert!(
+            answer.starts_with("default/vs sni=Some(\"passed.example\") tls=false \x16\x03\x01"),
+            "{answer:?}"
+        );
+        assert_eq!(said(tls, &crate::tls::test_keys::client_hello("other.example")), "");
+    })
+    .await;
 }

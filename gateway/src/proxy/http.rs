@@ -2,7 +2,7 @@
 //!
 //! Invariant: limits here are those of Istio's EDGE profile, whichever version of HTTP a client speaks.
 
-use super::GatewayProxy;
+use super::{GatewayProxy, tcp};
 use crate::{
     edge::Http2Limits,
     listener::{ConnectionHandler, ConnectionInfo},
@@ -21,6 +21,7 @@ use pingora_core::{
 };
 use pingora_proxy::HttpProxy;
 use prometheus::IntGauge;
+use routing::listener::TcpRoute;
 use std::{sync::Arc, time::Duration};
 
 /// How long an HTTP/2 connection without streams is kept.
@@ -28,6 +29,7 @@ const H2_IDLE: Duration = Duration::from_secs(3600);
 /// Serves HTTP/1 and HTTP/2 on the connections that listeners hand over.
 pub struct HttpHandler {
     http: Arc<HttpProxy<GatewayProxy>>,
+    tcp: tcp::Tunnels,
     active: IntGauge,
 }
 
@@ -45,6 +47,7 @@ impl HttpHandler {
     #[must_use]
     pub fn new(proxy: GatewayProxy, threads: usize) -> Self {
         let active = proxy.metrics.active_connections.clone();
+        let tcp = tcp::Tunnels::new(&proxy);
         // Rules bound the attempts, not the engine.
         let conf = ServerConf { threads, max_retries: usize::MAX, ..ServerConf::default() };
         let mut http = HttpProxy::new(proxy, Arc::new(conf));
@@ -56,7 +59,7 @@ impl HttpHandler {
         options.h2_idle_timeout = Some(H2_IDLE);
         http.server_options = Some(options);
         http.handle_init_modules();
-        Self { http: Arc::new(http), active }
+        Self { http: Arc::new(http), tcp, active }
     }
 }
 
@@ -112,5 +115,11 @@ impl ConnectionHandler for HttpHandler {
             }
             next = self.http.process_new_http(session, &shutdown).await;
         }
+    }
+
+    async fn tunnel(&self, stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
+        self.active.inc();
+        let _counted = Active(&self.active);
+        self.tcp.carry(stream, &info, &route).await;
     }
 }

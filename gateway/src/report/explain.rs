@@ -21,7 +21,7 @@ use routing::{
     decision::{Decision, NotFound},
     explain::{Candidate, Explanation, explain},
     host::without_port,
-    listener::{Bind, Chains, FilterChain, Listener},
+    listener::{Bind, Chains, FilterChain, Listener, TcpRoute},
     request::{RequestHead, Scheme},
     route::{Destination, Forward, RouteOrigin},
 };
@@ -71,6 +71,9 @@ pub fn answer(compiled: &Compiled, question: &Question) -> Answer {
         Err(reason) => return refused(Some(listener_part(listener, question.port, None)), reason),
     };
     let part = listener_part(listener, question.port, Some(chain));
+    if let Some(route) = &chain.tcp {
+        return passthrough(compiled, question, part, route);
+    }
     let Ok(path) = normalize::base(&question.path) else {
         let response = ResponsePart { status: 400, flags: "DPE".to_owned(), ..ResponsePart::default() };
         let reason = "the path cannot be normalised".to_owned();
@@ -148,6 +151,28 @@ fn decide(
     }
 }
 
+/// Where the bytes of a connection go.
+fn passthrough(compiled: &Compiled, question: &Question, part: ListenerPart, route: &TcpRoute) -> Answer {
+    let single = route.destinations().len() == 1;
+    let picked = question.seed.and_then(|seed| route.pick(spread(seed)));
+    let shown = route.destinations().iter().filter(|to| picked.is_none_or(|picked| *picked == to.cluster));
+    let clusters: Vec<ClusterPart> = shown
+        .map(|to| ClusterPart {
+            name: to.cluster.to_string(),
+            weight: if single { 100 } else { to.weight },
+            endpoints: compiled.clusters.get(&to.cluster).map_or(0, |cluster| usable(cluster)),
+        })
+        .collect();
+    let of = RoutePart {
+        virtual_service: route.virtual_service().to_owned(),
+        name: None,
+        index: 0,
+        match_index: 0,
+        delegate: None,
+    };
+    Answer { listener: Some(part), clusters, route: Some(of), ..empty(Verdict::Passthrough) }
+}
+
 fn forward_parts(
     answer: &mut Answer,
     compiled: &Compiled,
@@ -212,6 +237,7 @@ fn find_listener<'c>(compiled: &'c Compiled, question: &Question) -> Option<&'c 
 
 fn choose_chain<'l>(listener: &'l Listener, transport: &Transport) -> Result<&'l Arc<FilterChain>, String> {
     match (&listener.chains, transport) {
+        (Chains::Http(chain), Transport::Tcp) if chain.tcp.is_some() => Ok(chain),
         (_, Transport::Tcp) => Err("no server on this port takes plain TCP".to_owned()),
         (Chains::Http(chain), Transport::Plain) => Ok(chain),
         (Chains::Http(_), Transport::Tls(_)) => {
@@ -262,7 +288,17 @@ fn listener_part(listener: &Listener, port: u16, chain: Option<&Arc<FilterChain>
         port,
         gateway: chain.map(|chain| chain.gateway.to_string()),
         server: chain.map(|chain| chain.server.to_string()),
-        tls_mode: chain.and_then(|chain| chain.tls.as_ref()).map(|_| "SIMPLE".to_owned()),
+        tls_mode: chain
+            .and_then(|chain| match (&chain.tls, &listener.chains) {
+                (Some(tls), _) => Some(match &tls.client {
+                    None => "SIMPLE",
+                    Some(client) if client.required => "MUTUAL",
+                    Some(_) => "OPTIONAL_MUTUAL",
+                }),
+                (None, Chains::Tls(_)) => Some("PASSTHROUGH"),
+                (None, Chains::Http(_)) => None,
+            })
+            .map(str::to_owned),
     }
 }
 

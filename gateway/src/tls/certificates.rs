@@ -416,6 +416,7 @@ mod tests {
             server: name.into(),
             server_port: 443,
             tls: Some(Arc::new(tls)),
+            tcp: None,
             table: Arc::new(RouteTable::new("https.443", [])),
         }
     }

@@ -186,3 +186,28 @@ fn build(
     builder.sign(by.map_or(key, |by| &by.key), MessageDigest::sha256()).unwrap();
     builder.build()
 }
+
+/// What a client sends first.
+pub(crate) fn client_hello(name: &str) -> Vec<u8> {
+    use boring::ssl::{SslConnector, SslMethod};
+    struct Recorder(Vec<u8>);
+    impl std::io::Read for Recorder {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::WouldBlock.into())
+        }
+    }
+    impl std::io::Write for Recorder {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let connector = SslConnector::builder(SslMethod::tls()).unwrap().build();
+    match connector.connect(name, Recorder(Vec::new())) {
+        Err(boring::ssl::HandshakeError::WouldBlock(half)) => half.get_ref().0.clone(),
+        _ => panic!("the handshake cannot have ended"),
+    }
+}

@@ -37,6 +37,8 @@ pub(super) struct BoundServer<'a> {
     pub(super) port: u16,
     /// Hosts that it admits.
     pub(super) hosts: Vec<AdmittedHost<'a>>,
+    /// What its connections carry.
+    pub(super) serves: Serves,
     /// What it terminates; `None` on plain text.
     pub(super) tls: Option<Arc<ServerTls>>,
 }
@@ -112,7 +114,8 @@ pub(super) fn bind<'a>(
                     let message = format!("{what} is not yet honoured: the server is not opened");
                     report(Code::NOT_YET_HONOURED, ".port.protocol", message);
                 }
-                Ok(terminates) => {
+                Ok(serves) => {
+                    let terminates = matches!(serves, Serves::Https | Serves::TerminatedTcp);
                     let tls = terminates.then(|| {
                         let settings = server.tls.as_ref();
                         let (tls, problems) = tls::compile(settings, input.mesh(), identity);
@@ -121,7 +124,7 @@ pub(super) fn bind<'a>(
                         }
                         Arc::new(tls)
                     });
-                    let server = BoundServer { gateway, server, index, port: number, hosts, tls };
+                    let server = BoundServer { gateway, server, index, port: number, hosts, serves, tls };
                     bound.entry(key).or_default().push(server);
                 }
             }
@@ -236,11 +239,26 @@ fn admitted<'a>(gateway: &'a Resource<Gateway>, server: &'a Server) -> Vec<Admit
     hosts.map(|h| AdmittedHost { namespace: h.namespace().map(resolve), host: h.host().as_str() }).collect()
 }
 
-/// Whether TLS is terminated, or what it is that cannot be served yet.
-fn served(server: &Server, kind: Kind) -> Result<bool, String> {
+/// What the connections of a server carry, and who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// Requests in the clear.
+    Http,
+    /// Requests in TLS that is terminated.
+    Https,
+    /// Bytes in the clear.
+    Tcp,
+    /// Bytes in TLS that is terminated.
+    TerminatedTcp,
+    /// TLS that goes on as it is.
+    Passthrough,
+}
+
+/// What is served, or what it is that cannot be served yet.
+fn served(server: &Server, kind: Kind) -> Result<Serves, String> {
     match kind {
-        Kind::Http => return Ok(false),
-        Kind::Tcp => return Err(format!("protocol {}", server.port.protocol)),
+        Kind::Http => return Ok(Serves::Http),
+        Kind::Tcp => return Ok(Serves::Tcp),
         Kind::Tls => {}
     }
     let mode = server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default();
@@ -249,13 +267,14 @@ fn served(server: &Server, kind: Kind) -> Result<bool, String> {
         | ServerTlsMode::Mutual
         | ServerTlsMode::OptionalMutual
         | ServerTlsMode::IstioMutual => {}
-        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => {
+        ServerTlsMode::Passthrough => return Ok(Serves::Passthrough),
+        ServerTlsMode::AutoPassthrough => {
             return Err(format!("tls.mode {}", mode.as_str()));
         }
     }
     match Protocol::parse(&server.port.protocol) {
-        Some(Protocol::Https) => Ok(true),
-        _ => Err(format!("protocol {} with tls.mode {}", server.port.protocol, mode.as_str())),
+        Some(Protocol::Https) => Ok(Serves::Https),
+        _ => Ok(Serves::TerminatedTcp),
     }
 }
 
@@ -416,12 +435,12 @@ spec: {selector: {istio: ingressgateway}, ports: [{name: http, port: 80, targetP
     }
 
     #[test]
-    fn other_protocols_are_reported_and_hold_their_port() {
+    fn other_protocols_hold_their_port() {
         let tcp = "{port: {number: 80, protocol: TCP, name: tcp}, hosts: ['*']}";
         let yaml = [gateway("a", 1, tcp), gateway("b", 2, HTTP)].concat();
-        assert_eq!(bound(&yaml), (vec![], vec!["LIM0010".into(), "IST0145".into()]));
+        assert_eq!(bound(&yaml), (vec!["0.0.0.0_80 a#0".into()], vec!["IST0145".into()]));
         let twice = [gateway("a", 1, tcp), gateway("b", 2, tcp)].concat();
-        assert_eq!(bound(&twice).1, ["LIM0010", "IST0145"]);
+        assert_eq!(bound(&twice).1, ["IST0145"]);
     }
 
     #[test]
