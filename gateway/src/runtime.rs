@@ -12,6 +12,7 @@ pub mod limits;
 pub mod metrics;
 pub mod outlier;
 pub mod registry;
+pub mod remote;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -10,7 +10,7 @@ use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use routing::{
-    action::retry::{PreviousHosts, Verdict},
+    action::retry::{Localities, PreviousHosts, Verdict},
     cluster::Address,
 };
 use std::time::{Duration, Instant};
@@ -55,6 +55,18 @@ pub(super) fn avoided<'c>(ctx: &'c Ctx, cluster: &Cluster) -> &'c [Address] {
         Some(PreviousHosts::AvoidUnlessHashed) if cluster.spec.hash_key.is_some() => &[],
         Some(PreviousHosts::Avoid | PreviousHosts::AvoidUnlessHashed) | None => &ctx.tried,
     }
+}
+
+/// Attempts after which retries leave the priorities of those before, where they are to (Istio: `retryRemoteLocalities`
+/// with an update frequency of 2).
+const BEFORE_LEAVING: usize = 2;
+
+/// Addresses whose priorities an attempt should leave; `None`: it may stay.
+pub(super) fn left_behind(ctx: &Ctx) -> Option<&[Address]> {
+    let full = ctx.tried.len() / BEFORE_LEAVING * BEFORE_LEAVING;
+    // The first attempt, which every request makes, needs no look at the policy.
+    let tried = ctx.tried.get(..full).filter(|tried| !tried.is_empty())?;
+    (ctx.retry()?.localities == Localities::Remote).then_some(tried)
 }
 
 /// Judges a response by its head.

@@ -8,6 +8,7 @@ use crate::{
         Admission, Cluster, EndpointState,
         connections::{Connection, InUse},
         limits::{Admitted, Counted},
+        remote,
     },
     telemetry::Flag,
 };
@@ -137,8 +138,10 @@ pub(super) async fn endpoint(
             .unwrap_or(&ctx.authority);
         return cluster.named(without_port(authority)).await.ok_or_else(|| Cause::NoHealthyUpstream.error());
     }
-    cluster
-        .pick(|| fastrand::u64(..), ctx.upstream.hash, attempt::avoided(ctx, cluster))
+    let elsewhere =
+        attempt::left_behind(ctx).and_then(|tried| remote::pick(cluster, || fastrand::u64(..), tried));
+    elsewhere
+        .or_else(|| cluster.pick(|| fastrand::u64(..), ctx.upstream.hash, attempt::avoided(ctx, cluster)))
         .ok_or_else(|| Cause::NoHealthyUpstream.error())
 }
 

@@ -15,3 +15,4 @@ mod corpus;
 mod errors;
 mod harness;
 mod shutdown;
+mod streams;

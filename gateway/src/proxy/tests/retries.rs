@@ -150,3 +150,106 @@ async fn what_http2_refuses_is_sent_to_another_stream() {
         .await;
     assert_eq!((status, seen.load(Ordering::SeqCst)), (200, 2), "{body}");
 }
+
+/// An upstream that fails every request after a while, and counts the retries that it has at a time.
+async fn counts_retries(most: Arc<AtomicUsize>, requests: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let now = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (most, requests, now) = (most.clone(), requests.clone(), now.clone());
+            tokio::spawn(async move {
+                while let Some(request) = read_request(&mut stream).await {
+                    requests.fetch_add(1, Ordering::SeqCst);
+                    let retry = !request.contains("x-envoy-attempt-count: 1\r\n");
+                    if retry {
+                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    if retry {
+                        now.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    if stream.write_all(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_never_exceed_the_budget() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..12 {
+        let (clients, attempts) = (random.usize(2..12), random.usize(1..4));
+        let limit = random.usize(1..4);
+        // At most as many requests are active as there are clients.
+        let (policy, allowed) = if round % 2 == 0 {
+            (format!("connectionPool: {{http: {{maxRetries: {limit}}}}}"), limit)
+        } else {
+            let percent = random.usize(10..60);
+            let budget = format!("retryBudget: {{percent: {percent}, minRetryConcurrency: {limit}}}");
+            (budget, limit.max(clients * percent / 100))
+        };
+        let what = format!("seed {seed}: {clients} clients, {attempts} attempts, {policy}");
+        let (most, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let up = counts_retries(most.clone(), requests.clone()).await;
+        let rules = rule(&format!("attempts: {attempts}, backoff: 1ms, retryOn: 5xx"));
+        let policy = format!(
+            "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: up, namespace: default}}
+spec: {{host: up.example, trafficPolicy: {{{policy}}}}}
+"
+        );
+        let gateway = gateway(&(config(&rules, &[up], "HTTP") + &policy)).await;
+        let all = (0..clients).map(|_| async {
+            let mut statuses = Vec::new();
+            for _ in 0..3 {
+                statuses.push(gateway.get("/").await.0);
+            }
+            statuses
+        });
+        let statuses = futures::future::join_all(all).await.concat();
+        assert!(statuses.iter().all(|status| *status == 503), "{what}: {statuses:?}");
+        let (most, requests) = (most.load(Ordering::SeqCst), requests.load(Ordering::SeqCst));
+        assert!(most <= allowed, "{what}: {most} retries at a time");
+        assert!(requests <= clients * 3 * (attempts + 1), "{what}: {requests} requests");
+        assert!(most > 0, "{what}: the budget lets somebody through");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_may_leave_the_locality() {
+    let (near, far) = (plays(&[FAIL]).await, plays(&[OK]).await);
+    for (remote, status) in [("", 503), (", retryRemoteLocalities: true", 200)] {
+        let rules = rule(&format!("attempts: 2, backoff: 1ms, retryOn: 5xx{remote}"));
+        // The near one is healthy, so that it has all the traffic.
+        let yaml = config(&rules, &[far.address], "HTTP")
+            + &format!(
+                "  - address: {}\n    ports: {{main: {}}}\n    labels: {{tier: near}}\n",
+                near.address.ip(),
+                near.address.port()
+            );
+        let policy = "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: up, namespace: default}
+spec:
+  host: up.example
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: 0}
+    loadBalancer: {localityLbSetting: {enabled: true, failoverPriority: ['tier=near']}}
+";
+        let gateway = gateway(&(yaml + policy)).await;
+        let view = gateway.cell.load().clusters.values().next().unwrap().endpoints();
+        let priorities: Vec<u32> = view.all.iter().map(|e| e.endpoint.place.priority).collect();
+        assert!(priorities.iter().any(|p| *p != priorities[0]), "{priorities:?}");
+        assert_eq!(gateway.get("/x").await.0, status, "{remote:?} {priorities:?}");
+    }
+}
