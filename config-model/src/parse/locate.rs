@@ -18,7 +18,8 @@ pub fn place(diagnostics: &mut Diagnostics) {
     for diagnostic in diagnostics.iter_mut() {
         let Some(origin) = &diagnostic.origin else { continue };
         let Some(source) = origin.source() else { continue };
-        if diagnostic.path.is_empty() || origin.end().is_some() {
+        // A document as a whole is where it begins; a member of a `List` is looked for.
+        if diagnostic.path.is_empty() && source.prefix.is_empty() || origin.end().is_some() {
             continue;
         }
         let identity = (source.text.as_ptr().addr(), source.range.start, source.range.end);
@@ -51,9 +52,10 @@ struct Found {
 }
 
 fn position(index: &Index<'_>, source: &Source, path: &str) -> Option<Found> {
-    let full = match &*source.prefix {
-        "" => path.to_owned(),
-        prefix => format!("{prefix}.{path}"),
+    let full = match (&*source.prefix, path) {
+        ("", path) => path.to_owned(),
+        (prefix, "") => prefix.to_owned(),
+        (prefix, path) => format!("{prefix}.{path}"),
     };
     let (start, end) = index.find(&full)?;
     let in_file = |place: Place| {

@@ -200,3 +200,14 @@ fn mesh_configuration_is_read_from_its_config_map() {
     let AnyResource::ConfigMap(map) = &parsed.resources[0] else { panic!() };
     assert!(mesh_config(map).unwrap_err().message.contains("connectTimeout"));
 }
+
+#[test]
+fn a_member_of_a_list_is_found_in_it() {
+    let parsed = parse(
+        "a.yaml",
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: a}\n- {kind: x}\n",
+    );
+    let finding = parsed.diagnostics.iter().next().unwrap();
+    let origin = finding.origin.as_ref().unwrap();
+    assert_eq!((finding.code, origin.line, origin.column), (Code::SCHEMA, 7, 3));
+}
