@@ -7,6 +7,7 @@
 use routing::{
     action::{headers::HeaderOps, reply::DirectReply},
     balance::{self, EndpointSet, LoadView, Turn, configured},
+    claims::{Claim, ClaimPath, Claims},
     cluster::{Address, Endpoint, LbPolicy},
     decision::{Decision, NotFound},
     header::HeaderKey,
@@ -70,6 +71,25 @@ fn table() -> RouteTable {
                 matcher: StringMatcher::Present,
             }],
         ),
+        route(
+            "cookie".into(),
+            prefix("/k"),
+            vec![header("cookie", StringMatcher::Regex(regex("(.*; )?user=jason(;.*)?")))],
+        ),
+        route(
+            "claim".into(),
+            prefix("/c"),
+            vec![
+                Condition::Claim {
+                    path: ClaimPath::parse("@request.auth.claims[org][groups]").unwrap(),
+                    matcher: StringMatcher::Exact("admin".into()),
+                },
+                Condition::NotClaim {
+                    path: ClaimPath::parse("@request.auth.claims.banned").unwrap(),
+                    matcher: StringMatcher::Present,
+                },
+            ],
+        ),
         route("exact".into(), PathMatch::Exact { text: "/Exact".into(), ignore_case: true }, vec![]),
         route("regex-a".into(), PathMatch::Regex(regex("/users/[^/]+")), vec![]),
         route("regex-b".into(), PathMatch::Regex(regex(r"/img/.*\.(png|jpg)")), vec![]),
@@ -86,6 +106,11 @@ fn a_lookup_allocates_nothing() {
     for value in ["1", "2"] {
         many.append("x-many", http::HeaderValue::from_static(value));
     }
+    for crumb in ["session=1", "user=jason", "theme=dark"] {
+        many.append("cookie", http::HeaderValue::from_static(crumb));
+    }
+    let groups = Claim::List([Claim::Text("dev".into()), Claim::Text("admin".into())].into());
+    let claims = Claims::new([("org".into(), Claim::Object([("groups".into(), groups)].into()))].into());
     let deep = "/d".repeat(200);
     let long = format!("{}.wild.com", "x".repeat(300));
     let labels = format!("{}wild.com", "a.".repeat(100));
@@ -100,6 +125,8 @@ fn a_lookup_allocates_nothing() {
         ("a.wild.com", "/img/a/b.gif", None, "no route"),
         ("a.wild.com", "/x", Some("p=&q=12"), "query"),
         ("a.wild.com", "/w", Some("a=b"), "whole"),
+        ("a.wild.com", "/k", None, "cookie"),
+        ("a.wild.com", "/c", None, "claim"),
         ("a.wild.com", &deep, None, "deep-99"),
     ];
     for (authority, path, query, want) in cases {
@@ -110,7 +137,7 @@ fn a_lookup_allocates_nothing() {
             path,
             query,
             headers: &many,
-            claims: None,
+            claims: Some(&claims),
         };
         let found = || match table.lookup(&head) {
             Decision::Reply { route, .. } => &*route.origin.virtual_service,

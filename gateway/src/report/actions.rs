@@ -118,3 +118,95 @@ fn policy(cors: &Cors, plan: &CorsPlan<'_>) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::report::{
+        explain::{Answer, Question, Transport, answer},
+        findings::Paint,
+        story::story,
+    };
+    use http::{HeaderMap, HeaderValue};
+    use std::collections::BTreeMap;
+
+    fn told(rules: &str, method: &str) -> Answer {
+        let yaml = format!(
+            "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: g, namespace: n}}
+spec: {{servers: [{{port: {{number: 80, protocol: HTTP, name: http}}, hosts: ['*']}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: root, namespace: n}}
+spec: {{hosts: [a.example], gateways: [g], http: [{{name: r, delegate: {{name: team}}}}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: team, namespace: n}}
+spec: {{http: [{rules}]}}
+"
+        );
+        let mut set = config_model::set::ResourceSet::new();
+        set.extend(config_model::parse::parse("t.yaml", &yaml).resources);
+        let (validated, _) = config_model::validate::validate(set);
+        let identity = routing::compile::Identity::default();
+        let compiled = routing::compile::compile(&validated, &identity, None).0;
+        let mut headers = HeaderMap::new();
+        headers.insert("origin", HeaderValue::from_static("https://b.example"));
+        headers.insert("access-control-request-method", HeaderValue::from_static("PUT"));
+        let question = Question {
+            method: method.to_owned(),
+            transport: Transport::Plain,
+            port: 80,
+            authority: "a.example".to_owned(),
+            path: "/".to_owned(),
+            query: None,
+            headers,
+            seed: None,
+            port_map: BTreeMap::new(),
+        };
+        answer(&compiled, &question)
+    }
+
+    #[test]
+    fn a_rules_other_actions_are_told() {
+        let told = told(
+            "{route: [{destination: {host: x}}], mirror: {host: y}, mirrorPercentage: {value: 50},
+              retries: {attempts: 3, retryOn: '5xx,429', perTryTimeout: 2s},
+              fault: {delay: {fixedDelay: 7s, percentage: {value: 10}}, abort: {httpStatus: 418, percentage: {value: 5}}}}",
+            "GET",
+        );
+        let actions = serde_json::to_value(&told.actions).unwrap();
+        assert_eq!(actions["retries"]["attempts"], 3);
+        assert_eq!(actions["retries"]["retry_on"], "5xx,retriable-status-codes");
+        assert_eq!(actions["retries"]["per_try_timeout_ms"], 2000);
+        assert_eq!(actions["mirror"][0]["cluster"], "outbound|80||y.n.svc.cluster.local");
+        assert_eq!(actions["mirror"][0]["percentage"], 50.0);
+        assert_eq!(actions["fault"]["delay"]["fixed_delay_ms"], 7000);
+        assert_eq!(actions["fault"]["abort"]["http_status"], 418);
+        let route = told.route.as_ref().unwrap();
+        assert_eq!((route.virtual_service.as_str(), route.index), ("n/root", 0));
+        assert_eq!(route.delegate.as_ref().unwrap().virtual_service, "n/team");
+        let text = story(&told, Paint::Plain);
+        for wanted in ["up to 3 retries on 5xx", "copy to ", "by n/team http[0]", "fixed_delay_ms"] {
+            assert!(text.contains(wanted), "{wanted} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_everyone_gets_is_the_reply() {
+        let abort = told(
+            "{route: [{destination: {host: x}}], fault: {abort: {httpStatus: 503, percentage: {value: 100}}}}",
+            "GET",
+        );
+        let response = abort.response.unwrap();
+        assert_eq!((response.status, response.flags.as_str()), (503, "FI"));
+        let rule = "{route: [{destination: {host: x}}], corsPolicy: {allowOrigins: [{exact: 'https://b.example'}], allowMethods: [PUT]}}";
+        let preflight = told(rule, "OPTIONS").response.unwrap();
+        assert_eq!(preflight.status, 200);
+        assert_eq!(preflight.headers["access-control-allow-methods"], "PUT");
+        let plain = told(rule, "GET");
+        assert_eq!(plain.actions.cors.unwrap()["request"], "allowed_origin");
+    }
+}
