@@ -274,7 +274,7 @@ mod tests {
         let crl = authority.crl(&[8, 9], "20991231000000Z");
         let lists = Revocation::parse(&crl, vec![authority.certificate.clone()]).unwrap();
         let now = SystemTime::now();
-        assert_eq!(lists.check(&[good.clone()], now), Ok(()));
+        assert_eq!(lists.check(std::slice::from_ref(&good), now), Ok(()));
         assert_eq!(lists.check(&[bad], now), Err("the certificate is revoked"));
         assert_eq!(lists.check(&[], now), Err("no certificate"));
         let outdated =
@@ -291,7 +291,7 @@ mod tests {
         let by = |who: &Authority| Revocation::parse(&who.crl(&[], "20991231000000Z"), roots()).unwrap();
         let now = SystemTime::now();
         assert_eq!(
-            by(&other).check(&[leaf.clone()], now),
+            by(&other).check(std::slice::from_ref(&leaf), now),
             Err("no revocation list of the certificate's issuer")
         );
         assert_eq!(by(&impostor).check(&[leaf], now), Err("the revocation list is not signed by the issuer"));

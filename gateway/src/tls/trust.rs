@@ -168,7 +168,7 @@ impl Material {
         };
         let client = match identity(&tls.identity, sources)? {
             None => None,
-            Some((from, certificate, key)) => {
+            Some(Pair { from, certificate, key }) => {
                 let pair = CertifiedKey::parse(&certificate, &key).map_err(|why| format!("{from}: {why}"))?;
                 pair.fingerprint.hash(&mut hasher);
                 let chain = std::iter::once(pair.leaf).chain(pair.intermediates).collect();
@@ -225,11 +225,15 @@ fn roots(roots: &Roots, sources: &Sources<'_>) -> Result<Option<(String, Vec<u8>
     Ok(Some((path, pem)))
 }
 
-/// Chain and key, and where they are from.
-fn identity(
-    identity: &ClientIdentity,
-    sources: &Sources<'_>,
-) -> Result<Option<(String, Vec<u8>, Vec<u8>)>, String> {
+/// PEM texts, and where they are from.
+struct Pair {
+    from: String,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+/// Chain and key.
+fn identity(identity: &ClientIdentity, sources: &Sources<'_>) -> Result<Option<Pair>, String> {
     let (from, source) = match identity {
         ClientIdentity::None => return Ok(None),
         ClientIdentity::Files { certificate, key } => (
@@ -251,7 +255,7 @@ fn identity(
     };
     let read = |namespace: &str, name: &str| sources.credentials.secret(namespace, name);
     let (certificate, key) = material::read(&source, read).map_err(|why| format!("{from}: {why}"))?;
-    Ok(Some((from, certificate, key)))
+    Ok(Some(Pair { from, certificate, key }))
 }
 
 /// When the files that a specification names were last written; a change means to load again.

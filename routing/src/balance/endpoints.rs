@@ -124,28 +124,38 @@ struct Judged<'e> {
     fitness: Fitness,
 }
 
+/// Endpoints by index, each with its weight.
+type Members = Vec<(usize, u64)>;
+
 /// The members of one priority with the share of each locality: one group, unless shares are given (Istio:
 /// `distribute`). A locality that lost endpoints keeps its share as long as overprovisioning covers it.
-fn localities(judged: &[Judged<'_>], panic: bool) -> Vec<(u64, Vec<(usize, u64)>)> {
-    let mut by_locality: BTreeMap<Option<(&str, u32)>, (u64, Vec<(usize, u64)>)> = BTreeMap::new();
+fn localities(judged: &[Judged<'_>], panic: bool) -> Vec<(u64, Members)> {
+    /// All endpoints of one locality, and those that take part.
+    #[derive(Default)]
+    struct Locality {
+        total: u64,
+        members: Members,
+    }
+    let mut by_locality: BTreeMap<Option<(&str, u32)>, Locality> = BTreeMap::new();
     for one in judged {
         let place = &one.endpoint.place;
         let key = place.share.map(|share| (&*place.locality, share));
-        let (total, members) = by_locality.entry(key).or_default();
-        *total += 1;
+        let locality = by_locality.entry(key).or_default();
+        locality.total += 1;
         match one.fitness {
-            Fitness::Fit(weight) => members.push((one.index, weight.max(1))),
-            Fitness::Unfit if panic => members.push((one.index, u64::from(one.endpoint.weight.max(1)))),
+            Fitness::Fit(weight) => locality.members.push((one.index, weight.max(1))),
+            Fitness::Unfit if panic => {
+                locality.members.push((one.index, u64::from(one.endpoint.weight.max(1))));
+            }
             Fitness::Unfit => {}
         }
     }
-    let effective = |(key, (total, members)): (Option<(&str, u32)>, (u64, Vec<(usize, u64)>))| {
-        if members.is_empty() {
-            return None;
-        }
-        let availability = (members.len() as u64 * OVERPROVISIONING * 100 / total).min(10_000);
-        let share = key.map_or(1, |(_, share)| u64::from(share)) * availability;
-        Some((share.max(1), members))
-    };
-    by_locality.into_iter().filter_map(effective).collect()
+    let populated = by_locality.into_iter().filter(|(_, locality)| !locality.members.is_empty());
+    populated
+        .map(|(key, Locality { total, members })| {
+            let availability = (members.len() as u64 * OVERPROVISIONING * 100 / total).min(10_000);
+            let share = key.map_or(1, |(_, share)| u64::from(share)) * availability;
+            (share.max(1), members)
+        })
+        .collect()
 }
