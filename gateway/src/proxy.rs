@@ -235,8 +235,7 @@ impl ProxyHttp for GatewayProxy {
         ctx.upstream_local = digest.and_then(|d| d.socket_digest.as_ref()?.local_addr()?.as_inet().copied());
         upstream::connected(ctx, digest);
         if peer.is_tls() {
-            let cluster = ctx.cluster.as_ref().map(|c| &*c.spec);
-            peer::verify(cluster.and_then(|c| c.tls.as_ref()), digest)?;
+            peer::verify(ctx.cluster.as_ref().and_then(|cluster| cluster.tls()), digest)?;
         }
         if let (Some(clock), Some(attempt)) = (&ctx.clock, ctx.attempt_started) {
             clock::watch(session, clock, attempt);
@@ -300,6 +299,7 @@ impl ProxyHttp for GatewayProxy {
         trailers: &mut ::http::HeaderMap,
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
+        upstream::ended(ctx, trailers);
         ctx.grpc_status = response::grpc_status(trailers).or(ctx.grpc_status);
         Ok(None)
     }

@@ -102,6 +102,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Label that says whether an endpoint takes part in the mesh's mutual TLS.
+    pub const TLS_MODE_LABEL: &'static str = "security.istio.io/tlsMode";
+
+    /// Whether it takes part in the mesh's mutual TLS.
+    #[must_use]
+    pub fn is_of_mesh(&self) -> bool {
+        self.labels.get(Self::TLS_MODE_LABEL).is_some_and(|mode| mode == "istio")
+    }
+
     /// A healthy endpoint of weight 1 of which nothing else is known.
     #[must_use]
     pub fn at(address: Address) -> Self {
@@ -189,6 +198,8 @@ pub struct ClusterSpec {
     pub protocol: UpstreamProtocol,
     /// TLS towards the upstream; `None`: plain text.
     pub tls: Option<UpstreamTls>,
+    /// TLS towards the endpoints that are of the mesh, where no rule says anything (Istio: auto mTLS).
+    pub auto_mtls: Option<UpstreamTls>,
     /// Limit for the TCP connect (mesh default 10 s).
     pub connect_timeout: Duration,
     /// How long an idle upstream connection is kept (default 1 h); `None`: for ever.
@@ -219,6 +230,7 @@ impl ClusterSpec {
             panic_percent: 0,
             protocol: UpstreamProtocol::Http1,
             tls: None,
+            auto_mtls: None,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Some(Duration::from_secs(3600)),
             pool: Pool::default(),

@@ -35,7 +35,7 @@ pub(super) async fn reason(cluster: &Cluster, address: &Address, server_name: &s
 
 async fn verify(cluster: &Cluster, socket: TcpStream, server_name: &str) -> Option<Arc<str>> {
     let Some(Trust::Usable(material)) = cluster.trust() else { return None };
-    let verify_host = cluster.spec.tls.as_ref()?.verify_host;
+    let verify_host = cluster.tls()?.verify_host;
     let mut builder = SslConnector::builder(SslMethod::tls()).ok()?;
     match &material.roots {
         None => builder.set_default_verify_paths().ok()?,

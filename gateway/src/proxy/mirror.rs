@@ -157,7 +157,7 @@ impl Mirrors {
         let connector = self.connector.get_or_init(|| Connector::new(Some(ConnectorOptions::new(POOL))));
         let (mut session, _) = connector.get_http_session(&peer).await?;
         if peer.is_tls() {
-            peer::verify(cluster.spec.tls.as_ref(), session.digest())?;
+            peer::verify(cluster.tls(), session.digest())?;
         }
         session.write_request_header(Box::new(head)).await?;
         if let Some((mut parts, held)) = body {

@@ -55,15 +55,15 @@ pub(super) fn build(
     client: Option<&ConnectionInfo>,
 ) -> Result<HttpPeer> {
     let spec = &cluster.spec;
-    let sni = spec.tls.as_ref().map(|tls| server_name(tls, authority)).unwrap_or_default();
+    let secured = cluster.tls_to(endpoint);
+    let sni = secured.as_ref().map(|(tls, _)| server_name(tls, authority)).unwrap_or_default();
     let mut peer = match &endpoint.address {
-        Address::Ip(address) => HttpPeer::new(*address, spec.tls.is_some(), sni),
-        Address::Unix(path) => HttpPeer::new_uds(path, spec.tls.is_some(), sni)?,
+        Address::Ip(address) => HttpPeer::new(*address, secured.is_some(), sni),
+        Address::Unix(path) => HttpPeer::new_uds(path, secured.is_some(), sni)?,
         // Views hold resolved addresses only.
         Address::Name(..) => return Err(Cause::NoHealthyUpstream.error()),
     };
-    let trust = cluster.trust();
-    peer.group_key = cluster.pool_key(trust.as_ref());
+    peer.group_key = cluster.pool_key(secured.as_ref().map(|(_, trust)| trust));
     let options = &mut peer.options;
     options.connection_timeout = Some(spec.connect_timeout);
     options.total_connection_timeout = Some(spec.connect_timeout);
@@ -95,7 +95,7 @@ pub(super) fn build(
             options.h2_ping_interval = Some(spec.pool.h2_keepalive.map_or(H2_PING, |(interval, _)| interval));
         }
     }
-    if let (Some(tls), Some(trust)) = (&spec.tls, &trust) {
+    if let Some((tls, trust)) = &secured {
         verification(&mut peer, tls, trust, authority)?;
     }
     Ok(peer)

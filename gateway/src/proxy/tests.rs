@@ -88,8 +88,11 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
 }
 
 async fn gateway(yaml: &str) -> TestGateway {
+    gateway_with(yaml, Registry::new(Arc::new(SystemResolver::new()), Handle::current())).await
+}
+
+async fn gateway_with(yaml: &str, registry: Registry) -> TestGateway {
     let cell = Arc::new(SnapshotCell::default());
-    let registry = Registry::new(Arc::new(SystemResolver::new()), Handle::current());
     publish(&cell, &registry, yaml).await;
     let metrics = Arc::new(Metrics::new(Identity::default(), "test").unwrap());
     let folder = tempfile::tempdir().unwrap();

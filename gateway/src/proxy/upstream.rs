@@ -92,7 +92,7 @@ pub(super) async fn refusal(ctx: &Ctx, e: &Error) -> Option<Arc<str>> {
         return None;
     }
     let cluster = ctx.cluster.as_ref()?;
-    let own = cluster.spec.tls.as_ref()?.sni.as_deref();
+    let own = cluster.tls()?.sni.as_deref();
     let authority = ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority);
     let name = own.unwrap_or_else(|| without_port(authority));
     diagnose::reason(cluster, ctx.upstream_host.as_ref()?, name).await
@@ -101,8 +101,19 @@ pub(super) async fn refusal(ctx: &Ctx, e: &Error) -> Option<Arc<str>> {
 /// Notes what an attempt's endpoint answered, for outlier detection.
 pub(super) fn answered(ctx: &Ctx, head: &ResponseHeader) {
     let Some(attempt) = ctx.in_flight.as_ref().filter(|_| !head.status.is_informational()) else { return };
-    let of_grpc = if ctx.grpc { response::grpc_status(&head.headers) } else { None };
-    attempt.answered(of_grpc.map_or(head.status.as_u16(), http_status_of_grpc));
+    match response::grpc_status(&head.headers).filter(|_| ctx.grpc) {
+        Some(status) => attempt.answered(http_status_of_grpc(status)),
+        // How a call went stands in its trailers.
+        None if ctx.grpc && head.status.is_success() => {}
+        None => attempt.answered(head.status.as_u16()),
+    }
+}
+
+/// The same, of a gRPC call that ends with trailers.
+pub(super) fn ended(ctx: &Ctx, trailers: &HeaderMap) {
+    if let (Some(attempt), true, Some(status)) = (&ctx.in_flight, ctx.grpc, response::grpc_status(trailers)) {
+        attempt.answered(http_status_of_grpc(status));
+    }
 }
 
 /// HTTP version of the connection to the upstream.

@@ -16,7 +16,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::FixedState;
 use routing::{
     balance::{self, EndpointSet, Fitness, Turn, configured},
-    cluster::{Address, ClusterSpec, Discovery, Endpoint, LbPolicy, Pool, RetryLimit, UpstreamProtocol},
+    cluster::{
+        Address, ClusterSpec, Discovery, Endpoint, LbPolicy, Pool, RetryLimit, UpstreamProtocol, UpstreamTls,
+    },
 };
 use std::{
     collections::HashMap,
@@ -100,11 +102,17 @@ impl Cluster {
         previous: Option<&Self>,
         sources: &Sources<'_>,
     ) -> Self {
-        let trust = spec.tls.as_ref().map(|tls| {
+        let trust = spec.tls.as_ref().or(spec.auto_mtls.as_ref()).map(|tls| {
             let stamp = Stamp::of(tls, sources.workload);
             let trust = Trust::load(tls, sources);
-            if let Trust::Unavailable(why) = &trust {
-                tracing::error!(cluster = %spec.name, reason = %why, "no connection can be trusted, so none is made");
+            match &trust {
+                Trust::Usable(_) => {}
+                Trust::Unavailable(why) if spec.tls.is_some() => {
+                    tracing::error!(cluster = %spec.name, reason = %why, "no connection can be trusted, so none is made");
+                }
+                Trust::Unavailable(why) => {
+                    tracing::debug!(cluster = %spec.name, reason = %why, "no mutual TLS with the mesh");
+                }
             }
             ArcSwap::from_pointee(Loaded { trust, stamp })
         });
@@ -149,6 +157,21 @@ impl Cluster {
         }
     }
 
+    /// Its TLS: as a rule asks for it, or as the mesh does it; `None` without either.
+    #[must_use]
+    pub fn tls(&self) -> Option<&UpstreamTls> {
+        self.spec.tls.as_ref().or(self.spec.auto_mtls.as_ref())
+    }
+
+    /// TLS towards one endpoint, and the certificates for it. What a rule asks for is for all; the mesh's is for those
+    /// that are of it, and only where the gateway has a certificate to show: nobody asked for it (Istio: auto mTLS).
+    #[must_use]
+    pub fn tls_to(&self, endpoint: &Endpoint) -> Option<(&UpstreamTls, Trust)> {
+        let (tls, trust) = (self.tls()?, self.trust()?);
+        let used = self.spec.tls.is_some() || (endpoint.is_of_mesh() && matches!(trust, Trust::Usable(_)));
+        used.then_some((tls, trust))
+    }
+
     /// What its TLS is verified against and shown; `None` without TLS.
     #[must_use]
     pub fn trust(&self) -> Option<Trust> {
@@ -169,7 +192,7 @@ impl Cluster {
     /// Reads certificates again where their Secrets or files may have changed. What was good stays in use while what
     /// replaces it is not. Blocks on files.
     pub(super) fn reload_trust(&self, sources: &Sources<'_>, whole: Reload) {
-        let (Some(tls), Some(loaded)) = (&self.spec.tls, &self.trust) else { return };
+        let (Some(tls), Some(loaded)) = (self.tls(), &self.trust) else { return };
         let stamp = Stamp::of(tls, sources.workload);
         let before = loaded.load();
         if whole == Reload::IfFilesChanged && before.stamp == stamp {

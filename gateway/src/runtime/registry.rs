@@ -27,7 +27,7 @@ pub type Clusters = HashMap<ClusterName, Arc<Cluster>, foldhash::fast::RandomSta
 pub const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
 
 /// How often certificate files are looked at.
-pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(2);
+pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(1);
 
 /// The clusters in force, and what resolves their names.
 pub struct Registry {
@@ -53,7 +53,7 @@ async fn follow_files(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
         let Some(shared) = shared.upgrade() else { return };
-        let clusters: Vec<_> = shared.current().values().filter(|c| c.spec.tls.is_some()).cloned().collect();
+        let clusters: Vec<_> = shared.current().values().filter(|c| c.tls().is_some()).cloned().collect();
         if clusters.is_empty() {
             continue;
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::cluster::{Cluster, ClusterName, ClusterSpec, Discovery, Endpoint, LbPolicy};
 use config_model::{
     diagnostic::{Code, Diagnostic},
-    istio::destination_rule::SimpleLb,
+    istio::{destination_rule::SimpleLb, service_entry::Location},
     mesh::MeshConfig,
     scalar::labels::is_subset_of,
     validate::Validated,
@@ -123,6 +123,17 @@ impl Builder<'_> {
                 return;
             }
         };
+        let of_mesh = match &service.source {
+            Source::Kubernetes(_) => true,
+            Source::Entries(entries) => {
+                entries.first().is_some_and(|entry| entry.spec.location == Location::MeshInternal)
+            }
+        };
+        let automatic = policy.tls.is_none()
+            && self.mesh.enable_auto_mtls
+            && of_mesh
+            && endpoints.iter().any(Endpoint::is_of_mesh);
+        let auto_mtls = automatic.then(|| upstream_tls::automatic(&wanted));
         let balancer = policy.load_balancer;
         if balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough) {
             discovery = Discovery::OriginalDestination;
@@ -148,6 +159,7 @@ impl Builder<'_> {
             panic_percent: outlier.map_or(0, |o| u32::try_from(o.min_health_percent).unwrap_or(0)),
             protocol: traffic::protocol(port.protocol, pool, self.mesh.h2_upgrade_policy),
             tls,
+            auto_mtls,
             connect_timeout: traffic::connect_timeout(pool, self.mesh),
             idle_timeout: traffic::idle_timeout(pool),
             pool: traffic::pool(pool, policy.retry_budget, self.mesh.tcp_keepalive.as_ref()),
@@ -245,6 +257,38 @@ spec:
         let tls = spec.tls.as_ref().unwrap();
         assert_eq!((&tls.roots, &tls.identity), (&Roots::Workload, &ClientIdentity::Workload));
         assert_eq!(tls.sni.as_deref(), Some("outbound_.80_._.a.shop.svc.cluster.local"));
+    }
+
+    #[test]
+    fn endpoints_of_the_mesh_are_spoken_to_in_its_way_unless_a_rule_says_otherwise() {
+        let entry = |location: &str, rule: &str| {
+            let yaml = format!(
+                "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: e, namespace: shop}}
+spec:
+  hosts: [vm.shop]
+  location: {location}
+  resolution: STATIC
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  endpoints: [{{address: 10.0.0.1, serviceAccount: vm}}, {{address: 10.0.0.2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: r, namespace: shop}}
+spec: {{host: vm.shop, trafficPolicy: {{{rule}}}}}
+"
+            );
+            find_cluster(&compiled(&yaml).0, "outbound|80||vm.shop").unwrap()
+        };
+        let cluster = entry("MESH_INTERNAL", "loadBalancer: {simple: RANDOM}");
+        let tls = cluster.spec.auto_mtls.as_ref().unwrap();
+        assert_eq!(tls.subject_alt_names, ["spiffe://cluster.local/ns/shop/sa/vm".into()]);
+        assert_eq!(tls.identity, ClientIdentity::Workload);
+        let of_mesh: Vec<_> = cluster.endpoints.iter().map(Endpoint::is_of_mesh).collect();
+        assert_eq!(of_mesh, [true, false]);
+        assert_eq!(entry("MESH_EXTERNAL", "loadBalancer: {simple: RANDOM}").spec.auto_mtls, None);
+        assert_eq!(entry("MESH_INTERNAL", "tls: {mode: DISABLE}").spec.auto_mtls, None);
     }
 
     #[test]

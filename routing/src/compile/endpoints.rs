@@ -325,6 +325,16 @@ fn pod_ips(pod: &kubernetes::Pod) -> impl Iterator<Item = &str> {
     first.into_iter().chain(pod.status.pod_ips.iter().map(|p| p.ip.as_str())).filter(|ip| !ip.is_empty())
 }
 
+/// Labels of a workload; one with a service account is of the mesh unless it says otherwise (Istio:
+/// serviceentry/conversion.go `convertEndpoint`).
+fn mesh_labels(workload: &WorkloadEntry) -> BTreeMap<String, String> {
+    let mut labels = workload.labels.clone();
+    if !workload.service_account.is_empty() {
+        labels.entry(Endpoint::TLS_MODE_LABEL.to_owned()).or_insert_with(|| "istio".to_owned());
+    }
+    labels
+}
+
 struct Found {
     address: Address,
     weight: u32,
@@ -398,7 +408,7 @@ impl Collector {
             address,
             weight: workload.weight.max(1),
             locality: locality::of_workload(workload),
-            labels: workload.labels.clone(),
+            labels: mesh_labels(workload),
             workload: name.map(Arc::from),
             ..Found::default_at(port)
         });

@@ -25,6 +25,15 @@ pub(super) struct Wanted<'a> {
     pub(super) default_sni: &'a str,
 }
 
+/// TLS towards those endpoints that are of the mesh (Istio: cluster_tls.go, auto mTLS): by their own word, where no rule
+/// says anything.
+pub(super) fn automatic(wanted: &Wanted<'_>) -> UpstreamTls {
+    let settings = ClientTlsSettings { mode: ClientTlsMode::IstioMutual, ..ClientTlsSettings::default() };
+    // Nothing of this mode can be refused.
+    let made = compile(&Wanted { settings: Some(&settings), ..*wanted }).ok().flatten();
+    made.unwrap_or_default()
+}
+
 /// TLS as asked for (Istio: cluster_tls.go); `None`: plain text.
 ///
 /// # Errors

@@ -314,3 +314,42 @@ async fn certificates_come_from_secrets_and_config_maps() {
     publish(&gateway.cell, &gateway.registry, &whole).await;
     assert_eq!(gateway.get("/x").await.2, "rotated up.example");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_mesh_the_gateway_shows_its_own_certificate_and_knows_workloads_by_their_accounts() {
+    let mesh = Authority::new("mesh");
+    let files = Files::new();
+    files.write("root-cert.pem", &mesh.pem());
+    let (certificate, key) =
+        mesh.issue(2, &["spiffe://cluster.local/ns/istio-system/sa/gateway"], Validity::Now);
+    files.write("cert-chain.pem", &certificate.to_pem().unwrap());
+    files.write("key.pem", &key.private_key_to_pem_pkcs8().unwrap());
+    let name = |account: &str| format!("spiffe://cluster.local/ns/default/sa/{account}");
+    let upstream = |account: &str| mutual_upstream(mesh.issue(3, &[&name(account)], Validity::Now), &mesh);
+    let registry = |folder: &std::path::Path| {
+        let workload = crate::tls::WorkloadFiles::within(folder);
+        Registry::with_workload(Arc::new(SystemResolver::new()), Handle::current(), workload)
+    };
+    let yaml = |address: SocketAddr, rule: &str| {
+        let account = format!("    ports: {{main: {}}}\n    serviceAccount: a\n", address.port());
+        let yaml = config(FORWARD, &[address], "HTTP");
+        yaml.replace(&format!("    ports: {{main: {}}}\n", address.port()), &account) + rule
+    };
+    let rule = "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: up, namespace: default}
+spec: {host: up.example, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
+";
+    let shown = "spiffe://cluster.local/ns/istio-system/sa/gateway outbound_.80_._.up.example";
+    for rule in [rule, ""] {
+        let right = gateway_with(&yaml(upstream("a"), rule), registry(files.folder.path())).await;
+        assert_eq!(right.get("/x").await.2, shown, "{rule:?}");
+        let wrong = gateway_with(&yaml(upstream("b"), rule), registry(files.folder.path())).await;
+        assert_eq!(wrong.get("/x").await.0, 503, "another account: {rule:?}");
+    }
+    // Without a certificate of its own the gateway does what a rule asks for or nothing; where none asks, plain text.
+    let nowhere = std::path::Path::new("/nowhere");
+    assert_eq!(gateway_with(&yaml(upstream("a"), rule), registry(nowhere)).await.get("/x").await.0, 503);
+    assert_eq!(gateway_with(&yaml(echo().await, ""), registry(nowhere)).await.get("/x").await.0, 200);
+}
