@@ -3,6 +3,8 @@
 //!
 //! Invariant: fails above the limits that are promised. Run as a test it reads a hundred resources and measures nothing.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints what it measured")]
+
 use std::{
     ffi::OsString,
     fmt::Write as _,

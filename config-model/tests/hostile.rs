@@ -31,7 +31,8 @@ fn the_valid_sample_has_no_error() {
 #[test]
 fn what_failed_once_holds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/regressions");
-    let laws: [(&str, fn(&[u8])); 3] = [("yaml", laws::yaml), ("regex", laws::regex), ("host", laws::host)];
+    type Law = fn(&[u8]);
+    let laws: [(&str, Law); 3] = [("yaml", laws::yaml), ("regex", laws::regex), ("host", laws::host)];
     for (name, law) in laws {
         for entry in fs::read_dir(folder.join(name)).into_iter().flatten() {
             law(&fs::read(entry.unwrap().path()).unwrap());
