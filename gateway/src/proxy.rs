@@ -351,8 +351,16 @@ impl ProxyHttp for GatewayProxy {
         match failure.reply(ctx.attempt) {
             Some(reply) if !started => {
                 error_code = reply.status();
-                // The engine keeps no connection after an error; the client must not count on it.
-                if let Err(e) = reply::write(session, ctx, reply.close()).await {
+                // What the client has sent is read to its end, and was all right.
+                let keep = e.esource() != &ErrorSource::Downstream
+                    && !ctx.upgrade
+                    && session.as_http1().is_some()
+                    && session.get_keepalive().is_some()
+                    && session.as_downstream_mut().is_body_done();
+                ctx.keep = keep;
+                let reply = if keep { reply } else { reply.close() };
+                if let Err(e) = reply::write(session, ctx, reply).await {
+                    ctx.keep = false;
                     tracing::debug!(error = %e, "the client left before its error reply");
                     ctx.flags.insert(Flag::DownstreamConnectionTermination);
                 }
@@ -377,7 +385,9 @@ impl ProxyHttp for GatewayProxy {
         if let Some(connection) = &ctx.connection {
             connection.request_finished();
         }
-        if let (Some(_), HttpSession::H1(client)) = (e, session.as_downstream_mut()) {
+        if ctx.keep {
+            http::keep(session).await;
+        } else if let (Some(_), HttpSession::H1(client)) = (e, session.as_downstream_mut()) {
             // What the client is still sending must not cost it the answer.
             client.shutdown().await;
         }

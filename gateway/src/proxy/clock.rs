@@ -166,7 +166,7 @@ pub(super) fn unwatch(session: &mut Session, clock: &Clock) {
 }
 
 /// A session that nobody asks for anything.
-fn nobody() -> ServerSession {
+pub(super) fn nobody() -> ServerSession {
     ServerSession::new_custom(Box::new(()))
 }
 

@@ -65,6 +65,8 @@ pub struct Ctx {
     pub(super) head_sent: bool,
     /// Origin that the response is to be marked for.
     pub(super) cors_origin: Option<HeaderValue>,
+    /// The client's connection goes on after the error that was answered.
+    pub(super) keep: bool,
     /// Mirrors have been given their copies.
     pub(super) mirrored: bool,
     /// Copies for mirrors that wait for the body.
@@ -111,6 +113,7 @@ impl Ctx {
             redialled: false,
             head_sent: false,
             cors_origin: None,
+            keep: false,
             mirrored: false,
             copies: None,
             upstream_host: None,

@@ -2,14 +2,14 @@
 //!
 //! Invariant: limits here are those of Istio's EDGE profile, whichever version of HTTP a client speaks.
 
-use super::{GatewayProxy, tcp};
+use super::{GatewayProxy, clock::nobody, tcp};
 use crate::{
     edge::Http2Limits,
     listener::{ConnectionHandler, ConnectionInfo},
 };
 use async_trait::async_trait;
 use pingora_core::{
-    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
+    apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
     protocols::{
         ALPN, Stream,
         http::{
@@ -19,10 +19,10 @@ use pingora_core::{
     },
     server::{ShutdownWatch, configuration::ServerConf},
 };
-use pingora_proxy::HttpProxy;
+use pingora_proxy::{HttpProxy, Session};
 use prometheus::IntGauge;
 use routing::listener::TcpRoute;
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 /// How long an HTTP/2 connection without streams is kept.
 const H2_IDLE: Duration = Duration::from_secs(3600);
@@ -31,6 +31,27 @@ pub struct HttpHandler {
     http: Arc<HttpProxy<GatewayProxy>>,
     tcp: tcp::Tunnels,
     active: IntGauge,
+}
+
+tokio::task_local! {
+    /// A connection that the engine gives up after an error, and we do not.
+    static KEPT: RefCell<Option<ReusedHttpStream>>;
+}
+
+fn kept() -> Option<ReusedHttpStream> {
+    KEPT.try_with(RefCell::take).ok().flatten()
+}
+
+/// Keeps the connection of a client whose request failed upstream, and was answered: it is none of its fault (Envoy
+/// keeps it). Leaves the engine a session that nobody asks for anything.
+pub(super) async fn keep(session: &mut Session) {
+    let settings = HttpPersistentSettings::for_session(session.as_downstream());
+    let client = std::mem::replace(session.as_downstream_mut(), nobody());
+    if let Ok(Some(stream)) = client.finish().await {
+        let reused = ReusedHttpStream::from_reusable_stream(stream, settings);
+        // In an engine that somebody else drives nobody takes it, and it closes.
+        let _kept = KEPT.try_with(|kept| kept.replace(Some(reused)));
+    }
 }
 
 /// Counts a connection while it lives, also when its task is cancelled.
@@ -107,14 +128,17 @@ impl ConnectionHandler for HttpHandler {
         let mut session = ServerSession::new_http1(stream);
         // How long a client may be idle is the stream's business; the engine would take a timer for each read.
         session.set_keepalive((!*shutdown.borrow()).then_some(0));
-        let mut next = self.http.process_new_http(session, &shutdown).await;
-        while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
+        let requests = async {
+            let mut next = self.http.process_new_http(session, &shutdown).await.or_else(kept);
+            while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
+                let mut session = ServerSession::new_http1(stream);
+                if let Some(settings) = settings {
+                    settings.apply_to_session(&mut session);
+                }
+                next = self.http.process_new_http(session, &shutdown).await.or_else(kept);
             }
-            next = self.http.process_new_http(session, &shutdown).await;
-        }
+        };
+        KEPT.scope(RefCell::default(), requests).await;
     }
 
     async fn tunnel(&self, stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {

@@ -96,17 +96,50 @@ async fn a_route_that_takes_too_long_is_504_ut_and_an_upstream_that_hangs_up_503
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_error_says_that_the_connection_ends_and_a_reply_by_rule_that_it_goes_on() {
-    let rules =
-        "  - match: [{uri: {prefix: /tea}}]\n    directResponse: {status: 418}\n".to_owned() + FORWARD;
-    let gateway = gateway(&config(&rules, &[nobody().await], "HTTP")).await;
-    let text = gateway
-        .raw("GET /tea HTTP/1.1\r\nHost: a.example\r\n\r\nGET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
-        .await
-        .to_ascii_lowercase();
-    let (first, second) = text.split_once("http/1.1 503").expect("both are answered");
-    assert!(first.starts_with("http/1.1 418") && !first.contains("connection: close"), "{text}");
-    assert!(second.contains("connection: close"), "{text}");
+async fn a_connection_goes_on_after_an_error_upstream_unless_the_body_was_left_unread() {
+    let rules = "  - match: [{uri: {prefix: /hang}}]
+    timeout: 100ms
+    route: [{destination: {host: hung.example, port: {number: 80}}}]
+  - match: [{uri: {prefix: /dead}}]
+    retries: {attempts: 0}
+    route: [{destination: {host: dead.example, port: {number: 80}}}]
+"
+    .to_owned()
+        + FORWARD;
+    let yaml = config(&rules, &[plays(&[OK]).await.address], "HTTP")
+        + &service("hung", plays(&[HANG]).await.address, "HTTP")
+        + &service("dead", nobody().await, "HTTP");
+    let gateway = gateway(&yaml).await;
+    // One after the other, and all at once.
+    let requests = ["/dead/1", "/hang/2", "/ok/3", "/dead/4"]
+        .map(|path| format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n"));
+    let end = "POST /dead/5 HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+    let all = gateway.raw(&(requests.concat() + end)).await;
+    let statuses: Vec<_> = all.match_indices("HTTP/1.1 ").map(|(at, _)| &all[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["503", "504", "200", "503", "503"], "{all}");
+    assert_eq!(all.to_ascii_lowercase().matches("connection: close").count(), 1, "{all}");
+
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    for (request, status) in requests.iter().zip(["503", "504", "200", "503"]) {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap().into());
+        }
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let (_, length) = head
+            .to_ascii_lowercase()
+            .split_once("content-length: ")
+            .map(|(a, b)| (a.len(), b.to_owned()))
+            .unwrap();
+        let mut body = vec![0; length.split("\r\n").next().unwrap().parse().unwrap()];
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut body)).await.unwrap().unwrap();
+    }
+
+    // A body that nobody wants is not waited for.
+    let half = "POST /dead/half HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\nhi";
+    let text = gateway.raw(half).await.to_ascii_lowercase();
+    assert!(text.starts_with("http/1.1 503 ") && text.contains("connection: close"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,9 +38,9 @@ async fn the_clock_starts_when_the_request_is_complete() {
 async fn a_complete_request_that_nobody_answers_is_504_ut() {
     let gateway = gateway(&config(LIMIT, &[plays(&[HANG]).await.address], "HTTP")).await;
     for request in [
-        "GET /get HTTP/1.1\r\nHost: a.example\r\n\r\n",
-        "POST /post HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\n\r\nhi",
-        "POST /chunked HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        "GET /get HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        "POST /post HTTP/1.1\r\nHost: a.example\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi",
+        "POST /chunked HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
         "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     ] {
         let began = Instant::now();
