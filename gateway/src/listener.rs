@@ -11,6 +11,7 @@ mod http1;
 mod http2;
 mod manager;
 mod preface;
+mod proxy_header;
 mod stream;
 #[cfg(test)]
 mod tests;

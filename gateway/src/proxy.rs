@@ -24,6 +24,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod upstream_head;
 
 pub use ctx::Ctx;
 pub use http::HttpHandler;
@@ -94,6 +95,10 @@ impl GatewayProxy {
             });
         let Some(chain) = chain else {
             return self.not_found(session, ctx).await;
+        };
+        let Some(chain) = edge::directed(chain, session.req_header(), ctx, &snapshot) else {
+            let reply = LocalReply::empty(421, "misdirected_request").close();
+            return reply::write(session, ctx, reply).await.map(|()| true);
         };
         let (route, outcome, clock) = {
             let head = edge::head(session.req_header(), ctx);
@@ -285,10 +290,11 @@ impl ProxyHttp for GatewayProxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        upstream_head::check(session.req_header(), head, ctx)?;
         response::upstream(head, ctx);
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// One published configuration.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Counts publications; 0 is the empty snapshot before the first.
     pub generation: u64,
@@ -57,6 +57,19 @@ impl SnapshotCell {
         let generation = snapshot.generation;
         self.current.store(Arc::new(snapshot));
         self.announced.send_replace(generation);
+    }
+
+    /// Puts other certificates in force with the configuration that they were read for; nothing when another one is in force
+    /// by now. For the watch over certificate files alone.
+    pub fn renew(&self, generation: u64, certificates: &Arc<Certificates>) {
+        self.current.rcu(|current| {
+            if current.generation == generation {
+                let certificates = certificates.clone();
+                Arc::new(Snapshot { certificates, ..Snapshot::clone(current) })
+            } else {
+                current.clone()
+            }
+        });
     }
 
     /// Receives the generation of each publication; a slow receiver sees the latest only.

@@ -14,6 +14,7 @@ mod revocation;
 #[cfg(test)]
 pub(crate) mod test_keys;
 mod trust;
+pub mod watch;
 
 pub use certificates::{CertificateProblem, CertificateSummary, Certificates, SecretReader};
 pub use client::ClientCertificate;

@@ -6,7 +6,7 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -87,7 +87,10 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let registry = Registry::new(Arc::new(SystemResolver::new()), background.handle().clone());
     let upstreams = registry.collector().and_then(|collector| metrics.register(Box::new(collector)));
     upstreams.map_err(|error| format!("metrics: {error}"))?;
-    let publisher = Live { snapshots, registry, listeners: listeners.clone(), edge: settings.edge.clone() };
+    let latest = tls::watch::Latest::default();
+    background.spawn(tls::watch::follow(Arc::clone(&snapshots), Arc::clone(&latest)));
+    let publisher =
+        Live { snapshots, registry, listeners: listeners.clone(), edge: settings.edge.clone(), latest };
     let pipeline = Pipeline::new(
         source(&settings.source),
         Builder::new(settings.identity()),
@@ -124,6 +127,7 @@ struct Live {
     registry: Registry,
     listeners: ListenerManager,
     edge: EdgeFlags,
+    latest: tls::watch::Latest<config_model::set::ResourceSet>,
 }
 
 #[async_trait]
@@ -132,6 +136,8 @@ impl Publisher for Live {
         let compiled = &built.compiled;
         self.registry.set_credentials(built.validated.set().clone());
         let clusters = self.registry.reconcile(compiled.clusters.values().map(|cluster| &**cluster));
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::new(built.validated.set().clone()));
         let before = self.snapshots.load();
         let (certificates, problems) =
             Certificates::build(&compiled.listeners, built.validated.set(), &before.certificates);

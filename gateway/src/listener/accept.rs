@@ -26,7 +26,7 @@ use super::{
     ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener,
     connection::Endpoints,
     manager::{Refusal, Serving},
-    preface,
+    preface, proxy_header,
     stream::Protocol,
 };
 use crate::{
@@ -125,6 +125,17 @@ async fn admit(stream: Stream, peer: SocketAddr, local: SocketAddr, serving: &Ar
             None => return serving.refused(Refusal::Client),
         },
     };
+    let (mut stream, mut peer, mut local) = (stream, peer, local);
+    if proxy_header::expected(&live.edge.topology.proxy_protocol, peer.ip()) {
+        match timeout(live.edge.limits.handshake, proxy_header::read(&mut stream)).await {
+            Ok(Ok(Some(said))) => (peer, local) = said,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                return tracing::debug!(listener = %serving.key, %peer, %error, "closed for its PROXY header");
+            }
+            Err(_) => return tracing::debug!(listener = %serving.key, %peer, "no PROXY header in time"),
+        }
+    }
     serve(stream, peer, local, live, serving, edge).await;
 }
 

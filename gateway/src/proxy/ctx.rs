@@ -36,6 +36,8 @@ pub struct Ctx {
     pub(super) authority: String,
     /// What trusted proxies say about the client.
     pub(super) forwarded: Option<Forwarded>,
+    /// Informational responses so far.
+    pub(super) informational: u8,
     /// Why the head must not be routed.
     pub(super) refusal: Option<LocalReply>,
     pub(super) grpc: bool,
@@ -96,6 +98,7 @@ impl Ctx {
             connection: None,
             authority: String::new(),
             forwarded: None,
+            informational: 0,
             refusal: None,
             grpc: false,
             version: Version::HTTP_11,

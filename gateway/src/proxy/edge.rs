@@ -12,8 +12,9 @@ use super::{
     reply::LocalReply,
 };
 use crate::{
-    edge::Topology,
+    edge::{Misdirected, Topology},
     listener::{Flaw, Leniency, Underscores, is_authority},
+    snapshot::Snapshot,
     telemetry::Flag,
 };
 use config_model::mesh::ForwardClientCertDetails;
@@ -29,10 +30,13 @@ use routing::{
         rewrite::path_and_query,
         timeout,
     },
+    decision::{Decision, NotFound},
+    host::without_port,
+    listener::{Chains, FilterChain},
     request::{RequestHead, Scheme},
     route::Action,
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// Envoy's control headers, which an edge takes from no client (Envoy: `cleanInternalHeaders`), and what only we may
 /// say about the client.
@@ -103,6 +107,44 @@ pub(super) fn head<'h>(request: &'h RequestHeader, ctx: &'h Ctx) -> RequestHead<
         query: request.uri.query(),
         headers: &request.headers,
         claims: None,
+    }
+}
+
+/// The chain that a request belongs to: that of its connection, unless the request is for another server of the port and
+/// `--misdirected` says to look there. `None`: the client is to open another connection (RFC 9110 §15.5.20).
+pub(super) fn directed<'s>(
+    own: &'s Arc<FilterChain>,
+    request: &RequestHeader,
+    ctx: &Ctx,
+    snapshot: &'s Snapshot,
+) -> Option<&'s Arc<FilterChain>> {
+    let connection = ctx.connection.as_ref().filter(|connection| connection.tls);
+    let (Some(connection), Misdirected::Refuse | Misdirected::Route) =
+        (connection, snapshot.edge.misdirected)
+    else {
+        return Some(own);
+    };
+    let Some(Chains::Tls(by_name)) =
+        snapshot.listeners.get(&connection.listener).map(|listener| &listener.chains)
+    else {
+        return Some(own);
+    };
+    if !matches!(own.table.lookup(&head(request, ctx)), Decision::NotFound(NotFound::Host)) {
+        return Some(own);
+    }
+    let name = without_port(&ctx.authority).to_ascii_lowercase();
+    match by_name.lookup_sni(Some(&name)) {
+        None => Some(own),
+        Some(other) if Arc::ptr_eq(other, own) => Some(own),
+        // What a client proved to one server it has not proved to another that asks for more.
+        Some(other)
+            if snapshot.edge.misdirected == Misdirected::Route
+                && other.tls == own.tls
+                && other.tcp.is_none() =>
+        {
+            Some(other)
+        }
+        Some(_) => None,
     }
 }
 
@@ -412,8 +454,6 @@ fn request_id() -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::Snapshot;
-    use std::sync::Arc;
 
     fn admitted(target: &str, headers: &[(&'static str, &str)]) -> (RequestHeader, Ctx, Option<u16>) {
         let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();

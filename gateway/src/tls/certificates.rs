@@ -20,7 +20,7 @@ use pingora_core::tls::{
     ssl::{self, AlpnError, SslAcceptor, SslMethod, SslOptions, SslVerifyMode, SslVersion},
 };
 use routing::listener::{
-    CertificateSource, Chains, ClientAuth, FilterChain, Listeners, ServerTls, TlsVersion,
+    CertificateSource, Chains, ClientAuth, ClientRoots, FilterChain, Listeners, ServerTls, TlsVersion,
 };
 
 use super::{
@@ -153,6 +153,26 @@ impl Certificates {
             // A client that does not list its signatures may still take an ECDSA certificate; better than none.
             Signs::Rsa => acceptors.rsa.as_ref().or(acceptors.ecdsa.as_ref()),
         }
+    }
+
+    /// The files that servers of these listeners are made of, each once.
+    #[must_use]
+    pub fn files(listeners: &Listeners) -> BTreeSet<Arc<str>> {
+        let mut files = BTreeSet::new();
+        for tls in chains(listeners).into_iter().filter_map(|chain| chain.tls.as_ref()) {
+            for source in &tls.certificates {
+                if let CertificateSource::Files { certificate, key } = source {
+                    files.extend([certificate.clone(), key.clone()]);
+                }
+            }
+            if let Some(client) = &tls.client {
+                if let ClientRoots::File(path) = &client.roots {
+                    files.insert(path.clone());
+                }
+                files.extend(client.crl.clone());
+            }
+        }
+        files
     }
 
     /// Every certificate that is loaded, in no order.
