@@ -1,0 +1,103 @@
+//! What takes too long, and what is too much.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_and_silent_clients_are_closed() {
+    let mut listeners = http(&[80]);
+    listeners.extend(https(&[("a.example", &["a"])]));
+    let short = Duration::from_millis(500);
+    let limits =
+        EdgeLimits { handshake: short, first_byte: short, request_head: short, ..EdgeLimits::default() };
+    let edge = EdgeConfig { limits, ..EdgeConfig::default() };
+    let live = Live::with(listeners, &Secrets::default().with("a", ecdsa("a.example")), edge);
+    let manager = start(&live, Duration::ZERO);
+    let (plain, tls) = (address(&manager, 80).await, address(&manager, 443).await);
+    blocking(move || {
+        let reads = |to: SocketAddr, bytes: &[u8]| {
+            let mut socket = TcpStream::connect(to).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.write_all(bytes).unwrap();
+            let mut seen = String::new();
+            let _ = socket.read_to_string(&mut seen);
+            seen
+        };
+        for (to, bytes) in
+            [(plain, &b""[..]), (plain, b"PRI * HTTP"), (tls, b""), (tls, &[22, 3, 1, 0, 90, 1])]
+        {
+            assert_eq!(reads(to, bytes), "", "{bytes:?}");
+        }
+        let half_a_head = reads(plain, b"GET / HTTP/1.1\r\nhost: a\r\nx: ");
+        assert!(half_a_head.starts_with("HTTP/1.1 408 "), "{half_a_head}");
+        let mut secure = tls_client(tls, Some("a.example"), None).unwrap();
+        secure.write_all(b"GET / HT").unwrap();
+        let mut seen = String::new();
+        let _ = secure.read_to_string(&mut seen);
+        assert!(seen.starts_with("HTTP/1.1 408 "), "{seen}");
+    })
+    .await;
+    manager.none_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_a_limit_are_closed_and_make_room_when_they_end() {
+    for connections in [
+        ConnectionLimits { total: Some(2), ..ConnectionLimits::default() },
+        ConnectionLimits { per_listener: Some(2), ..ConnectionLimits::default() },
+        ConnectionLimits { per_client: Some(2), ..ConnectionLimits::default() },
+    ] {
+        let edge = EdgeConfig { connections, ..EdgeConfig::default() };
+        let live = Live::with(http(&[80]), &Secrets::default(), edge);
+        let manager = start(&live, Duration::ZERO);
+        let to = address(&manager, 80).await;
+        let counting = manager.clone();
+        blocking(move || {
+            let open = || {
+                let mut socket = TcpStream::connect(to).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                let served = socket.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").is_ok()
+                    && socket.read(&mut [0; 64]).is_ok_and(|count| count > 0);
+                served.then_some(socket)
+            };
+            let first = open().unwrap();
+            let _second = open().unwrap();
+            assert!(open().is_none(), "{connections:?}");
+            assert_eq!(counting.refused(), 1);
+            drop(first);
+            let begin = std::time::Instant::now();
+            while open().is_none() {
+                assert!(begin.elapsed() < PATIENCE, "{connections:?}");
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_pings_is_told_to_calm_down() {
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 80).await;
+    let seen = blocking(move || {
+        let mut socket = TcpStream::connect(to).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        let mut reading = socket.try_clone().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            let _ = reading.read_to_end(&mut seen);
+            seen
+        });
+        for _ in 0..5000 {
+            if socket.write_all(b"\0\0\x08\x06\0\0\0\0\0calmdown").is_err() {
+                break;
+            }
+        }
+        reader.join().unwrap()
+    })
+    .await;
+    // GOAWAY, last stream any, ENHANCE_YOUR_CALM.
+    let goaway = seen.windows(17).find(|frame| frame[3] == 7);
+    assert_eq!(goaway.map(|frame| frame[13..17].to_vec()), Some(vec![0, 0, 0, 11]), "{seen:?}");
+    manager.none_left().await;
+}
