@@ -37,7 +37,6 @@ pub(super) fn finish(
         response_bytes: sent + response.map_or(0, |r| size(&r.headers)),
     });
     let Some(log) = log else { return };
-    let upstream_host = ctx.upstream_host.as_ref().map(ToString::to_string).unwrap_or_default();
     let connection = ctx.connection.as_deref();
     // A head that was not read as HTTP has no method and no path to show.
     let unread = request.method.as_str() == "-";
@@ -63,7 +62,7 @@ pub(super) fn finish(
         bytes_sent: sent,
         request: &request.headers,
         response: response.map(|r| &r.headers),
-        upstream_host: &upstream_host,
+        upstream_host: ctx.upstream_host.as_ref(),
         upstream_cluster: cluster.map_or("", |c| c.name.as_str()),
         upstream_local: ctx.upstream_local,
         downstream_local: connection.map(|c| c.local),

@@ -66,8 +66,6 @@ impl Tunnels {
         let (started, start) = (Instant::now(), SystemTime::now());
         let outcome = self.run(client, info, route).await;
         let Some(log) = &self.access_log else { return };
-        let upstream_host =
-            outcome.endpoint.as_ref().map(|e| e.endpoint.address.to_string()).unwrap_or_default();
         let none = HeaderMap::new();
         log.log(&Entry {
             start,
@@ -76,7 +74,7 @@ impl Tunnels {
             transport_failure: &outcome.transport_failure,
             bytes_received: outcome.received,
             bytes_sent: outcome.sent,
-            upstream_host: &upstream_host,
+            upstream_host: outcome.endpoint.as_ref().map(|e| &e.endpoint.address),
             upstream_cluster: outcome.cluster.as_ref().map_or("", |cluster| cluster.spec.name.as_str()),
             upstream_local: outcome.upstream_local,
             downstream_local: Some(info.local),

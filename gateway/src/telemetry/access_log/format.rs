@@ -6,6 +6,7 @@
 use super::operator::{Operator, operator_of, push};
 use crate::telemetry::flags::Flags;
 use http::HeaderMap;
+use routing::cluster::Address;
 use std::{
     net::SocketAddr,
     time::{Duration, SystemTime},
@@ -86,7 +87,7 @@ pub struct Entry<'a> {
     /// Headers of the response, as sent.
     pub response: Option<&'a HeaderMap>,
     /// Address of the endpoint.
-    pub upstream_host: &'a str,
+    pub upstream_host: Option<&'a Address>,
     /// Name of the cluster.
     pub upstream_cluster: &'a str,
     /// Our end of the connection to the upstream.
@@ -122,7 +123,7 @@ impl<'a> Entry<'a> {
             bytes_sent: 0,
             request,
             response: None,
-            upstream_host: "",
+            upstream_host: None,
             upstream_cluster: "",
             upstream_local: None,
             downstream_local: None,
@@ -278,6 +279,7 @@ mod tests {
         request.insert("x-request-id", HeaderValue::from_static("id-1"));
         let mut response = HeaderMap::new();
         response.insert("x-envoy-upstream-service-time", HeaderValue::from_static("2"));
+        let upstream = Address::Ip(([10, 1, 0, 1], 9080).into());
         let entry = Entry {
             method: "GET",
             path: "/productpage",
@@ -289,7 +291,7 @@ mod tests {
             bytes_sent: 5183,
             duration: Duration::from_millis(14),
             response: Some(&response),
-            upstream_host: "10.1.0.1:9080",
+            upstream_host: Some(&upstream),
             upstream_cluster: "outbound|9080||productpage.default.svc.cluster.local",
             upstream_local: Some("10.1.0.7:40000".parse().unwrap()),
             downstream_local: Some("10.1.0.7:8080".parse().unwrap()),

@@ -7,6 +7,7 @@ use super::{
     time,
 };
 use http::HeaderName;
+use routing::cluster::Address;
 use std::{fmt::Write, net::SocketAddr, time::SystemTime};
 
 #[derive(Clone, Debug)]
@@ -181,7 +182,11 @@ impl Operator {
             What::BytesReceived => Value::Number(e.bytes_received),
             What::BytesSent => Value::Number(e.bytes_sent),
             What::Duration => Value::Number(u64::try_from(e.duration.as_millis()).unwrap_or(u64::MAX)),
-            What::UpstreamHost => text(e.upstream_host),
+            What::UpstreamHost => match e.upstream_host {
+                None => Value::Missing,
+                Some(Address::Ip(address)) => Value::Address(*address),
+                Some(other) => Value::Owned(other.to_string()),
+            },
             What::UpstreamCluster => text(e.upstream_cluster),
             What::UpstreamLocal => address(e.upstream_local),
             What::DownstreamLocal => address(e.downstream_local),
@@ -204,7 +209,7 @@ impl Operator {
         match self.value(entry) {
             Value::Missing => out.push('-'),
             Value::Number(n) => number(n, out),
-            Value::Address(a) => push(out, format_args!("{a}")),
+            Value::Address(a) => socket(a, out),
             Value::Time(at) => time::iso8601(at, out),
             Value::Text(t) => escape(t.as_bytes(), out),
             Value::Owned(t) => escape(t.as_bytes(), out),
@@ -284,6 +289,19 @@ fn escape(bytes: &[u8], out: &mut String) {
             _ => run.iter().for_each(|b| push(out, format_args!("\\x{b:02x}"))),
         }
     }
+}
+
+/// An address and its port. Every line has four, and nearly all are of version 4.
+fn socket(address: SocketAddr, out: &mut String) {
+    let SocketAddr::V4(v4) = address else { return push(out, format_args!("{address}")) };
+    for (place, octet) in v4.ip().octets().into_iter().enumerate() {
+        if place > 0 {
+            out.push('.');
+        }
+        number(octet.into(), out);
+    }
+    out.push(':');
+    number(v4.port().into(), out);
 }
 
 /// Decimal digits, without the detour over a formatter.
