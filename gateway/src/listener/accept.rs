@@ -175,7 +175,7 @@ async fn serve(
                     .lookup_sni(hello.server_name.as_deref())
                     .ok_or_else(|| format!("no server for name {:?}", hello.server_name))?;
                 if chain.tls.is_none() {
-                    return Ok((Shaken::Passed(stream), chain, hello));
+                    return Ok((Shaken::Passed(Box::new(stream)), chain, hello));
                 }
                 let acceptor = certificates.acceptor(chain, hello.signs).ok_or_else(|| {
                     format!("server {} of {} has no certificate", chain.server, chain.gateway)
@@ -196,7 +196,7 @@ async fn serve(
             let sni = hello.server_name.map(Arc::from);
             match (stream, &chain.tcp) {
                 (Shaken::Passed(stream), Some(route)) => {
-                    accepted.tunnel(Box::new(stream), sni, (false, None), route).await;
+                    accepted.tunnel(stream, sni, (false, None), route).await;
                 }
                 // Without TLS of ours and without a route there is nothing that could be done.
                 (Shaken::Passed(_), None) => {}
@@ -222,7 +222,7 @@ enum Shaken {
     /// TLS ended here.
     Terminated(tls::SslStream<Stream>),
     /// It goes on as it is.
-    Passed(Stream),
+    Passed(Box<Stream>),
 }
 
 /// A connection about to be handed over.

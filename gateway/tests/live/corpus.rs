@@ -25,9 +25,8 @@ struct Case {
 fn cases() -> Vec<Case> {
     let numbered = CASES.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let read = numbered.map(|(at, line)| {
-        let [answers, seen, raw] = line.split('\t').collect::<Vec<_>>()[..] else {
-            panic!("line {}: not three columns", at + 1)
-        };
+        let mut columns = line.split('\t');
+        let [answers, seen, raw] = std::array::from_fn(|_| columns.next().expect("three columns"));
         Case {
             line: at + 1,
             statuses: answers.trim_end_matches('x').split(',').map(|s| s.parse().unwrap()).collect(),

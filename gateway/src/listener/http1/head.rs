@@ -404,9 +404,9 @@ fn rewrite(request: &RequestLine<'_>, version: Version, bytes: &[u8], dropped: b
     }
     for line in bytes.split_inclusive(|b| *b == b'\n').skip(1) {
         let name = line.split(|b| *b == b':').next().unwrap_or_default();
-        let stays = !(request.absolute.is_some() && name.eq_ignore_ascii_case(b"host"))
-            && !(dropped && name.contains(&b'_') && name.len() < line.len());
-        if stays {
+        let replaced = request.absolute.is_some() && name.eq_ignore_ascii_case(b"host");
+        let left_out = dropped && name.contains(&b'_') && name.len() < line.len();
+        if !(replaced || left_out) {
             head.extend_from_slice(line);
         }
     }
