@@ -15,6 +15,7 @@ pub mod registry;
 pub mod remote;
 #[cfg(test)]
 pub(crate) mod testing;
+mod trust;
 
 pub use cluster::Cluster;
 pub use endpoint::{EndpointState, EndpointView, InFlight, NoAnswer};

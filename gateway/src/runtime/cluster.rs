@@ -10,15 +10,14 @@ use super::{
     dynamic::DynamicNames,
     endpoint::{EndpointState, EndpointView},
     limits::{Admission, Admitted, Counted, Counters, Limit},
+    trust::{Loaded, Refusal},
 };
-use crate::tls::{Sources, Stamp, Trust};
+use crate::tls::{Sources, Trust};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::FixedState;
 use routing::{
     balance::{self, EndpointSet, Fitness, Turn, configured},
-    cluster::{
-        Address, ClusterSpec, Discovery, Endpoint, LbPolicy, Pool, RetryLimit, UpstreamProtocol, UpstreamTls,
-    },
+    cluster::{Address, ClusterSpec, Discovery, Endpoint, LbPolicy, Pool, RetryLimit, UpstreamProtocol},
 };
 use std::{
     collections::HashMap,
@@ -28,7 +27,6 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -43,13 +41,13 @@ const HOST_SELECTION_ATTEMPTS: u32 = 5;
 pub struct Cluster {
     /// What it is; comparing it tells whether a reload changed it.
     pub spec: Arc<ClusterSpec>,
-    trust: Option<ArcSwap<Loaded>>,
+    pub(super) trust: Option<ArcSwap<Loaded>>,
     pool_key: u64,
     /// What is under way, for its limits.
     pub counters: Arc<Counters>,
     /// Its connections, where something limits them.
     pub connections: Arc<Connections>,
-    refusal: ArcSwapOption<Refusal>,
+    pub(super) refusal: ArcSwapOption<Refusal>,
     /// The names that requests asked for, where any name of a domain may be.
     dynamic: OnceLock<Arc<DynamicNames>>,
     limited: bool,
@@ -61,37 +59,11 @@ pub struct Cluster {
     settled: watch::Sender<bool>,
 }
 
-/// Why the upstream's certificate was refused, and when that was found out.
-#[derive(Debug)]
-struct Refusal {
-    at: Instant,
-    reason: Option<Arc<str>>,
-}
-
-/// How long the reason of a refusal is taken for that of the next.
-const REFUSAL_HOLDS: Duration = Duration::from_secs(5);
-
-/// When certificates are read again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reload {
-    /// Whatever the files' times say: Secrets have none.
-    Always,
-    /// When a file was written.
-    IfFilesChanged,
-}
-
 /// Proof that nobody else changes the view.
 pub(super) struct Changing<'c>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'c, ()>);
 
 #[derive(Debug)]
 struct Declared(Arc<[Endpoint]>);
-
-/// Certificates, and the files as they were when they were read.
-#[derive(Debug)]
-struct Loaded {
-    trust: Trust,
-    stamp: Stamp,
-}
 
 impl Cluster {
     /// A cluster with the endpoints that need no resolution in place; `previous` lends the counters of its addresses.
@@ -102,20 +74,7 @@ impl Cluster {
         previous: Option<&Self>,
         sources: &Sources<'_>,
     ) -> Self {
-        let trust = spec.tls.as_ref().or(spec.auto_mtls.as_ref()).map(|tls| {
-            let stamp = Stamp::of(tls, sources.workload);
-            let trust = Trust::load(tls, sources);
-            match &trust {
-                Trust::Usable(_) => {}
-                Trust::Unavailable(why) if spec.tls.is_some() => {
-                    tracing::error!(cluster = %spec.name, reason = %why, "no connection can be trusted, so none is made");
-                }
-                Trust::Unavailable(why) => {
-                    tracing::debug!(cluster = %spec.name, reason = %why, "no mutual TLS with the mesh");
-                }
-            }
-            ArcSwap::from_pointee(Loaded { trust, stamp })
-        });
+        let trust = Loaded::first(&spec, sources);
         let pool_key = FixedState::with_seed(0).hash_one((&spec.name, spec.protocol, &spec.tls));
         let empty = EndpointView::default();
         let before = previous.map(Self::endpoints);
@@ -157,27 +116,6 @@ impl Cluster {
         }
     }
 
-    /// Its TLS: as a rule asks for it, or as the mesh does it; `None` without either.
-    #[must_use]
-    pub fn tls(&self) -> Option<&UpstreamTls> {
-        self.spec.tls.as_ref().or(self.spec.auto_mtls.as_ref())
-    }
-
-    /// TLS towards one endpoint, and the certificates for it. What a rule asks for is for all; the mesh's is for those
-    /// that are of it, and only where the gateway has a certificate to show: nobody asked for it (Istio: auto mTLS).
-    #[must_use]
-    pub fn tls_to(&self, endpoint: &Endpoint) -> Option<(&UpstreamTls, Trust)> {
-        let (tls, trust) = (self.tls()?, self.trust()?);
-        let used = self.spec.tls.is_some() || (endpoint.is_of_mesh() && matches!(trust, Trust::Usable(_)));
-        used.then_some((tls, trust))
-    }
-
-    /// What its TLS is verified against and shown; `None` without TLS.
-    #[must_use]
-    pub fn trust(&self) -> Option<Trust> {
-        self.trust.as_ref().map(|loaded| loaded.load().trust.clone())
-    }
-
     /// Identity for the connection pool: connections are never shared between clusters, or certificates, that differ
     /// in it.
     #[must_use]
@@ -187,30 +125,6 @@ impl Cluster {
             Some(Trust::Usable(material)) => own ^ material.digest.rotate_left(17),
             Some(Trust::Unavailable(_)) | None => own,
         }
-    }
-
-    /// Reads certificates again where their Secrets or files may have changed. What was good stays in use while what
-    /// replaces it is not. Blocks on files.
-    pub(super) fn reload_trust(&self, sources: &Sources<'_>, whole: Reload) {
-        let (Some(tls), Some(loaded)) = (self.tls(), &self.trust) else { return };
-        let stamp = Stamp::of(tls, sources.workload);
-        let before = loaded.load();
-        if whole == Reload::IfFilesChanged && before.stamp == stamp {
-            return;
-        }
-        let trust = match Trust::load(tls, sources) {
-            Trust::Unavailable(why) if matches!(before.trust, Trust::Usable(_)) => {
-                tracing::error!(cluster = %self.spec.name, reason = %why, "new certificates cannot be used, the old ones stay");
-                before.trust.clone()
-            }
-            trust => {
-                if !trust.same(&before.trust) {
-                    tracing::info!(cluster = %self.spec.name, "certificates changed");
-                }
-                trust
-            }
-        };
-        loaded.store(Arc::new(Loaded { trust, stamp }));
     }
 
     /// The endpoints now.
@@ -311,22 +225,6 @@ impl Cluster {
             Admission::Granted(()) => Some(()),
             Admission::Overflow => None,
         }
-    }
-
-    /// Why its upstream's certificate was refused: as found out of late, else as `ask` finds out.
-    pub async fn explained_refusal<F>(&self, ask: impl FnOnce() -> F) -> Option<Arc<str>>
-    where
-        F: Future<Output = Option<Arc<str>>>,
-    {
-        let known = self.refusal.load_full();
-        if let Some(known) = known.filter(|known| known.at.elapsed() < REFUSAL_HOLDS) {
-            return known.reason.clone();
-        }
-        // Whoever comes meanwhile gets what was known: one question at a time is enough.
-        self.refusal.store(Some(Arc::new(Refusal { at: Instant::now(), reason: None })));
-        let reason = ask().await;
-        self.refusal.store(Some(Arc::new(Refusal { at: Instant::now(), reason: reason.clone() })));
-        reason
     }
 
     /// Admits one retry by `maxRetries` or the retry budget; keep the guard until the retry has ended.
@@ -463,6 +361,7 @@ mod tests {
         testing::{cluster, ip, spec},
     };
     use routing::cluster::Warmup;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn load_follows_the_address_into_the_next_view() {

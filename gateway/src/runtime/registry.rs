@@ -4,11 +4,12 @@
 //! is the same object before and after.
 
 use super::{
-    cluster::{Cluster, Reload},
+    cluster::Cluster,
     dns::{self, Resolve},
     dynamic::DynamicNames,
     metrics::Collector,
     outlier,
+    trust::Reload,
 };
 use crate::tls::{CredentialReader, NoCredentials, Sources, WorkloadFiles};
 use arc_swap::ArcSwap;

@@ -150,6 +150,9 @@ fn by_distance(own: &str, other: &str, failover: &[LocalityFailover]) -> u32 {
         [(); 3].map(|()| parts.next().unwrap_or_default())
     };
     let ([own_region, own_zone, own_subzone], [region, zone, subzone]) = (parts(own), parts(other));
+    // An EndpointSlice knows the zone only, and a zone is of one region.
+    let region =
+        if region.is_empty() && !zone.is_empty() && zone == own_zone { own_region.clone() } else { region };
     if own_region != region {
         let named = failover.iter().find(|entry| entry.from == own_region);
         return if named.is_some_and(|entry| entry.to != region) { 4 } else { 3 };
@@ -227,6 +230,8 @@ mod tests {
         assert_eq!(priorities("{}", HOME, false), [0; 5]);
         assert_eq!(priorities("{}", &[], true), [0; 5]);
         assert_eq!(priorities("{failover: [{from: r1, to: r3}]}", HOME, true), [0, 1, 2, 4, 3]);
+        let by_zone = placed("{}", HOME, vec![at("/z1", &[]), at("/z9", &[])], true);
+        assert_eq!((by_zone[0].1, by_zone[1].1), (0, 1), "a zone without its region");
         let elsewhere = placed("{}", &[(REGION, "r3"), (ZONE, "z1")], everywhere(), true);
         assert_eq!(elsewhere[4].1, 0);
         assert_eq!(elsewhere[0].1, 1, "priorities have no gaps");
