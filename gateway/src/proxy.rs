@@ -25,6 +25,7 @@ mod tcp;
 mod tests;
 mod upstream;
 mod upstream_head;
+mod watch;
 
 pub use ctx::Ctx;
 pub use http::HttpHandler;
@@ -243,7 +244,7 @@ impl ProxyHttp for GatewayProxy {
             peer::verify(ctx.cluster.as_ref().and_then(|cluster| cluster.tls()), digest)?;
         }
         if let (Some(clock), Some(attempt)) = (&ctx.clock, ctx.attempt_started) {
-            clock::watch(session, clock, attempt);
+            watch::watch(session, clock, attempt);
         }
         Ok(())
     }
@@ -333,7 +334,7 @@ impl ProxyHttp for GatewayProxy {
         client_reused: bool,
     ) -> Box<Error> {
         if let Some(clock) = &ctx.clock {
-            clock::unwatch(session, clock);
+            watch::unwatch(session, clock);
         }
         let e = attempt::in_time(ctx, e);
         if let Some(guard) = ctx.in_flight.take().filter(|_| e.esource() == &ErrorSource::Upstream) {
@@ -378,7 +379,7 @@ impl ProxyHttp for GatewayProxy {
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
         if let Some(clock) = &ctx.clock {
-            clock::unwatch(session, clock);
+            watch::unwatch(session, clock);
         }
         ctx.in_flight = None;
         ctx.upstream = upstream::Upstream::default();

@@ -2,7 +2,7 @@
 //!
 //! Invariant: limits here are those of Istio's EDGE profile, whichever version of HTTP a client speaks.
 
-use super::{GatewayProxy, clock::nobody, tcp};
+use super::{GatewayProxy, tcp, watch::nobody};
 use crate::{
     edge::Http2Limits,
     listener::{ConnectionHandler, ConnectionInfo},
