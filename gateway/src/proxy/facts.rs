@@ -90,6 +90,7 @@ impl Facts for Exchange<'_> {
     fn fact(&self, fact: &Fact, out: &mut Vec<u8>) {
         let ctx = self.ctx;
         let connection = ctx.connection.as_deref();
+        let shown = connection.and_then(|c| c.client.as_ref());
         let answered = matches!(self.stage, Stage::Response(_));
         let (peer, local) = (connection.map(|c| c.peer), connection.map(|c| c.local));
         // Whom trusted proxies name has no port that we know (Envoy: 0).
@@ -136,6 +137,15 @@ impl Facts for Exchange<'_> {
             Fact::DownstreamLocalAddress => return self.address(local, Part::Whole, out),
             Fact::DownstreamLocalAddressWithoutPort => return self.address(local, Part::Ip, out),
             Fact::DownstreamLocalPort => return self.address(local, Part::Port, out),
+            Fact::DownstreamPeerSubject => {
+                out.write_all(shown.map_or("", |client| &client.subject).as_bytes())
+            }
+            Fact::DownstreamPeerUriSan => {
+                out.write_all(shown.map_or_else(String::new, |client| client.uris.join(",")).as_bytes())
+            }
+            Fact::DownstreamPeerDnsSan => {
+                out.write_all(shown.map_or_else(String::new, |client| client.dns.join(",")).as_bytes())
+            }
             Fact::UpstreamHost if answered => match &ctx.upstream_host {
                 Some(host) => write!(out, "{host}"),
                 None => Ok(()),

@@ -83,6 +83,10 @@ pub enum Fact {
     DownstreamLocalAddress,
     DownstreamLocalAddressWithoutPort,
     DownstreamLocalPort,
+    /// Of the client's certificate, where it was found good.
+    DownstreamPeerSubject,
+    DownstreamPeerUriSan,
+    DownstreamPeerDnsSan,
     /// Also `UPSTREAM_REMOTE_ADDRESS`.
     UpstreamHost,
     UpstreamLocalAddress,
@@ -326,6 +330,9 @@ fn operator(name: &str, argument: Option<&str>) -> Option<Operator> {
         "DOWNSTREAM_LOCAL_ADDRESS" => Fact::DownstreamLocalAddress,
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Fact::DownstreamLocalAddressWithoutPort,
         "DOWNSTREAM_LOCAL_PORT" => Fact::DownstreamLocalPort,
+        "DOWNSTREAM_PEER_SUBJECT" => Fact::DownstreamPeerSubject,
+        "DOWNSTREAM_PEER_URI_SAN" => Fact::DownstreamPeerUriSan,
+        "DOWNSTREAM_PEER_DNS_SAN" => Fact::DownstreamPeerDnsSan,
         "UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS" => Fact::UpstreamHost,
         "UPSTREAM_LOCAL_ADDRESS" => Fact::UpstreamLocalAddress,
         "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Fact::UpstreamCluster,
