@@ -99,6 +99,7 @@ impl Recorder {
 }
 
 fn answer(stream: TcpStream, record: &Mutex<Vec<String>>) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     loop {
