@@ -2,10 +2,12 @@
 //!
 //! Invariant: `limen check` and a running gateway say the same, at the same field. What validation has said already is not repeated.
 
+use std::collections::BTreeSet;
+
 use config_model::{
     diagnostic::{Code, Diagnostics},
     istio,
-    meta::Resource,
+    meta::{Kind, Resource, ResourceKey},
     parse::locate,
     validate::Validated,
 };
@@ -16,22 +18,20 @@ use super::{CertificateProblem, Certificates};
 /// The findings of these problems, one for each Gateway that uses the certificate.
 #[must_use]
 pub fn findings(problems: &[CertificateProblem], validated: &Validated, said: &Diagnostics) -> Diagnostics {
+    let said: BTreeSet<(&ResourceKey, &str)> = said
+        .iter()
+        .filter(|before| matches!(before.code, Code::REFERENCE_NOT_FOUND | Code::INVALID_CREDENTIAL))
+        .filter_map(|before| Some((before.resource.as_ref()?, before.path.as_str())))
+        .collect();
     let mut found = Diagnostics::new();
     for problem in problems {
-        let gateways = validated.gateways().iter().filter(|gateway| {
-            let name = format!("{}/{}", gateway.key.namespace, gateway.key.name);
-            problem.gateways.contains(name.as_str())
-        });
-        for gateway in gateways {
+        for name in &problem.gateways {
+            let Some((namespace, name)) = name.split_once('/') else { continue };
+            let key = ResourceKey::new(Kind::Gateway, namespace, name);
+            let Some(gateway) = validated.set().gateways().get(&key) else { continue };
             let path = field(problem, gateway);
-            let finding = problem.diagnostic().about(&gateway.key, &gateway.origin).at(path);
-            let repeated = said.iter().any(|before| {
-                matches!(before.code, Code::REFERENCE_NOT_FOUND | Code::INVALID_CREDENTIAL)
-                    && before.resource == finding.resource
-                    && before.path == finding.path
-            });
-            if !repeated {
-                found.push(finding);
+            if !said.contains(&(&key, path.as_str())) {
+                found.push(problem.diagnostic().about(&key, &gateway.origin).at(path));
             }
         }
     }
