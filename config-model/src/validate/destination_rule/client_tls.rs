@@ -13,15 +13,13 @@ pub(super) fn check(check: &mut Check<'_, DestinationRule>, path: &str, tls: &Cl
     let any_file = files.iter().any(|file| !file.is_empty());
     let secret = !tls.credential_name.is_empty();
     match tls.mode {
-        ClientTlsMode::Simple | ClientTlsMode::Mutual if secret => {
-            if any_file {
-                check.error(
-                    path,
-                    "cannot specify client certificates or CA certificate or CA CRL If credentialName is set",
-                );
-            }
+        ClientTlsMode::Simple | ClientTlsMode::Mutual if secret && any_file => {
+            check.error(
+                path,
+                "cannot specify client certificates or CA certificate or CA CRL If credentialName is set",
+            );
         }
-        ClientTlsMode::Mutual => {
+        ClientTlsMode::Mutual if !secret => {
             let hint = "name a Secret in credentialName, or files in clientCertificate and privateKey";
             if tls.client_certificate.is_empty() {
                 check.refuse(path, "client certificate required for mutual tls", hint);

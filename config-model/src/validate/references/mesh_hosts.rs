@@ -11,12 +11,18 @@ use std::{
 use super::{Out, Scene, about, name_of, resolve_gateway_name, resolve_short_name};
 use crate::{
     diagnostic::{Code, Severity},
-    istio::VirtualService,
+    istio::{
+        VirtualService,
+        virtual_service::{HttpMatchRequest, HttpRoute},
+    },
     meta::Resource,
     scalar::StringMatch,
 };
 
 type Claims<'a> = BTreeMap<Arc<str>, Vec<&'a Arc<Resource<VirtualService>>>>;
+
+/// Namespace and name of a Gateway, and a host.
+type HostOfGateway<'a> = (&'a str, &'a str, Arc<str>);
 
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
     in_mesh(scene, out);
@@ -97,7 +103,7 @@ fn covering<'a>(everyone: &Claims<'a>, host: &str) -> Vec<&'a Arc<Resource<Virtu
 
 /// On a gateway: the second rule that takes every request of a host.
 fn on_gateways(scene: &Scene<'_>, out: Out<'_>) {
-    let mut taken: BTreeMap<(&str, &str, Arc<str>), &Arc<Resource<VirtualService>>> = BTreeMap::new();
+    let mut taken: BTreeMap<HostOfGateway<'_>, &Arc<Resource<VirtualService>>> = BTreeMap::new();
     for resource in scene.validated.virtual_services() {
         let own = resource.key.namespace.as_str();
         let Some(rule) = resource.spec.http.iter().position(takes_all) else { continue };
@@ -134,18 +140,15 @@ fn sees(a: &Resource<VirtualService>, b: &Resource<VirtualService>) -> bool {
 }
 
 /// No match, or one that demands nothing.
-fn takes_all(route: &crate::istio::virtual_service::HttpRoute) -> bool {
-    let any = |entry: &crate::istio::virtual_service::HttpMatchRequest| {
+fn takes_all(route: &HttpRoute) -> bool {
+    let any = |entry: &HttpMatchRequest| {
         let every = match &entry.uri {
             None => true,
             Some(StringMatch::Prefix(prefix)) => prefix == "/",
             Some(_) => false,
         };
-        let bare = crate::istio::virtual_service::HttpMatchRequest {
-            uri: entry.uri.clone(),
-            name: entry.name.clone(),
-            ..Default::default()
-        };
+        let bare =
+            HttpMatchRequest { uri: entry.uri.clone(), name: entry.name.clone(), ..Default::default() };
         every && *entry == bare
     };
     route.delegate.is_none() && (route.matches.is_empty() || route.matches.iter().any(any))
