@@ -58,6 +58,20 @@ fn about<T>(
     Diagnostic::new(code, message).about(&resource.key, &resource.origin).at(path)
 }
 
+/// Most resources that one finding names: thousands may be in each other's way, and each is told so.
+const NAMED: usize = 5;
+
+/// Names in one text, as many as are worth reading.
+fn listed(names: impl IntoIterator<Item = String>, separator: &str) -> String {
+    let mut names = names.into_iter();
+    let mut text = names.by_ref().take(NAMED).collect::<Vec<_>>().join(separator);
+    let more = names.count();
+    if more > 0 {
+        text.push_str(&format!("{separator}and {more} more"));
+    }
+    text
+}
+
 /// `namespace/name`.
 fn name_of<T>(resource: &Resource<T>) -> String {
     format!("{}/{}", resource.key.namespace, resource.key.name)

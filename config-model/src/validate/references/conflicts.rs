@@ -5,42 +5,66 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Out, Scene, about, name_of};
+use super::{NAMED, Out, Scene, about, listed, name_of};
 use crate::{
-    diagnostic::Code,
+    diagnostic::{Code, Diagnostic},
     istio::{Gateway, gateway::Server},
     meta::Resource,
     scalar::{PortNumber, Protocol, labels::is_subset_of},
 };
 
-type Claim<'a> = (&'a Resource<Gateway>, &'a Server);
+/// A server of a Gateway.
+struct Claim<'a> {
+    gateway: &'a Resource<Gateway>,
+    /// Its place in the order of age, oldest first.
+    age: usize,
+    /// Whether this gateway serves it.
+    ours: bool,
+    /// Plain HTTP, which is merged with its like.
+    plain: bool,
+}
+
+impl<'a> Claim<'a> {
+    fn new(scene: &Scene<'_>, age: usize, gateway: &'a Resource<Gateway>, server: &Server) -> Claim<'a> {
+        let protocol = Protocol::parse(&server.port.protocol);
+        Claim {
+            gateway,
+            age,
+            ours: scene.deployment.serves(gateway) && !scene.validated.is_rejected(&gateway.key),
+            plain: server.tls.is_none() && protocol.is_some_and(Protocol::is_http),
+        }
+    }
+
+    /// Both are this gateway's, and are more than plain HTTP: then the younger one is dropped, which is said there.
+    fn is_dropped_for(&self, other: &Claim<'_>) -> bool {
+        self.ours && other.ours && other.age < self.age && !(self.plain && other.plain)
+    }
+}
 
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
     // Same port, bind and host string; whose pods they are is compared within such a group.
     let mut claims: BTreeMap<(Option<PortNumber>, &str, String), Vec<Claim<'_>>> = BTreeMap::new();
-    for gateway in scene.validated.gateways() {
+    for (age, gateway) in scene.validated.gateways().iter().enumerate() {
         for server in &gateway.spec.servers {
             for host in &server.hosts {
                 let key = (server.port.number, server.bind.as_str(), normal(gateway, &host.to_string()));
-                claims.entry(key).or_default().push((gateway, server));
+                claims.entry(key).or_default().push(Claim::new(scene, age, gateway, server));
             }
         }
     }
-    for gateway in scene.validated.gateways() {
+    for (age, gateway) in scene.validated.gateways().iter().enumerate() {
         for (index, server) in gateway.spec.servers.iter().enumerate() {
+            let own = Claim::new(scene, age, gateway, server);
             let mut others: BTreeSet<String> = BTreeSet::new();
             for host in &server.hosts {
                 let key = (server.port.number, server.bind.as_str(), normal(gateway, &host.to_string()));
-                let of_host = claims.get(&key).into_iter().flatten();
-                let of_others = of_host.filter(|(other, _)| !std::ptr::eq(*other, &**gateway));
-                let conflicting = of_others.filter(|(other, theirs)| {
-                    share_pods(scene, gateway, other)
-                        && !is_dropped(scene, (gateway, server), (other, theirs))
-                });
-                others.extend(conflicting.map(|(other, _)| name_of(other)));
+                let of_others = claims.get(&key).into_iter().flatten().filter(|other| other.age != age);
+                let conflicting = of_others
+                    .filter(|other| !own.is_dropped_for(other) && share_pods(scene, gateway, other.gateway));
+                others.extend(conflicting.take(NAMED).map(|other| name_of(other.gateway)));
             }
             if !others.is_empty() {
-                out.push(finding(gateway, index, server, &others));
+                out.push(finding(gateway, index, server, others));
             }
         }
     }
@@ -50,16 +74,15 @@ fn finding(
     gateway: &Resource<Gateway>,
     index: usize,
     server: &Server,
-    others: &BTreeSet<String>,
-) -> crate::diagnostic::Diagnostic {
-    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    others: BTreeSet<String>,
+) -> Diagnostic {
     let selector = gateway.spec.selector.iter().flatten();
     let selector: Vec<String> = selector.map(|(key, value)| format!("{key}={value}")).collect();
     let hosts: Vec<String> = server.hosts.iter().map(ToString::to_string).collect();
     let port = server.port.number.map_or(0, PortNumber::get);
     let message = format!(
         "Conflict with gateways {} (workload selector {}, port {port}, hosts {}).",
-        others.join(","),
+        listed(others, ","),
         selector.join(","),
         hosts.join(",")
     );
@@ -87,17 +110,6 @@ fn share_pods(scene: &Scene<'_>, a: &Resource<Gateway>, b: &Resource<Gateway>) -
         || (nested
             && (serves(&scene.deployment.labels)
                 || scene.validated.pods().values().any(|pod| serves(&pod.meta.labels))))
-}
-
-/// Both are this gateway's, and are more than plain HTTP: then the younger one, `a`, is dropped, which is said there.
-fn is_dropped(scene: &Scene<'_>, a: Claim<'_>, b: Claim<'_>) -> bool {
-    let counts = |gateway: &Resource<Gateway>| {
-        scene.deployment.serves(gateway) && !scene.validated.is_rejected(&gateway.key)
-    };
-    let plain = |server: &Server| {
-        server.tls.is_none() && Protocol::parse(&server.port.protocol).is_some_and(Protocol::is_http)
-    };
-    counts(a.0) && counts(b.0) && b.0.age() < a.0.age() && !(plain(a.1) && plain(b.1))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Out, Scene, about, certificate, name_of};
+use super::{NAMED, Out, Scene, about, certificate, listed, name_of};
 use crate::{
     diagnostic::{Code, Severity},
     istio::{
@@ -14,7 +14,6 @@ use crate::{
     },
     kubernetes::Secret,
     meta::{Kind, Resource, ResourceKey},
-    scalar::labels::is_subset_of,
     validate::deployment::Pods,
 };
 
@@ -196,29 +195,35 @@ fn duplicates(scene: &Scene<'_>, out: Out<'_>) {
             }
         }
     }
-    let empty = BTreeMap::new();
     for users in uses.values().filter(|users| users.len() > 1) {
+        // There are few selectors, whatever the number of Gateways.
+        let mut by_selector: BTreeMap<_, BTreeSet<&ResourceKey>> = BTreeMap::new();
+        for (gateway, _) in users {
+            by_selector.entry(selector(gateway)).or_default().insert(&gateway.key);
+        }
         let mut said = BTreeSet::new();
-        for (gateway, path) in users {
-            let selector = gateway.spec.selector.as_ref().unwrap_or(&empty);
-            let others: BTreeSet<String> = users
-                .iter()
-                .filter(|(other, _)| other.key != gateway.key)
-                .filter(|(other, _)| is_subset_of(selector, other.spec.selector.as_ref().unwrap_or(&empty)))
-                .map(|(other, _)| name_of(other))
-                .collect();
-            if others.is_empty() || !said.insert(&gateway.key) {
+        for (gateway, path) in users.iter().filter(|(gateway, _)| said.insert(&gateway.key)) {
+            let own = selector(gateway);
+            let nested =
+                by_selector.iter().filter(|(others, _)| own.iter().all(|pair| others.contains(pair)));
+            let mut others = nested.flat_map(|(_, keys)| keys).filter(|key| **key != &gateway.key).peekable();
+            if others.peek().is_none() {
                 continue;
             }
-            let names: Vec<String> = std::iter::once(name_of(gateway)).chain(others).collect();
+            let others = others.map(|key| format!("{}/{}", key.namespace, key.name));
             let message = format!(
                 "Duplicate certificate in multiple gateways [{}] may cause 404s if clients re-use HTTP2 connections.",
-                names.join(" ")
+                listed(std::iter::once(name_of(gateway)).chain(others.take(2 * NAMED)), " ")
             );
             let finding = about(gateway, Code::DUPLICATE_CERTIFICATE, path.as_str(), message);
             out.push(finding.hint("put the hosts of one certificate into one Gateway"));
         }
     }
+}
+
+/// The labels that a Gateway selects pods by; none is all pods.
+fn selector(gateway: &Resource<Gateway>) -> Vec<(&String, &String)> {
+    gateway.spec.selector.iter().flatten().collect()
 }
 
 /// Credentials of DestinationRules, which this gateway fetches from its own namespace. Istio does not look.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Out, Scene, about, name_of, resolve_gateway_name, resolve_short_name};
+use super::{Out, Scene, about, listed, name_of, resolve_gateway_name, resolve_short_name};
 use crate::{
     diagnostic::{Code, Severity},
     istio::{
@@ -63,18 +63,17 @@ fn in_mesh(scene: &Scene<'_>, out: Out<'_>) {
                 all.extend(others);
             }
             let names: BTreeSet<String> = all.iter().map(|resource| name_of(resource)).collect();
-            let names: Vec<String> = names.into_iter().collect();
             if names.len() < 2 {
                 continue;
             }
+            let names = listed(names, ",");
             for resource in all {
                 if !said.insert(&resource.key) {
                     continue;
                 }
                 let message = format!(
-                    "The VirtualServices {} associated with mesh gateway define the same host {scope}/{host} which can lead \
-                     to undefined behavior. This can be fixed by merging the conflicting VirtualServices into a single resource.",
-                    names.join(",")
+                    "The VirtualServices {names} associated with mesh gateway define the same host {scope}/{host} which can lead \
+                     to undefined behavior. This can be fixed by merging the conflicting VirtualServices into a single resource."
                 );
                 out.push(about(resource, Code::CONFLICTING_HOSTS, "spec.hosts", message));
             }

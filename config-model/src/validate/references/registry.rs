@@ -25,6 +25,8 @@ pub(super) struct Registry<'a> {
     hosts: HashMap<Arc<str>, Vec<Definition>>,
     /// Hosts with a star, by what follows it.
     wildcards: BTreeMap<String, Arc<str>>,
+    /// Every host turned round, so that those with one suffix stand together.
+    reversed: BTreeSet<String>,
     subsets: HashMap<Arc<str>, BTreeSet<&'a str>>,
     /// Namespaces of the Services of a name, for hints.
     services: HashMap<&'a str, &'a str>,
@@ -37,6 +39,7 @@ impl<'a> Registry<'a> {
         let mut registry = Registry {
             hosts: HashMap::new(),
             wildcards: BTreeMap::new(),
+            reversed: BTreeSet::new(),
             subsets: HashMap::new(),
             services: HashMap::new(),
             domain,
@@ -57,6 +60,9 @@ impl<'a> Registry<'a> {
                 let ports = entry.spec.ports.iter().map(|port| port.number).collect();
                 registry.define(resolve_short_name(host, own, domain), ports, exports.clone());
             }
+        }
+        if validated.destination_rules().iter().any(|rule| rule.spec.host.is_wildcard()) {
+            registry.reversed = registry.hosts.keys().map(|host| host.chars().rev().collect()).collect();
         }
         for rule in validated.destination_rules() {
             let host = resolve_short_name(&rule.spec.host, &rule.key.namespace, domain);
@@ -108,8 +114,13 @@ impl<'a> Registry<'a> {
         namespace: &str,
         exports: &[String],
     ) -> bool {
-        self.ports(resolved, namespace, exports).is_some()
-            || (pattern.is_wildcard() && self.hosts.keys().any(|name| pattern.covers_name(name)))
+        let covered = || {
+            let Some(suffix) = pattern.suffix() else { return false };
+            let start: String = suffix.chars().rev().collect();
+            let next = self.reversed.range(start.clone()..).next();
+            next.is_some_and(|name| name.starts_with(&start))
+        };
+        self.ports(resolved, namespace, exports).is_some() || covered()
     }
 
     /// A subset of any DestinationRule for the host, exact or by wildcard.

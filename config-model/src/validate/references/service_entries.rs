@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Out, Scene, about, name_of};
+use super::{Out, Scene, about, listed, name_of};
 use crate::{diagnostic::Code, istio::ServiceEntry, meta::Resource, scalar::PortNumber};
 
 type Entries<'a> = Vec<(&'a Arc<Resource<ServiceEntry>>, String)>;
@@ -35,11 +35,10 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
         if names.len() < 2 {
             continue;
         }
-        let (names, protocols): (Vec<_>, Vec<_>) =
-            (names.into_iter().collect(), protocols.into_iter().collect());
+        let protocols: Vec<&str> = protocols.into_iter().collect();
         let message = format!(
             "Multiple ServiceEntries ({}) define the same host \"{host}\" and port {port} with conflicting protocols ({}).",
-            names.join(", "),
+            listed(names, ", "),
             protocols.join(", ")
         );
         for (resource, _) in all {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Most hosts that are named in one finding.
-const NAMED: usize = 3;
+const SHOWN: usize = 3;
 
 /// Hosts of one Gateway, turned round so that those below a suffix stand together.
 type Names<'a> = BTreeMap<String, Vec<(&'a HostPattern, &'a Resource<VirtualService>)>>;
@@ -80,7 +80,7 @@ fn below(
                 severity = Severity::Warning;
             }
             covered.insert(format!("{} of {}", other.as_str(), name_of(theirs)));
-            if covered.len() > NAMED {
+            if covered.len() > SHOWN {
                 break;
             }
         }
@@ -88,8 +88,8 @@ fn below(
     if covered.is_empty() {
         return;
     }
-    let more = if covered.len() > NAMED { ", and more" } else { "" };
-    let list: Vec<String> = covered.into_iter().take(NAMED).collect();
+    let more = if covered.len() > SHOWN { ", and more" } else { "" };
+    let list: Vec<String> = covered.into_iter().take(SHOWN).collect();
     let effect = match severity {
         Severity::Warning => {
             "a server of the gateway has such a host itself, so that both get its requests and the older VirtualService goes first"
