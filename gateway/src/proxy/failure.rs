@@ -261,8 +261,12 @@ fn connection(e: &Error, transport: &str) -> Failure {
     // Envoy: the transport's reason is for the log only (`hide_transport_failure_reason_in_response_body`).
     failure.details =
         format!("upstream_reset_before_response_started{{remote_connection_failure|{transport}}}");
-    let said = e.context.as_ref().map(|c| format!("{transport}: {}", c.as_str()));
-    failure.transport = Some(said.unwrap_or_else(|| transport.to_owned()));
+    // What failed in TLS only the library can tell; a connection that was refused has been told.
+    let said = e.context.as_ref().filter(|_| transport.starts_with("TLS_error"));
+    failure.transport = Some(match said {
+        Some(said) => format!("{transport}: {}", said.as_str()),
+        None => transport.to_owned(),
+    });
     failure
 }
 
@@ -348,6 +352,7 @@ mod tests {
             got.details,
             "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
         );
+        assert_eq!(got.transport.as_deref(), Some("delayed_connect_error:_Connection_refused"));
     }
 
     #[test]
