@@ -24,7 +24,7 @@ use crate::{
     listener::ConnectionInfo,
     runtime::{Cluster, EndpointState, endpoint::NoAnswer},
     snapshot::SnapshotCell,
-    telemetry::{AccessLog, Flag, Flags, access_log::Entry},
+    telemetry::{AccessLog, Flag, Flags, Metrics, access_log::Entry},
 };
 
 /// Bytes that are carried at a time, each way.
@@ -36,6 +36,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub(super) struct Tunnels {
     connector: TransportConnector,
     snapshots: Arc<SnapshotCell>,
+    metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
 }
 
@@ -57,6 +58,7 @@ impl Tunnels {
         Tunnels {
             connector: TransportConnector::new(None),
             snapshots: proxy.snapshots.clone(),
+            metrics: proxy.metrics.clone(),
             access_log: proxy.access_log.load_full(),
         }
     }
@@ -65,6 +67,8 @@ impl Tunnels {
     pub(super) async fn carry(&self, client: Stream, info: &ConnectionInfo, route: &TcpRoute) {
         let (started, start) = (Instant::now(), SystemTime::now());
         let outcome = self.run(client, info, route).await;
+        let cluster = outcome.cluster.as_ref().map(|cluster| &*cluster.spec);
+        self.metrics.tcp_closed(cluster, outcome.flags, outcome.received, outcome.sent);
         let Some(log) = &self.access_log else { return };
         let none = HeaderMap::new();
         log.log(&Entry {
@@ -75,7 +79,7 @@ impl Tunnels {
             bytes_received: outcome.received,
             bytes_sent: outcome.sent,
             upstream_host: outcome.endpoint.as_ref().map(|e| &e.endpoint.address),
-            upstream_cluster: outcome.cluster.as_ref().map_or("", |cluster| cluster.spec.name.as_str()),
+            upstream_cluster: cluster.map_or("", |cluster| cluster.name.as_str()),
             upstream_local: outcome.upstream_local,
             downstream_local: Some(info.local),
             downstream_remote: Some(info.peer),
@@ -88,7 +92,9 @@ impl Tunnels {
         let mut outcome = Outcome::default();
         let snapshot = self.snapshots.load();
         let name = route.pick(fastrand::u64(..));
-        let Some(cluster) = name.and_then(|name| snapshot.clusters.get(name)).cloned() else {
+        let cluster = name.and_then(|name| snapshot.clusters.get(name)).cloned();
+        self.metrics.tcp_opened(cluster.as_ref().map(|cluster| &*cluster.spec));
+        let Some(cluster) = cluster else {
             outcome.flags.insert(Flag::NoClusterFound);
             return outcome;
         };

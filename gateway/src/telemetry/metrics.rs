@@ -57,6 +57,8 @@ pub enum RequestProtocol {
     Http,
     /// Content type `application/grpc`.
     Grpc,
+    /// Not HTTP.
+    Tcp,
 }
 
 /// One finished request.
@@ -98,6 +100,19 @@ struct Series {
 
 type Cache = HashMap<Key, Arc<Series>, foldhash::fast::RandomState>;
 
+/// Of connections that are not HTTP.
+struct Tcp {
+    opened: IntCounterVec,
+    closed: IntCounterVec,
+    sent: IntCounterVec,
+    received: IntCounterVec,
+}
+
+/// A label that connections have too.
+fn is_tcps(label: &str) -> bool {
+    !matches!(label, "response_code" | "grpc_response_status")
+}
+
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
@@ -108,6 +123,7 @@ pub struct Metrics {
     response_bytes: HistogramVec,
     series: ArcSwap<Cache>,
     extend: Mutex<()>,
+    tcp: Tcp,
     /// Generation of the configuration in force.
     pub config_generation: IntGauge,
     /// 1 while the configuration in force is what its source says.
@@ -150,6 +166,12 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let tcp = |name: &str, help: &str| {
+            let labels: Vec<&str> = names::HTTP_LABELS.into_iter().filter(|label| is_tcps(label)).collect();
+            let vec = IntCounterVec::new(Opts::new(name, help), &labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
         let build = IntGauge::with_opts(
             Opts::new(names::BUILD, "Version of the proxy.")
                 .const_label("component", "proxy")
@@ -176,6 +198,15 @@ impl Metrics {
                 names::MIRROR_DROPPED,
                 "Copies for mirrors not made, or given up, for want of room.",
             )?,
+            tcp: Tcp {
+                opened: tcp(names::TCP_OPENED, "Connections opened that are not HTTP.")?,
+                closed: tcp(names::TCP_CLOSED, "Connections closed that are not HTTP.")?,
+                sent: tcp(names::TCP_SENT, "Bytes sent to clients on connections that are not HTTP.")?,
+                received: tcp(
+                    names::TCP_RECEIVED,
+                    "Bytes received from clients on connections that are not HTTP.",
+                )?,
+            },
             requests,
             identity,
             series: ArcSwap::from_pointee(Cache::default()),
@@ -202,6 +233,28 @@ impl Metrics {
             series.request_bytes.observe(sample.request_bytes as f64);
             series.response_bytes.observe(sample.response_bytes as f64);
         }
+    }
+
+    /// Counts a connection that is not HTTP, when it begins.
+    pub fn tcp_opened(&self, cluster: Option<&ClusterSpec>) {
+        self.of_tcp(&self.tcp.opened, cluster, Flags::default()).inc();
+    }
+
+    /// Counts it when it is over, with the bytes that clients sent and got.
+    pub fn tcp_closed(&self, cluster: Option<&ClusterSpec>, flags: Flags, received: u64, sent: u64) {
+        self.of_tcp(&self.tcp.closed, cluster, flags).inc();
+        self.of_tcp(&self.tcp.sent, cluster, flags).inc_by(sent);
+        self.of_tcp(&self.tcp.received, cluster, flags).inc_by(received);
+    }
+
+    fn of_tcp(&self, vec: &IntCounterVec, cluster: Option<&ClusterSpec>, flags: Flags) -> IntCounter {
+        let key = Key { cluster: None, protocol: RequestProtocol::Tcp, code: 0, grpc_status: None, flags };
+        let flags = flags.to_string();
+        let all = self.values(&key, cluster, "", &flags, "");
+        let labelled = names::HTTP_LABELS.into_iter().zip(all);
+        let values: Vec<&str> =
+            labelled.filter(|(label, _)| is_tcps(label)).map(|(_, value)| value).collect();
+        vec.with_label_values(&values)
     }
 
     /// Everything in Prometheus' text format.
@@ -286,6 +339,7 @@ impl Metrics {
             match key.protocol {
                 RequestProtocol::Http => "http",
                 RequestProtocol::Grpc => "grpc",
+                RequestProtocol::Tcp => "tcp",
             },
             code,
             grpc,
@@ -320,6 +374,23 @@ mod tests {
             duration: Duration::from_millis(3),
             request_bytes: 100,
             response_bytes: 200,
+        }
+    }
+
+    #[test]
+    fn a_connection_is_counted_with_its_bytes() {
+        let metrics = Metrics::new(Identity::default(), "1.2.3").unwrap();
+        metrics.tcp_opened(None);
+        metrics.tcp_closed(None, Flags::default(), 3, 5);
+        let text = String::from_utf8(metrics.encode()).unwrap();
+        for (name, value) in [
+            (names::TCP_OPENED, " 1"),
+            (names::TCP_CLOSED, " 1"),
+            (names::TCP_RECEIVED, " 3"),
+            (names::TCP_SENT, " 5"),
+        ] {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            assert!(line.ends_with(value) && line.contains("request_protocol=\"tcp\""), "{line}");
         }
     }
 

@@ -11,6 +11,14 @@ pub const REQUEST_DURATION: &str = "istio_request_duration_milliseconds";
 pub const REQUEST_BYTES: &str = "istio_request_bytes";
 /// Response sizes as sent to the client, bytes, histogram.
 pub const RESPONSE_BYTES: &str = "istio_response_bytes";
+/// Connections that are not HTTP, opened, counter.
+pub const TCP_OPENED: &str = "istio_tcp_connections_opened_total";
+/// Connections that are not HTTP, closed, counter.
+pub const TCP_CLOSED: &str = "istio_tcp_connections_closed_total";
+/// Bytes sent to clients on connections that are not HTTP, counter.
+pub const TCP_SENT: &str = "istio_tcp_sent_bytes_total";
+/// Bytes received from clients on connections that are not HTTP, counter.
+pub const TCP_RECEIVED: &str = "istio_tcp_received_bytes_total";
 /// Version of the proxy, gauge of value 1.
 pub const BUILD: &str = "istio_build";
 
