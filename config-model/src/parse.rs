@@ -22,6 +22,17 @@ use crate::{
     set::AnyResource,
 };
 
+/// One value by itself, such as a block of a DestinationRule, without the resource around it.
+///
+/// # Errors
+/// What is wrong with it, in words: it is not YAML, too deep or too large once expanded, or not a `T`.
+pub fn value<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    match guard::refusal(text) {
+        Some(reason) => Err(reason),
+        None => serde_yaml::from_str(text).map_err(|error| error.to_string()),
+    }
+}
+
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 32 << 20;
 /// Largest document that is read, in bytes.

@@ -201,11 +201,11 @@ mod tests {
     use std::time::Duration;
 
     fn rule(json: &str) -> HttpRoute {
-        serde_yaml::from_str(json).unwrap()
+        config_model::parse::value(json).unwrap()
     }
 
     fn actions(mesh: &str) -> Actions {
-        Actions::new(&serde_yaml::from_str(mesh).unwrap())
+        Actions::new(&config_model::parse::value(mesh).unwrap())
     }
 
     #[test]

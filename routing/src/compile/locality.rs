@@ -205,7 +205,7 @@ mod tests {
         mut endpoints: Vec<Endpoint>,
         outlier: bool,
     ) -> Vec<(String, u32, Option<u32>)> {
-        let setting: LocalityLbSetting = serde_yaml::from_str(yaml).unwrap();
+        let setting: LocalityLbSetting = config_model::parse::value(yaml).unwrap();
         let labels = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let identity = Identity { labels, ..Identity::default() };
         place(&mut endpoints, &setting, &Origin::of(&identity), outlier);

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     fn pool_of(yaml: &str) -> Option<ConnectionPoolSettings> {
-        Some(serde_yaml::from_str(yaml).unwrap())
+        Some(config_model::parse::value(yaml).unwrap())
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn outlier_defaults_are_istios() {
-        let of = |yaml: &str| outlier(&serde_yaml::from_str(yaml).unwrap());
+        let of = |yaml: &str| outlier(&config_model::parse::value(yaml).unwrap());
         let plain = of("{}");
         assert_eq!(
             (plain.consecutive_5xx, plain.consecutive_gateway, plain.local_origin),
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn consistent_hashing_has_istios_sizes() {
         let of = |yaml: &str| {
-            let settings: LoadBalancerSettings = serde_yaml::from_str(yaml).unwrap();
+            let settings: LoadBalancerSettings = config_model::parse::value(yaml).unwrap();
             (lb_policy(Some(&settings)), hash_key(Some(&settings)))
         };
         assert_eq!(
@@ -300,7 +300,7 @@ mod tests {
             LbPolicy::Maglev { size: 65_537 }
         );
         assert_eq!(of("{consistentHash: {minimumRingSize: 64}}"), (LbPolicy::RingHash { minimum: 64 }, None));
-        let settings: LoadBalancerSettings = serde_yaml::from_str("{warmupDurationSecs: 20s}").unwrap();
+        let settings: LoadBalancerSettings = config_model::parse::value("{warmupDurationSecs: 20s}").unwrap();
         let made = warmup(Some(&settings)).unwrap();
         assert_eq!((made.minimum_thousandths, made.aggression_thousandths), (100, 1000));
     }

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     fn tls(yaml: &str, entry: &[&str]) -> Result<Option<UpstreamTls>, String> {
-        let settings: ClientTlsSettings = serde_yaml::from_str(yaml).unwrap();
+        let settings: ClientTlsSettings = config_model::parse::value(yaml).unwrap();
         let entry: Vec<String> = entry.iter().map(|name| (*name).to_owned()).collect();
         compile(&Wanted {
             settings: Some(&settings),
