@@ -193,6 +193,8 @@ impl<'t> Index<'t> {
     /// A quoted text ends, for the scanner, where the next token begins.
     fn without_blanks(&self, end: Place) -> Place {
         let line = end.line.checked_sub(1).and_then(|index| self.lines.get(usize::try_from(index).ok()?));
+        // Characters are counted from the left: not worth it, for each of many findings, in a file that is one line.
+        let line = line.filter(|line| line.len() <= MAX_LINE);
         let before = line.map(|line| line.chars().take(usize::try_from(end.column).unwrap_or(usize::MAX)));
         let written = before.map(|before| before.collect::<String>().trim_end().chars().count());
         let column = written.and_then(|count| u32::try_from(count).ok()).unwrap_or(end.column);
@@ -241,6 +243,9 @@ impl<'t> Index<'t> {
         })
     }
 }
+
+/// Bytes of a line up to which the end of a field is made exact.
+const MAX_LINE: usize = 4096;
 
 /// Mappings merged into mappings are followed this deep; aliases cannot form a circle, but a long way is not worth walking.
 const MERGES: usize = 8;
