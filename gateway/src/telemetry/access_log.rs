@@ -1,6 +1,6 @@
 //! One line a request, in Istio's text or JSON format or one of the user's.
 //!
-//! Invariant: a request never waits for its line to be written: lines gather in memory, at most [`BUFFERED`] bytes of
+//! Invariant: a request never waits for its line to be written: lines gather in memory, at most 8 MiB of
 //! them, and what does not fit is counted and dropped. A thread of its own writes, because standard output may block
 //! for as long as its reader likes; a line is out within a second.
 
