@@ -15,7 +15,14 @@ pub(super) fn content_line(document: &str, first_line: u32) -> u32 {
 }
 
 /// The message with its lines counted from the file (serde_yaml counts from the document), and the position in the file.
-pub(super) fn syntax_error(error: &serde_yaml::Error, first_line: u32, origin: &Origin) -> (String, Origin) {
+///
+/// The position is counted anew: to YAML a lone carriage return ends a line too, to editors it does not.
+pub(super) fn syntax_error(
+    error: &serde_yaml::Error,
+    document: &str,
+    first_line: u32,
+    origin: &Origin,
+) -> (String, Origin) {
     let in_file = |line: usize| first_line.saturating_add(u32::try_from(line).unwrap_or(1)).saturating_sub(1);
     let text = error.to_string();
     let mut parts = text.split(" at line ");
@@ -29,7 +36,11 @@ pub(super) fn syntax_error(error: &serde_yaml::Error, first_line: u32, origin: &
         message.push_str(part.find(',').and_then(|comma| part.get(comma..)).unwrap_or_default());
     }
     let Some(location) = error.location() else { return (message, origin.clone()) };
-    (message, origin.at(in_file(location.line()), u32::try_from(location.column()).unwrap_or(1)))
+    let (mut line, mut column) = (1_usize, 1_usize);
+    for c in document.chars().take(location.index()) {
+        (line, column) = if c == '\n' { (line + 1, 1) } else { (line, column + 1) };
+    }
+    (message, origin.at(in_file(line), u32::try_from(column).unwrap_or(u32::MAX)))
 }
 
 /// The identity of a document that is not YAML, from the lines where it is usually written.

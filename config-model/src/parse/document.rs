@@ -71,7 +71,7 @@ fn read_piece(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Pars
     let mut value = match serde_yaml::from_str::<Value>(document) {
         Ok(value) => value,
         Err(error) => {
-            let (message, place) = syntax_error(&error, piece.first_line, &origin);
+            let (message, place) = syntax_error(&error, document, piece.first_line, &origin);
             fail(parsed, Code::SYNTAX, place, recover_key(document), message);
             return;
         }

@@ -211,3 +211,11 @@ fn a_member_of_a_list_is_found_in_it() {
     let origin = finding.origin.as_ref().unwrap();
     assert_eq!((finding.code, origin.line, origin.column), (Code::SCHEMA, 7, 3));
 }
+
+#[test]
+fn a_lone_carriage_return_ends_no_line() {
+    let text = "kind: Gateway\n# one\r# two\r# three\nspec: {a: b: c}\n";
+    let parsed = super::parse("a.yaml", text.as_bytes());
+    let origin = parsed.diagnostics.iter().next().unwrap().origin.clone().unwrap();
+    assert_eq!(origin.line, 3);
+}
