@@ -1,3 +1,5 @@
+//! Heads as they come: what is read of good ones, and which flaw a bad one has.
+
 use super::*;
 
 fn read(head: &str) -> Result<Option<Head>, Flaw> {
