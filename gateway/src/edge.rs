@@ -334,7 +334,7 @@ impl EdgeConfig {
                     (networks, _) => ProxyProtocol::From(networks.to_vec()),
                 },
             },
-            path: path(mesh, edge),
+            path: PathPolicy::of(mesh),
             misdirected: flags.misdirected.unwrap_or_default(),
         }
     }
@@ -345,24 +345,30 @@ fn window(written: Option<u32>, default: u32) -> u32 {
     written.unwrap_or(default).clamp(65_535, 0x7fff_ffff)
 }
 
-fn path(mesh: &MeshConfig, edge: bool) -> PathPolicy {
-    let written = &mesh.default_config.connection_settings;
-    let kind = mesh.path_normalization.normalization.effective();
-    let merges = matches!(kind, NormalizationType::MergeSlashes | NormalizationType::DecodeAndMergeSlashes);
-    PathPolicy {
-        normalize: kind != NormalizationType::None,
-        merge_slashes: written.http_merge_slashes.unwrap_or(merges || edge),
-        escaped_slashes: match written.http_path_with_escaped_slashes_action {
-            EscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
-            EscapedSlashesAction::RejectRequest => EscapedSlashes::Refuse,
-            EscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::Redirect,
-            EscapedSlashesAction::UnescapeAndForward => EscapedSlashes::Decode,
-            EscapedSlashesAction::Unspecified if edge => EscapedSlashes::Redirect,
-            EscapedSlashesAction::Unspecified if kind == NormalizationType::DecodeAndMergeSlashes => {
-                EscapedSlashes::Decode
-            }
-            EscapedSlashesAction::Unspecified => EscapedSlashes::Keep,
-        },
+impl PathPolicy {
+    /// What holds under this MeshConfig.
+    #[must_use]
+    pub fn of(mesh: &MeshConfig) -> PathPolicy {
+        let edge = mesh.default_config.connection_settings.profile == ConnectionProfile::Edge;
+        let written = &mesh.default_config.connection_settings;
+        let kind = mesh.path_normalization.normalization.effective();
+        let merges =
+            matches!(kind, NormalizationType::MergeSlashes | NormalizationType::DecodeAndMergeSlashes);
+        PathPolicy {
+            normalize: kind != NormalizationType::None,
+            merge_slashes: written.http_merge_slashes.unwrap_or(merges || edge),
+            escaped_slashes: match written.http_path_with_escaped_slashes_action {
+                EscapedSlashesAction::KeepUnchanged => EscapedSlashes::Keep,
+                EscapedSlashesAction::RejectRequest => EscapedSlashes::Refuse,
+                EscapedSlashesAction::UnescapeAndRedirect => EscapedSlashes::Redirect,
+                EscapedSlashesAction::UnescapeAndForward => EscapedSlashes::Decode,
+                EscapedSlashesAction::Unspecified if edge => EscapedSlashes::Redirect,
+                EscapedSlashesAction::Unspecified if kind == NormalizationType::DecodeAndMergeSlashes => {
+                    EscapedSlashes::Decode
+                }
+                EscapedSlashesAction::Unspecified => EscapedSlashes::Keep,
+            },
+        }
     }
 }
 

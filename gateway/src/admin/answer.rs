@@ -15,6 +15,7 @@ use super::{Admin, Readiness, Surface, dashboard};
 use crate::{
     cli::VERSION,
     drain::DrainState,
+    edge::PathPolicy,
     listener::BindFailure,
     pipeline::{Built, Synchronization},
     report::{
@@ -111,7 +112,11 @@ fn view(admin: &Admin, path: &str, query: &str) -> Reply {
             (Err(message), _) => text(StatusCode::BAD_REQUEST, &format!("{message}\n")),
             (Ok(_), None) => not_yet(),
             (Ok(ask), Some(built)) => match ask.question(&admin.port_map) {
-                Ok(question) => json(&explain::answer(&built.compiled, &question)),
+                Ok(question) => json(&explain::answer(
+                    &built.compiled,
+                    &PathPolicy::of(built.validated.mesh()),
+                    &question,
+                )),
                 Err(message) => text(StatusCode::BAD_REQUEST, &format!("{message}\n")),
             },
         },

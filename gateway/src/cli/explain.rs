@@ -7,10 +7,13 @@ use super::{
     args::{ExplainArgs, Format},
     load, paint, remote,
 };
-use crate::report::{
-    explain::{Answer, Verdict, answer},
-    question::{Ask, encode},
-    story::story,
+use crate::{
+    edge::PathPolicy,
+    report::{
+        explain::{Answer, Verdict, answer},
+        question::{Ask, encode},
+        story::story,
+    },
 };
 
 pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
@@ -47,7 +50,10 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
         None => match load::load(&args.common, &[], out) {
             Ok(built) => {
                 load::warn_of_errors(&built.diagnostics, out);
-                (answer(&built.compiled, &question), load::has_unparsable(&built.diagnostics))
+                (
+                    answer(&built.compiled, &PathPolicy::of(built.validated.mesh()), &question),
+                    load::has_unparsable(&built.diagnostics),
+                )
             }
             Err(exit) => return exit,
         },

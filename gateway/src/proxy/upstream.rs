@@ -182,7 +182,9 @@ async fn admit(cluster: &Arc<Cluster>, protocol: UpstreamProtocol, ctx: &mut Ctx
 
 fn hash(key: &HashKey, session: &Session, ctx: &mut Ctx) {
     let request = session.req_header();
-    let source = ctx.connection.as_ref().map(|c| c.peer.ip());
+    // Behind trusted proxies the peer is always one of them.
+    let told = ctx.forwarded.and_then(|forwarded| forwarded.client);
+    let source = told.or_else(|| ctx.connection.as_ref().map(|c| c.peer.ip()));
     ctx.upstream.hash = key.hash(&request.headers, request.uri.query(), source);
     if let (None, HashKey::Cookie(cookie)) = (ctx.upstream.hash, key)
         && cookie.ttl.is_some()

@@ -166,7 +166,7 @@ spec: {{http: [{rules}]}}
             seed: None,
             port_map: BTreeMap::new(),
         };
-        answer(&compiled, &question)
+        answer(&compiled, &crate::edge::PathPolicy::of(validated.mesh()), &question)
     }
 
     #[test]

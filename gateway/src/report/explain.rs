@@ -9,12 +9,16 @@ pub use super::answer::{
     Actions, Answer, CandidatePart, ClusterPart, DelegatePart, HeaderChanges, ListenerPart, ResponsePart,
     RoutePart, Verdict, VirtualHostPart,
 };
-use crate::proxy::normalize;
+use crate::{
+    edge::PathPolicy,
+    proxy::normalize::{Normal, normalize},
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use routing::{
     action::{
         headers::{Direction, HeaderOps, HeaderText, NoFacts},
         redirect::https_redirect_location,
+        rewrite::path_and_query,
     },
     cluster::{Cluster, Discovery, Health},
     compile::Compiled,
@@ -60,9 +64,9 @@ pub enum Transport {
     Tcp,
 }
 
-/// Answers a question.
+/// Answers a question about what was compiled, with paths in the form that `paths` asks for.
 #[must_use]
-pub fn answer(compiled: &Compiled, question: &Question) -> Answer {
+pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> Answer {
     let Some(listener) = find_listener(compiled, question) else {
         return refused(None, format!("nothing listens on port {}", question.port));
     };
@@ -74,10 +78,20 @@ pub fn answer(compiled: &Compiled, question: &Question) -> Answer {
     if let Some(route) = &chain.tcp {
         return passthrough(compiled, question, part, route);
     }
-    let Ok(path) = normalize::base(&question.path) else {
-        let response = ResponsePart { status: 400, flags: "DPE".to_owned(), ..ResponsePart::default() };
-        let reason = "the path cannot be normalised".to_owned();
-        return Answer { response: Some(response), ..refused(Some(part), reason) };
+    let path = match normalize(&question.path, paths) {
+        Ok(Normal::Path(path)) => path,
+        Ok(Normal::Redirect(path)) => {
+            let location = path_and_query(&path, question.query.as_deref());
+            let headers = BTreeMap::from([("location".to_owned(), location)]);
+            let response =
+                ResponsePart { status: 307, headers, flags: "-".to_owned(), ..ResponsePart::default() };
+            return Answer { listener: Some(part), response: Some(response), ..empty(Verdict::Redirect) };
+        }
+        Err(_) => {
+            let response = ResponsePart { status: 400, flags: "DPE".to_owned(), ..ResponsePart::default() };
+            let reason = "the path cannot be normalised".to_owned();
+            return Answer { response: Some(response), ..refused(Some(part), reason) };
+        }
     };
     let scheme = if chain.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let head = RequestHead {
@@ -417,6 +431,7 @@ fn spread(seed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config_model::mesh::MeshConfig;
 
     fn nothing() -> Compiled {
         let validated = config_model::validate::Validated::default();
@@ -443,7 +458,9 @@ mod tests {
             seed: None,
             port_map: BTreeMap::new(),
         };
-        let shown = serde_json::to_value(answer(&nothing(), &question)).unwrap();
+        let shown =
+            serde_json::to_value(answer(&nothing(), &PathPolicy::of(&MeshConfig::default()), &question))
+                .unwrap();
         assert_eq!(shown["verdict"], "refused");
         assert!(shown["listener"].is_null());
         assert!(shown["candidates"].as_array().unwrap().is_empty());

@@ -4,6 +4,7 @@
 //! (Envoy: the fault filter stands before the router).
 
 use super::share::{Share, Throw};
+use config_model::istio::virtual_service::GRPC_STATUS_NAMES;
 use std::time::Duration;
 
 /// What may be injected; a fault with neither is not compiled.
@@ -46,31 +47,10 @@ impl AbortStatus {
     /// The code of a gRPC status by its canonical name, as in `UNAVAILABLE`.
     #[must_use]
     pub fn grpc(name: &str) -> Option<Self> {
-        let code = GRPC_NAMES.iter().position(|known| *known == name)?;
+        let code = GRPC_STATUS_NAMES.iter().position(|known| *known == name)?;
         u8::try_from(code).ok().map(Self::Grpc)
     }
 }
-
-/// Names of the gRPC status codes, by code.
-const GRPC_NAMES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// What one request suffers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

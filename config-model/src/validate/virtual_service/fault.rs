@@ -4,30 +4,10 @@ use super::Check;
 use crate::{
     istio::{
         VirtualService,
-        virtual_service::{FaultAbort, FaultDelay, HttpFaultInjection},
+        virtual_service::{FaultAbort, FaultDelay, GRPC_STATUS_NAMES, HttpFaultInjection},
     },
     scalar::Percent,
 };
-
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, fault: &HttpFaultInjection) {
     if fault.delay.is_none() && fault.abort.is_none() {
@@ -58,7 +38,7 @@ fn check_abort(check: &mut Check<'_, VirtualService>, path: &str, abort: &FaultA
         check.error(format!("{path}.http2Error"), "HTTP/2 abort fault injection not supported yet");
     }
     if let Some(status) = &abort.grpc_status
-        && !GRPC_STATUS.contains(&status.as_str())
+        && !GRPC_STATUS_NAMES.contains(&status.as_str())
     {
         check.refuse(
             format!("{path}.grpcStatus"),
