@@ -4,13 +4,16 @@
 //! Invariant: a request that arrives in one piece is looked at once, where it lies: no copy, no allocation, no clock, no
 //! timer. Only what is not complete is put aside until it is.
 
+mod http1_side;
+mod timer;
+
 use std::{
     fmt,
     future::Future,
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -26,13 +29,16 @@ use pingora_core::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf},
     sync::watch,
-    time::{Instant, Sleep, timeout},
+    time::{Instant, timeout},
 };
+
+use http1_side::{Http1Side, Ready};
+use timer::Timer;
 
 use super::{
     EdgeLimits,
     connection::{self, ConnectionInfo},
-    http1::{Flaw, Reader, Stop},
+    http1::Flaw,
     http2::{self, Frames},
 };
 
@@ -49,9 +55,6 @@ const MAX_UNDECIDED: usize = 64 * 1024;
 /// that unread bytes cause (RFC 9112 §9.6; Envoy: `delayed_close_timeout`).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-
-/// An idle connection is looked at so often within its idle time.
-const IDLE_LOOKS: u32 = 4;
 
 /// What the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,37 +77,6 @@ pub struct EdgeStream<S: AsyncRead + AsyncWrite + Unpin> {
     idle_closed: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
-/// Approved, and not yet taken by the engine from `taken` on.
-#[derive(Default)]
-struct Ready {
-    bytes: Vec<u8>,
-    taken: usize,
-}
-
-impl Ready {
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    fn add(&mut self, mut bytes: Vec<u8>) {
-        if self.bytes.is_empty() {
-            self.bytes = bytes;
-        } else {
-            self.bytes.append(&mut bytes);
-        }
-    }
-
-    fn take(&mut self, buf: &mut ReadBuf<'_>) {
-        let waiting = self.bytes.get(self.taken..).unwrap_or_default();
-        let count = waiting.len().min(buf.remaining());
-        buf.put_slice(waiting.get(..count).unwrap_or_default());
-        self.taken += count;
-        if self.taken == self.bytes.len() {
-            *self = Ready::default();
-        }
-    }
-}
-
 /// What is known of the client's side.
 enum Side {
     Http1(Http1Side),
@@ -118,194 +90,6 @@ struct Http2Side {
     deadline: Instant,
     /// Too much was sent that is no request.
     flood: bool,
-}
-
-struct Http1Side {
-    reader: Reader,
-    ready: Ready,
-    /// Read, and not approved.
-    held: Vec<u8>,
-    /// `held` has not been looked at since something changed.
-    unseen: bool,
-    /// When the head in `held` must be complete.
-    deadline: Option<Instant>,
-    /// When the body must be complete.
-    body_deadline: Option<Instant>,
-    /// The body is bad from here on.
-    body_flaw: Option<Flaw>,
-}
-
-/// The one timer of a connection. Set for an idle connection it is not moved with each request, which would cost every request
-/// a turn of the runtime's clock; it looks whether there was one meanwhile.
-#[derive(Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    waker: Option<Waker>,
-    /// Requests at the last look, and how many looks have found no other.
-    heads: u64,
-    quiet: u32,
-    purpose: Purpose,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Purpose {
-    #[default]
-    Idle,
-    Deadline,
-}
-
-impl Timer {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
-        let polled = sleep.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.waker = Some(cx.waker().clone());
-        }
-        polled
-    }
-
-    fn set(&mut self, deadline: Instant, purpose: Purpose) {
-        self.purpose = purpose;
-        self.waker = None;
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().reset(deadline),
-            none => *none = Some(Box::pin(tokio::time::sleep_until(deadline))),
-        }
-    }
-
-    fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        if self.purpose != Purpose::Deadline || self.sleep.as_ref().is_none_or(|s| s.deadline() != deadline) {
-            self.set(deadline, Purpose::Deadline);
-        }
-        self.poll(cx)
-    }
-
-    /// Ready when there was no new request for `limit`, or up to a quarter longer.
-    fn poll_idle(&mut self, limit: Duration, heads: u64, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let running = self.purpose == Purpose::Idle && self.sleep.is_some();
-            let elapsed = self.sleep.as_ref().is_some_and(|s| s.is_elapsed());
-            if running && !elapsed {
-                if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    return Poll::Pending;
-                }
-                ready!(self.poll(cx));
-                continue;
-            }
-            if running && self.heads == heads {
-                self.quiet += 1;
-                if self.quiet >= IDLE_LOOKS {
-                    return Poll::Ready(());
-                }
-            } else {
-                (self.heads, self.quiet) = (heads, 0);
-            }
-            self.set(Instant::now() + limit / IDLE_LOOKS, Purpose::Idle);
-        }
-    }
-}
-
-impl Http1Side {
-    fn new(policy: super::HeadPolicy, begun: Vec<u8>) -> Http1Side {
-        Http1Side {
-            reader: Reader::new(policy),
-            ready: Ready::default(),
-            unseen: !begun.is_empty(),
-            held: begun,
-            deadline: None,
-            body_deadline: None,
-            body_flaw: None,
-        }
-    }
-
-    /// Reads into `held`: the engine listens for a client that goes away with room for one byte, and a head that came in pieces
-    /// of one byte would cost a system call for each.
-    fn poll_aside<S: IO>(&mut self, io: &mut BufWriter<S>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut room = [0; 1024];
-        let mut read = ReadBuf::new(&mut room);
-        ready!(Pin::new(io).poll_read(cx, &mut read))?;
-        self.held.extend_from_slice(read.filled());
-        self.unseen |= !read.filled().is_empty();
-        Poll::Ready(Ok(read.filled().len()))
-    }
-
-    /// Looks at what has come behind `before`, and leaves in `buf` what is approved of it.
-    fn came(&mut self, buf: &mut ReadBuf<'_>, before: usize, info: &ConnectionInfo, limits: &EdgeLimits) {
-        let new = buf.filled().get(before..).unwrap_or_default();
-        if self.held.is_empty() {
-            self.decide(info);
-            let (approved, stop) = self.reader.read(new);
-            if stop != Stop::All {
-                let rest = new.get(approved..).unwrap_or_default().to_vec();
-                self.stopped(stop, rest, info, limits);
-                buf.set_filled(before + approved);
-            }
-            return;
-        }
-        // A head is looked at again when another line of it has come, so that sending it in crumbs buys nothing.
-        self.unseen |= memchr::memchr(b'\n', new).is_some()
-            || self.reader.asked()
-            || self.held.len() + new.len() > limits.head.max_bytes;
-        self.held.extend_from_slice(new);
-        buf.set_filled(before);
-    }
-
-    /// Looks at what was put aside.
-    fn look(&mut self, info: &ConnectionInfo, limits: &EdgeLimits) {
-        self.unseen = false;
-        self.decide(info);
-        let mut held = std::mem::take(&mut self.held);
-        let (approved, stop) = self.reader.read(&held);
-        let rest = held.split_off(approved);
-        self.ready.add(held);
-        self.stopped(stop, rest, info, limits);
-    }
-
-    fn stopped(&mut self, stop: Stop, mut rest: Vec<u8>, info: &ConnectionInfo, limits: &EdgeLimits) {
-        match stop {
-            Stop::All => self.deadline = None,
-            Stop::Unfinished => {
-                self.deadline.get_or_insert_with(|| Instant::now() + limits.request_head);
-                self.held = rest;
-            }
-            Stop::Undecided => {
-                self.deadline = None;
-                self.held = rest;
-            }
-            Stop::Rewritten { len, head } => {
-                self.ready.add(head);
-                self.held = rest.split_off(len.min(rest.len()));
-                self.deadline = None;
-                self.unseen = !self.held.is_empty();
-            }
-            Stop::Refused { flaw, stand_in } => {
-                info.refuse(self.reader.heads(), flaw);
-                self.ready.add(stand_in);
-                self.deadline = None;
-            }
-            Stop::BadBody(flaw) => {
-                info.refuse(self.reader.heads(), flaw);
-                self.body_flaw = Some(flaw);
-            }
-        }
-    }
-
-    /// The answer to a request for another protocol, as soon as it is known.
-    fn decide(&mut self, info: &ConnectionInfo) {
-        if !self.reader.asked() {
-            return;
-        }
-        if info.switched() {
-            self.reader.answered(true);
-        } else if info.finished() >= self.reader.heads() {
-            self.reader.answered(false);
-        }
-    }
-
-    /// Whether the engine has nothing to do for this client.
-    fn is_idle(&self, info: &ConnectionInfo) -> bool {
-        self.reader.between_messages() && self.held.is_empty() && info.finished() >= self.reader.heads()
-    }
 }
 
 impl<S: IO> EdgeStream<S> {
@@ -325,8 +109,8 @@ impl<S: IO> EdgeStream<S> {
                 let deadline = Instant::now() + limits.request_head;
                 let mut side =
                     Http2Side { ready: Ready::default(), frames: Frames::default(), deadline, flood: false };
+                side.flood = side.frames.read(&begun).is_err();
                 side.ready.add(begun);
-                side.flood = side.frames.read(&side.ready.bytes).is_err();
                 Side::Http2(side)
             }
         };

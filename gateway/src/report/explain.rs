@@ -483,4 +483,35 @@ mod tests {
         assert_eq!(shown.set["authorization"], "[redacted]");
         assert_eq!(shown.set["x-env"], "prod");
     }
+
+    #[test]
+    fn a_path_is_judged_in_the_form_that_the_mesh_asks_for() {
+        let yaml = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: istio-system}\n\
+                    spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: h, protocol: HTTP}, \
+                    hosts: [\"*\"]}]}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+                    metadata: {name: v, namespace: istio-system}\nspec: {hosts: [\"*\"], gateways: [g], http: [{match: \
+                    [{uri: {exact: /a/b}}], directResponse: {status: 200}}]}\n";
+        let mut set = config_model::set::ResourceSet::new();
+        set.extend(config_model::parse::parse("t.yaml", yaml).resources);
+        let (validated, _) = config_model::validate::validate(set);
+        let compiled = routing::compile::compile(&validated, &routing::compile::Identity::default(), None).0;
+        let question = Question {
+            method: "GET".to_owned(),
+            transport: Transport::Plain,
+            port: 80,
+            authority: "a.example".to_owned(),
+            path: "//a/b".to_owned(),
+            query: None,
+            headers: HeaderMap::new(),
+            seed: None,
+            port_map: BTreeMap::new(),
+        };
+        for (mesh, verdict) in [
+            ("{}", Verdict::NotFound),
+            ("{pathNormalization: {normalization: MERGE_SLASHES}}", Verdict::DirectResponse),
+        ] {
+            let paths = PathPolicy::of(&config_model::parse::value(mesh).unwrap());
+            assert_eq!(answer(&compiled, &paths, &question).verdict, verdict, "{mesh}");
+        }
+    }
 }
