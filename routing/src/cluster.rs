@@ -24,6 +24,18 @@ impl ClusterName {
         Self(format!("outbound|{port}|{subset}|{host}").into())
     }
 
+    /// The same endpoints for TLS that is passed on as it is (`AUTO_PASSTHROUGH`), under the server name that chooses it.
+    #[must_use]
+    pub fn passed_on(port: u16, subset: &str, host: &str) -> Self {
+        Self(format!("outbound_.{port}_.{subset}_.{host}").into())
+    }
+
+    /// Whether it is one of [`passed_on`](Self::passed_on).
+    #[must_use]
+    pub fn is_passed_on(&self) -> bool {
+        self.0.starts_with("outbound_.")
+    }
+
     /// The name as it stands in logs and metrics.
     #[must_use]
     pub fn as_str(&self) -> &str {

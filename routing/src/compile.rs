@@ -100,9 +100,11 @@ pub fn compile(
     let previous = previous.filter(|previous| previous.identity == *identity);
     let mut findings = Vec::new();
     let registry = registry::Registry::new(input, identity);
-    let clusters = clusters::build(input, identity, &registry, previous.map(|p| &p.clusters), &mut findings);
     let bindings = Bindings::new(input, identity);
     let bound = servers::bind(input, identity, &mut findings);
+    let passing: Vec<_> = bound.values().flatten().filter(|s| s.serves == Serves::AutoPassthrough).collect();
+    let (old, passed) = (previous.map(|p| &p.clusters), |host: &str| passing.iter().any(|s| s.covers(host)));
+    let clusters = clusters::build(input, identity, &registry, old, &passed, &mut findings);
     let l4 = l4::L4::new(input, identity, &registry);
     let rules = {
         let delegates = delegate::Delegates::new(input, &identity.domain);
@@ -110,10 +112,10 @@ pub fn compile(
     };
     let mut tables = TableBuilder::new(rules, &bindings, &identity.domain, previous.map(|p| &p.cache));
     let mut listeners = Listeners::new();
-    for (key, servers) in bound {
-        let old = previous.and_then(|previous| previous.listeners.get(&key));
-        if let Some(chains) = chains(&key, &servers, old, &mut tables, &l4, &mut findings) {
-            listeners.insert(key.clone(), Arc::new(Listener { key, chains }));
+    for (key, servers) in &bound {
+        let old = previous.and_then(|previous| previous.listeners.get(key));
+        if let Some(chains) = chains(key, servers, old, &mut tables, (&l4, &clusters), &mut findings) {
+            listeners.insert(key.clone(), Arc::new(Listener { key: key.clone(), chains }));
         }
     }
     let compiled = Compiled { listeners, clusters, identity: identity.clone(), cache: tables.into_cache() };
@@ -126,7 +128,7 @@ fn chains(
     servers: &[BoundServer<'_>],
     old: Option<&Arc<Listener>>,
     tables: &mut TableBuilder<'_, '_>,
-    l4: &l4::L4<'_, '_>,
+    (l4, clusters): (&l4::L4<'_, '_>, &Clusters),
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Chains> {
     let first = servers.first()?;
@@ -151,6 +153,10 @@ fn chains(
         let gateway = &server.gateway.key;
         if server.serves == Serves::Passthrough {
             passed_through(server, l4, &mut index, findings);
+            continue;
+        }
+        if server.serves == Serves::AutoPassthrough {
+            passed_on(server, clusters, &mut index);
             continue;
         }
         let (port, port_name) = (server.port, &server.server.port.name);
@@ -202,7 +208,7 @@ fn passed_through(
                 "server name {name:?} on port {} is already taken by gateway {}: this match of VirtualService {} is left out",
                 server.port,
                 taken.gateway,
-                route.virtual_service()
+                route.virtual_service().unwrap_or_default()
             );
             let finding = Diagnostic::new(Code::CONFLICTING_GATEWAYS, message)
                 .about(&server.gateway.key, &server.gateway.origin)
@@ -213,6 +219,22 @@ fn passed_through(
         let made = Arc::new(bytes(server, route));
         for name in &names {
             index.insert(name, Arc::clone(&made));
+        }
+    }
+}
+
+/// A chain for each cluster whose host a server covers, under the cluster's own name (Istio: gateway.go
+/// `builtAutoPassthroughFilterChains`). A name that is taken stays whose it is: another server of this mode leads to the same place,
+/// and a rule that names a cluster's server name means it.
+fn passed_on(server: &BoundServer<'_>, clusters: &Clusters, index: &mut HostIndex<Arc<FilterChain>>) {
+    let passed = clusters.values().map(|cluster| &cluster.spec);
+    let mut covered: Vec<_> =
+        passed.filter(|spec| spec.name.is_passed_on() && server.covers(&spec.host)).collect();
+    covered.sort_by(|a, b| a.name.cmp(&b.name));
+    for spec in covered {
+        let name = spec.name.as_str();
+        if index.get(name).is_none() {
+            index.insert(name, Arc::new(bytes(server, Arc::new(TcpRoute::automatic(spec.name.clone())))));
         }
     }
 }
@@ -230,6 +252,7 @@ fn chain(server: &BoundServer<'_>, table: Arc<crate::table::RouteTable>) -> Filt
         gateway: server.gateway_name().into(),
         server: if name.is_empty() { server.server.port.name.as_str() } else { name }.into(),
         server_port: server.port,
+        mode: server.mode(),
         tls: server.tls.clone(),
         tcp: None,
         table,

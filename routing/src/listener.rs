@@ -5,6 +5,7 @@
 use crate::cluster::ClusterName;
 use crate::host::HostIndex;
 use crate::table::RouteTable;
+use config_model::istio::gateway::ServerTlsMode;
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 /// Where a listener is bound, before any port map of the process.
@@ -132,7 +133,7 @@ pub struct ServerTls {
 /// Where a connection goes whose bytes are not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpRoute {
-    virtual_service: Arc<str>,
+    virtual_service: Option<Arc<str>>,
     destinations: Box<[TcpDestination]>,
     total_weight: u64,
 }
@@ -151,13 +152,20 @@ impl TcpRoute {
     #[must_use]
     pub fn new(virtual_service: Arc<str>, destinations: Vec<TcpDestination>) -> TcpRoute {
         let total_weight = destinations.iter().map(|d| u64::from(d.weight)).sum();
-        TcpRoute { virtual_service, destinations: destinations.into(), total_weight }
+        TcpRoute { virtual_service: Some(virtual_service), destinations: destinations.into(), total_weight }
+    }
+
+    /// To one cluster, as `AUTO_PASSTHROUGH` has it: no VirtualService says so.
+    #[must_use]
+    pub fn automatic(cluster: ClusterName) -> TcpRoute {
+        let destinations = Box::new([TcpDestination { cluster, weight: 1 }]);
+        TcpRoute { virtual_service: None, destinations, total_weight: 1 }
     }
 
     /// `namespace/name` of the VirtualService.
     #[must_use]
-    pub fn virtual_service(&self) -> &str {
-        &self.virtual_service
+    pub fn virtual_service(&self) -> Option<&str> {
+        self.virtual_service.as_deref()
     }
 
     /// All destinations, in order.
@@ -189,12 +197,41 @@ pub struct FilterChain {
     pub server: Arc<str>,
     /// Server port number as written, before translation.
     pub server_port: u16,
+    /// What the server does with TLS; `None` on plain text.
+    pub mode: Option<ServerTlsMode>,
     /// TLS termination; `None` on plain text, and where TLS is passed through.
     pub tls: Option<Arc<ServerTls>>,
     /// Where connections go that are not HTTP; `None`: the table says where requests go.
     pub tcp: Option<Arc<TcpRoute>>,
     /// Routes of this chain; empty where it is not HTTP.
     pub table: Arc<RouteTable>,
+}
+
+/// ALPN names by which the mesh's own proxies know one another (Istio: gateway.go `allIstioMtlsALPNs`).
+const MESH_PROTOCOLS: [&str; 5] =
+    ["istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+
+/// Whether a chain that a server name chose is for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Fit {
+    /// It is.
+    Fits,
+    /// It is for the mesh's own proxies, and the client offers none of their protocols.
+    NotOfMesh,
+}
+
+impl FilterChain {
+    /// Judges a client by the protocols that it offers in its ClientHello. `AUTO_PASSTHROUGH` takes none but the mesh's, so that
+    /// nobody outside reaches by a guessed name what has no other door.
+    pub fn fit<'o>(&self, offered: impl IntoIterator<Item = &'o [u8]>) -> Fit {
+        let of_mesh = |name: &[u8]| MESH_PROTOCOLS.iter().any(|known| known.as_bytes() == name);
+        if self.mode != Some(ServerTlsMode::AutoPassthrough) || offered.into_iter().any(of_mesh) {
+            Fit::Fits
+        } else {
+            Fit::NotOfMesh
+        }
+    }
 }
 
 /// How a listener finds the chain of a connection.

@@ -32,7 +32,7 @@ const fn w(path: &'static str, support: Support, below: &'static [&'static str])
     Row { kind: Kind::WorkloadEntry, path, support, below }
 }
 
-const L4: Support = NotYet("passing TLS on by the names of clusters, and tunnels");
+const L4: Support = NotYet("tunnels");
 const STATS: Support = NotYet("statistics by name");
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
 const PING: Support = NotYet("the time to answer a PING, which is five seconds");
@@ -57,7 +57,7 @@ const GATEWAY: &[Row] = &[
     g("spec.servers[].tls.httpsRedirect", Honoured, &[]),
     g("spec.servers[].tls.mode", Honoured, &[]),
     g("spec.servers[].tls.mode=PASSTHROUGH", Honoured, &[]),
-    g("spec.servers[].tls.mode=AUTO_PASSTHROUGH", L4, &[]),
+    g("spec.servers[].tls.mode=AUTO_PASSTHROUGH", Honoured, &[]),
     g("spec.servers[].tls.mode=MUTUAL", Honoured, &[]),
     g("spec.servers[].tls.mode=OPTIONAL_MUTUAL", Honoured, &[]),
     g("spec.servers[].tls.mode=ISTIO_MUTUAL", Honoured, &[]),

@@ -30,6 +30,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
         port: args.port,
         sni: args.sni.clone(),
         protocol: args.protocol.map(|protocol| protocol.as_str().to_owned()),
+        alpn: args.alpn.clone(),
         seed: args.seed,
     };
     let question = match ask.question(&args.port_map.0) {

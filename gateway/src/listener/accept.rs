@@ -15,7 +15,7 @@ use pingora_core::protocols::{
     ALPN, GetSocketDigest, IO, SocketDigest, Ssl, Stream as EngineStream,
     l4::socket::SocketAddr as EngineAddr, l4::stream::Stream, tls,
 };
-use routing::listener::{Chains, FilterChain, TcpRoute};
+use routing::listener::{Chains, FilterChain, Fit, TcpRoute};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -174,6 +174,9 @@ async fn serve(
                 let chain: &Arc<FilterChain> = chains
                     .lookup_sni(hello.server_name.as_deref())
                     .ok_or_else(|| format!("no server for name {:?}", hello.server_name))?;
+                if chain.fit(hello.protocols()) == Fit::NotOfMesh {
+                    return Err(format!("{:?} is for the mesh's own proxies only", hello.server_name));
+                }
                 if chain.tls.is_none() {
                     return Ok((Shaken::Passed(Box::new(stream)), chain, hello));
                 }

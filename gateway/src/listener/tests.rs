@@ -15,7 +15,7 @@ use boring::{
     ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion},
     x509::X509,
 };
-use config_model::kubernetes::Secret;
+use config_model::{istio::gateway::ServerTlsMode, kubernetes::Secret};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pingora_core::{
@@ -142,7 +142,8 @@ impl ConnectionHandler for Handler {
     async fn tunnel(&self, mut stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
         let mut said = [0; 5];
         let _ = stream.read_exact(&mut said).await;
-        let about = format!("{} sni={:?} tls={} ", route.virtual_service(), info.sni, info.tls);
+        let of = route.virtual_service().unwrap_or("-");
+        let about = format!("{of} sni={:?} tls={} ", info.sni, info.tls);
         let _ = stream.write_all(&[about.as_bytes(), &said].concat()).await;
         let _ = stream.flush().await;
     }
@@ -157,6 +158,7 @@ fn chain(server: &str, tls: Option<ServerTls>) -> Arc<FilterChain> {
         gateway: "default/gw".into(),
         server: server.into(),
         server_port: 443,
+        mode: tls.as_ref().map(|_| ServerTlsMode::Simple),
         tls: tls.map(Arc::new),
         tcp: None,
         table: Arc::new(RouteTable::new("http.443", [])),

@@ -163,6 +163,7 @@ spec: {{http: [{rules}]}}
             path: "/".to_owned(),
             query: None,
             headers,
+            alpn: None,
             seed: None,
             port_map: BTreeMap::new(),
         };

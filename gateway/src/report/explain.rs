@@ -25,7 +25,7 @@ use routing::{
     decision::{Decision, NotFound},
     explain::{Candidate, Explanation, explain},
     host::without_port,
-    listener::{Bind, Chains, FilterChain, Listener, TcpRoute},
+    listener::{Bind, Chains, FilterChain, Fit, Listener, TcpRoute},
     request::{RequestHead, Scheme},
     route::{Destination, Forward, RouteOrigin},
 };
@@ -47,6 +47,8 @@ pub struct Question {
     pub query: Option<String>,
     /// Headers.
     pub headers: HeaderMap,
+    /// ALPN names that the client offers; `None`: what the server asks for.
+    pub alpn: Option<Vec<String>>,
     /// Chooses among weighted destinations; without it all are told.
     pub seed: Option<u64>,
     /// Bound port by gateway port.
@@ -70,7 +72,7 @@ pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> A
     let Some(listener) = find_listener(compiled, question) else {
         return refused(None, format!("nothing listens on port {}", question.port));
     };
-    let chain = match choose_chain(listener, &question.transport) {
+    let chain = match choose_chain(listener, question) {
         Ok(chain) => chain,
         Err(reason) => return refused(Some(listener_part(listener, question.port, None)), reason),
     };
@@ -177,14 +179,14 @@ fn passthrough(compiled: &Compiled, question: &Question, part: ListenerPart, rou
             endpoints: compiled.clusters.get(&to.cluster).map_or(0, |cluster| usable(cluster)),
         })
         .collect();
-    let of = RoutePart {
-        virtual_service: route.virtual_service().to_owned(),
+    let of = route.virtual_service().map(|virtual_service| RoutePart {
+        virtual_service: virtual_service.to_owned(),
         name: None,
         index: 0,
         match_index: 0,
         delegate: None,
-    };
-    Answer { listener: Some(part), clusters, route: Some(of), ..empty(Verdict::Passthrough) }
+    });
+    Answer { listener: Some(part), clusters, route: of, ..empty(Verdict::Passthrough) }
 }
 
 fn forward_parts(
@@ -249,8 +251,8 @@ fn find_listener<'c>(compiled: &'c Compiled, question: &Question) -> Option<&'c 
     on_port.find(|listener| listener.key.bind == Bind::Any).or(first)
 }
 
-fn choose_chain<'l>(listener: &'l Listener, transport: &Transport) -> Result<&'l Arc<FilterChain>, String> {
-    match (&listener.chains, transport) {
+fn choose_chain<'l>(listener: &'l Listener, question: &Question) -> Result<&'l Arc<FilterChain>, String> {
+    match (&listener.chains, &question.transport) {
         (Chains::Http(chain), Transport::Tcp) if chain.tcp.is_some() => Ok(chain),
         (_, Transport::Tcp) => Err("no server on this port takes plain TCP".to_owned()),
         (Chains::Http(chain), Transport::Plain) => Ok(chain),
@@ -261,10 +263,15 @@ fn choose_chain<'l>(listener: &'l Listener, transport: &Transport) -> Result<&'l
             Err("the port speaks TLS and the client speaks plain HTTP".to_owned())
         }
         (Chains::Tls(index), Transport::Tls(name)) => {
-            index.lookup_sni(name.as_deref()).ok_or_else(|| match name {
+            let chain = index.lookup_sni(name.as_deref()).ok_or_else(|| match name {
                 Some(name) => format!("no server on this port has a host for the TLS server name {name:?}"),
                 None => "no server on this port takes clients without a TLS server name".to_owned(),
-            })
+            })?;
+            let offered = question.alpn.iter().flatten().map(String::as_bytes);
+            if question.alpn.is_some() && chain.fit(offered) == Fit::NotOfMesh {
+                return Err("AUTO_PASSTHROUGH is for the mesh's own proxies: offer ALPN istio".to_owned());
+            }
+            Ok(chain)
         }
     }
 }
@@ -302,17 +309,7 @@ fn listener_part(listener: &Listener, port: u16, chain: Option<&Arc<FilterChain>
         port,
         gateway: chain.map(|chain| chain.gateway.to_string()),
         server: chain.map(|chain| chain.server.to_string()),
-        tls_mode: chain
-            .and_then(|chain| match (&chain.tls, &listener.chains) {
-                (Some(tls), _) => Some(match &tls.client {
-                    None => "SIMPLE",
-                    Some(client) if client.required => "MUTUAL",
-                    Some(_) => "OPTIONAL_MUTUAL",
-                }),
-                (None, Chains::Tls(_)) => Some("PASSTHROUGH"),
-                (None, Chains::Http(_)) => None,
-            })
-            .map(str::to_owned),
+        tls_mode: chain.and_then(|chain| Some(chain.mode?.as_str().to_owned())),
     }
 }
 
@@ -455,6 +452,7 @@ mod tests {
             path: "/".to_owned(),
             query: None,
             headers: HeaderMap::new(),
+            alpn: None,
             seed: None,
             port_map: BTreeMap::new(),
         };
@@ -503,6 +501,7 @@ mod tests {
             path: "//a/b".to_owned(),
             query: None,
             headers: HeaderMap::new(),
+            alpn: None,
             seed: None,
             port_map: BTreeMap::new(),
         };

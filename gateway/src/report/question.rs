@@ -23,6 +23,8 @@ pub struct Ask {
     pub sni: Option<String>,
     /// `http1`, `http2`, `https`, `tls` or `tcp`.
     pub protocol: Option<String>,
+    /// ALPN names that the client offers, comma separated.
+    pub alpn: Option<String>,
     /// Stands for the random number of the request.
     pub seed: Option<u64>,
 }
@@ -99,6 +101,10 @@ impl Ask {
             path: path.to_owned(),
             query,
             headers,
+            alpn: self
+                .alpn
+                .as_deref()
+                .map(|list| list.split(',').map(|name| name.trim().to_owned()).collect()),
             seed: self.seed,
             port_map: port_map.clone(),
         })
@@ -135,6 +141,7 @@ pub fn encode(ask: &Ask) -> String {
     pairs.extend(ask.port.map(|port| ("port", port.to_string())));
     pairs.extend(ask.sni.clone().map(|sni| ("sni", sni)));
     pairs.extend(ask.protocol.clone().map(|protocol| ("protocol", protocol)));
+    pairs.extend(ask.alpn.clone().map(|alpn| ("alpn", alpn)));
     pairs.extend(ask.seed.map(|seed| ("seed", seed.to_string())));
     let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={}", escape(value))).collect();
     pairs.join("&")
@@ -155,10 +162,11 @@ pub fn decode(query: &str) -> Result<Ask, String> {
             "port" => ask.port = Some(value.parse().map_err(|_| number())?),
             "sni" => ask.sni = Some(value),
             "protocol" => ask.protocol = Some(value),
+            "alpn" => ask.alpn = Some(value),
             "seed" => ask.seed = Some(value.parse().map_err(|_| number())?),
             other => {
                 return Err(format!(
-                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, seed"
+                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, alpn, seed"
                 ));
             }
         }
@@ -269,6 +277,7 @@ mod tests {
             port: Some(8443),
             sni: Some(String::new()),
             protocol: Some("http2".to_owned()),
+            alpn: Some("h2, istio".to_owned()),
             seed: Some(7),
         };
         assert_eq!(decode(&encode(&ask)), Ok(ask));

@@ -412,7 +412,7 @@ fn summary(source: &CertificateSource, key: &CertifiedKey) -> CertificateSummary
 mod tests {
     use std::collections::BTreeMap;
 
-    use config_model::scalar::SecretBytes;
+    use config_model::{istio::gateway::ServerTlsMode, scalar::SecretBytes};
     use routing::{
         host::HostIndex,
         listener::{Bind, Listener, ListenerKey},
@@ -435,6 +435,7 @@ mod tests {
             gateway: "default/gw".into(),
             server: name.into(),
             server_port: 443,
+            mode: Some(ServerTlsMode::Simple),
             tls: Some(Arc::new(tls)),
             tcp: None,
             table: Arc::new(RouteTable::new("https.443", [])),

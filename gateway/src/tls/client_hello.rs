@@ -1,4 +1,5 @@
-//! The part of a ClientHello that decides where a connection goes: the server name and the signatures the client can check.
+//! The part of a ClientHello that decides where a connection goes: the server name, the protocols the client offers and the
+//! signatures it can check.
 //!
 //! Invariant: reads only what is there; no input makes it panic, and it holds no more than [`LIMIT`] bytes of a peer that has
 //! not shown a certificate request yet. The handshake itself is BoringSSL's: what is read here is put back.
@@ -28,6 +29,19 @@ pub struct ClientHello {
     pub server_name: Option<String>,
     /// Signatures.
     pub signs: Signs,
+    /// The ALPN list as sent: names, each behind a byte with its length.
+    protocols: Box<[u8]>,
+}
+
+impl ClientHello {
+    /// The protocols that the client offers, in its order of preference.
+    pub fn protocols(&self) -> impl Iterator<Item = &[u8]> {
+        let mut list = Cursor(&self.protocols);
+        std::iter::from_fn(move || {
+            let length = list.u8()?;
+            list.take(length.into())
+        })
+    }
 }
 
 /// Why there is no ClientHello.
@@ -152,7 +166,7 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
     cursor.take(ciphers)?;
     let compression = cursor.u8()?;
     cursor.take(compression.into())?;
-    let mut found = ClientHello { server_name: None, signs: Signs::Rsa };
+    let mut found = ClientHello { server_name: None, signs: Signs::Rsa, protocols: Box::default() };
     if cursor.0.is_empty() {
         return Some(found);
     }
@@ -165,6 +179,7 @@ fn hello(body: &[u8]) -> Option<ClientHello> {
         match kind {
             0 => found.server_name = server_name(data)?,
             13 => found.signs = signatures(data)?,
+            16 => found.protocols = protocols(data)?,
             _ => {}
         }
     }
@@ -207,6 +222,17 @@ fn signatures(mut data: Cursor<'_>) -> Option<Signs> {
         }
     }
     Some(signs)
+}
+
+/// RFC 7301 §3.1: no name is empty.
+fn protocols(mut data: Cursor<'_>) -> Option<Box<[u8]>> {
+    let length = data.u16()?;
+    let list = data.take(length)?;
+    let mut names = Cursor(list);
+    while let Some(length) = names.u8() {
+        names.take(length.into()).filter(|name| !name.is_empty())?;
+    }
+    Some(list.into())
 }
 
 /// Bytes not yet read; every read is bounds-checked.
@@ -255,13 +281,14 @@ mod tests {
         let entry = [&[0][..], &block(2, name)].concat();
         let sni = [&[0, 0][..], &block(2, &block(2, &entry))].concat();
         let signatures = [&[0, 13][..], &block(2, &block(2, schemes))].concat();
+        let alpn = [&[0, 16][..], &block(2, &block(2, b"\x02h2\x08http/1.1"))].concat();
         let body = [
             &[3, 3][..],
             &[7; 32],
             &block(1, &[9; 32]),
             &block(2, &[0x13, 0x01]),
             &block(1, &[0]),
-            &block(2, &[sni, signatures].concat()),
+            &block(2, &[sni, signatures, alpn].concat()),
         ]
         .concat();
         [&[1][..], &block(3, &body)].concat()
@@ -274,7 +301,12 @@ mod tests {
     #[test]
     fn reads_name_and_signatures_also_across_records() {
         let message = message(b"Shop.Example.COM.", &[8, 4, 4, 3]);
-        let want = ClientHello { server_name: Some("shop.example.com".into()), signs: Signs::Ecdsa };
+        let want = ClientHello {
+            server_name: Some("shop.example.com".into()),
+            signs: Signs::Ecdsa,
+            protocols: b"\x02h2\x08http/1.1"[..].into(),
+        };
+        assert_eq!(want.protocols().collect::<Vec<_>>(), [&b"h2"[..], b"http/1.1"]);
         for size in [1, 7, 100, 4000] {
             assert_eq!(parse(&in_records(&message, size)).unwrap(), want, "records of {size}");
         }
@@ -305,7 +337,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_makes_it_panic(at in 0usize..140, value: u8, size in 1usize..200) {
+        fn no_damage_makes_it_panic(at in 0usize..170, value: u8, size in 1usize..200) {
             let mut bytes = in_records(&message(b"a.example", &[4, 3]), size);
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;

@@ -21,12 +21,13 @@ use config_model::{
 };
 use std::sync::Arc;
 
-/// Makes all clusters; those that are equal to a previous one share it.
+/// Makes all clusters, and a second one for TLS that is `passed` on where the service is of the mesh; those that are equal to a previous one share it.
 pub(super) fn build(
     input: &Validated,
     identity: &Identity,
     registry: &Registry<'_>,
     previous: Option<&Clusters>,
+    passed: &dyn Fn(&str) -> bool,
     findings: &mut Vec<Diagnostic>,
 ) -> Clusters {
     let sources = EndpointSources::new(input);
@@ -36,6 +37,7 @@ pub(super) fn build(
         identity,
         origin: Origin::of(identity),
         previous,
+        passed,
         findings,
         clusters: Clusters::default(),
     };
@@ -55,6 +57,8 @@ struct Builder<'b> {
     identity: &'b Identity,
     origin: Origin<'b>,
     previous: Option<&'b Clusters>,
+    /// Whether TLS for a service's host is passed on by server name.
+    passed: &'b dyn Fn(&str) -> bool,
     findings: &'b mut Vec<Diagnostic>,
     clusters: Clusters,
 }
@@ -147,7 +151,7 @@ impl Builder<'_> {
         }
         let lb = traffic::lb_policy(balancer);
         let spec = ClusterSpec {
-            name: name.clone(),
+            name,
             host: Arc::clone(&service.host),
             port: port.number,
             subset: subset_name.into(),
@@ -168,6 +172,21 @@ impl Builder<'_> {
             destination_rule: rule
                 .map(|r| format!("{}/{}", r.resource.key.namespace, r.resource.key.name).into()),
         };
+        if of_mesh && (self.passed)(&service.host) {
+            self.pass_on(&spec, &endpoints);
+        }
+        self.put(spec, endpoints);
+    }
+
+    /// The mesh's own endpoints of a cluster, who end the TLS that the client began (Istio: `buildOutboundSniDnatClusters`).
+    fn pass_on(&mut self, spec: &ClusterSpec, endpoints: &[Endpoint]) {
+        let name = ClusterName::passed_on(spec.port, &spec.subset, &spec.host);
+        let spec = ClusterSpec { name, tls: None, auto_mtls: None, ..spec.clone() };
+        self.put(spec, endpoints.iter().filter(|endpoint| endpoint.is_of_mesh()).cloned().collect());
+    }
+
+    fn put(&mut self, spec: ClusterSpec, endpoints: Vec<Endpoint>) {
+        let name = spec.name.clone();
         let cluster = share(self.previous.and_then(|p| p.get(&name)), spec, endpoints);
         self.clusters.insert(name, cluster);
     }

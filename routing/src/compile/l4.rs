@@ -139,7 +139,7 @@ fn names_gateway(entries: &[String], server: &BoundServer<'_>, namespace: &str) 
 }
 
 /// Whether a pattern covers a name or a narrower pattern.
-fn covers(pattern: &str, name: &str) -> bool {
+pub(super) fn covers(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(suffix) => name.strip_prefix('*').unwrap_or(name).ends_with(suffix),
         None => pattern == name,

@@ -3,7 +3,7 @@
 //! Invariant: first processed wins, oldest Gateway first (Istio: gateway.go `mergeGateways`); who loses is dropped whole
 //! and reported. Servers that are not served yet still claim their port and hosts, so that nothing changes hands later.
 
-use super::{Identity, tls};
+use super::{Identity, l4::covers, tls};
 use crate::listener::{Bind, ListenerKey, ServerTls};
 use config_model::{
     diagnostic::{Code, Diagnostic},
@@ -55,6 +55,21 @@ impl BoundServer<'_> {
     /// Whether plain-text requests for its hosts are sent to https.
     pub(super) fn redirects(&self) -> bool {
         self.tls.is_none() && self.server.tls.as_ref().is_some_and(|tls| tls.https_redirect)
+    }
+
+    /// What it does with TLS; `None` on plain text.
+    pub(super) fn mode(&self) -> Option<ServerTlsMode> {
+        match self.serves {
+            Serves::Http | Serves::Tcp => None,
+            Serves::Https | Serves::TerminatedTcp | Serves::Passthrough | Serves::AutoPassthrough => {
+                Some(mode(self.server))
+            }
+        }
+    }
+
+    /// Whether one of its hosts covers a service's (Istio: the namespaces of hosts play no part here).
+    pub(super) fn covers(&self, host: &str) -> bool {
+        self.hosts.iter().any(|admitted| covers(admitted.host, host))
     }
 
     /// `namespace/name` of its Gateway.
@@ -109,25 +124,18 @@ pub(super) fn bind<'a>(
                 report(code, field, message);
                 continue;
             }
-            match served(server, kind) {
-                Err(what) => {
-                    let message = format!("{what} is not yet honoured: the server is not opened");
-                    report(Code::NOT_YET_HONOURED, ".port.protocol", message);
+            let serves = served(server, kind);
+            let terminates = matches!(serves, Serves::Https | Serves::TerminatedTcp);
+            let tls = terminates.then(|| {
+                let settings = server.tls.as_ref();
+                let (tls, problems) = tls::compile(settings, input.mesh(), identity);
+                for message in problems {
+                    report(Code::INVALID_CREDENTIAL, ".tls", message);
                 }
-                Ok(serves) => {
-                    let terminates = matches!(serves, Serves::Https | Serves::TerminatedTcp);
-                    let tls = terminates.then(|| {
-                        let settings = server.tls.as_ref();
-                        let (tls, problems) = tls::compile(settings, input.mesh(), identity);
-                        for message in problems {
-                            report(Code::INVALID_CREDENTIAL, ".tls", message);
-                        }
-                        Arc::new(tls)
-                    });
-                    let server = BoundServer { gateway, server, index, port: number, hosts, serves, tls };
-                    bound.entry(key).or_default().push(server);
-                }
-            }
+                Arc::new(tls)
+            });
+            let server = BoundServer { gateway, server, index, port: number, hosts, serves, tls };
+            bound.entry(key).or_default().push(server);
         }
     }
     bound
@@ -250,32 +258,33 @@ pub(super) enum Serves {
     Tcp,
     /// Bytes in TLS that is terminated.
     TerminatedTcp,
-    /// TLS that goes on as it is.
+    /// TLS that goes on as it is, by rules.
     Passthrough,
+    /// TLS that goes on as it is, to the cluster that its server name names.
+    AutoPassthrough,
 }
 
-/// What is served, or what it is that cannot be served yet.
-fn served(server: &Server, kind: Kind) -> Result<Serves, String> {
+fn served(server: &Server, kind: Kind) -> Serves {
     match kind {
-        Kind::Http => return Ok(Serves::Http),
-        Kind::Tcp => return Ok(Serves::Tcp),
+        Kind::Http => return Serves::Http,
+        Kind::Tcp => return Serves::Tcp,
         Kind::Tls => {}
     }
-    let mode = server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default();
-    match mode {
+    match mode(server) {
+        ServerTlsMode::Passthrough => Serves::Passthrough,
+        ServerTlsMode::AutoPassthrough => Serves::AutoPassthrough,
         ServerTlsMode::Simple
         | ServerTlsMode::Mutual
         | ServerTlsMode::OptionalMutual
-        | ServerTlsMode::IstioMutual => {}
-        ServerTlsMode::Passthrough => return Ok(Serves::Passthrough),
-        ServerTlsMode::AutoPassthrough => {
-            return Err(format!("tls.mode {}", mode.as_str()));
-        }
+        | ServerTlsMode::IstioMutual => match Protocol::parse(&server.port.protocol) {
+            Some(Protocol::Https) => Serves::Https,
+            _ => Serves::TerminatedTcp,
+        },
     }
-    match Protocol::parse(&server.port.protocol) {
-        Some(Protocol::Https) => Ok(Serves::Https),
-        _ => Ok(Serves::TerminatedTcp),
-    }
+}
+
+fn mode(server: &Server) -> ServerTlsMode {
+    server.tls.as_ref().map(|tls| tls.mode).unwrap_or_default()
 }
 
 fn bind_of(server: &Server) -> Option<Bind> {

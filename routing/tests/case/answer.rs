@@ -13,7 +13,7 @@ use routing::{
     },
     compile::Compiled,
     decision::{Decision, NotFound},
-    listener::Chains,
+    listener::{Chains, Fit, TcpRoute},
     request::{RequestHead, Scheme},
     route::{Forward, Route},
     table::RouteTable,
@@ -34,7 +34,13 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
     let table: &RouteTable = match (&listener.chains, request.scheme.as_str()) {
         (Chains::Http(chain), "http") => &chain.table,
         (Chains::Tls(index), "https") => match index.lookup_sni(request.sni.as_deref()) {
-            Some(chain) => &chain.table,
+            Some(chain) if chain.fit(request.alpn.iter().map(String::as_bytes)) == Fit::NotOfMesh => {
+                return refused("alpn");
+            }
+            Some(chain) => match &chain.tcp {
+                Some(route) => return carried(compiled, request, route),
+                None => &chain.table,
+            },
             None => return refused("sni"),
         },
         (_, scheme) => panic!("{scheme} to port {}", request.port),
@@ -86,6 +92,20 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
         Decision::NotFound(NotFound::Route(_)) => got.not_found = Some("route".into()),
     }
     got
+}
+
+/// A connection whose bytes are not looked at.
+fn carried(compiled: &Compiled, request: &Exchange, route: &TcpRoute) -> Expect {
+    let (want, to) = (&request.expect, route.destinations());
+    let count = |name| compiled.cluster(name).map(|cluster| cluster.endpoints.len());
+    let missing: Vec<_> = to.iter().filter(|to| count(&to.cluster).is_none()).collect();
+    Expect {
+        clusters: Some(to.iter().map(|to| to.cluster.to_string()).collect()),
+        weights: (to.len() > 1).then(|| to.iter().map(|to| to.weight).collect()),
+        missing: (!missing.is_empty()).then(|| missing.iter().map(|to| to.cluster.to_string()).collect()),
+        endpoints: want.endpoints.as_ref().map(|_| to.iter().filter_map(|to| count(&to.cluster)).collect()),
+        ..Expect::default()
+    }
 }
 
 fn of_route(got: &mut Expect, want: &Expect, route: &Route) {

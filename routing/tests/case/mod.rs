@@ -46,6 +46,9 @@ pub(crate) struct Exchange {
     #[serde(default)]
     pub headers: BTreeMap<String, Lines>,
     pub sni: Option<String>,
+    /// ALPN names that the client offers.
+    #[serde(default)]
+    pub alpn: Vec<String>,
     /// Claims of a token that a policy has verified.
     pub claims: Option<BTreeMap<Box<str>, serde_yaml::Value>>,
     /// Which of several destinations is taken.
@@ -144,7 +147,7 @@ pub(crate) struct Expect {
     pub body: Option<String>,
     /// `host` or `route`.
     pub not_found: Option<String>,
-    /// `listener` or `sni`.
+    /// `listener`, `sni` or `alpn`.
     pub refused: Option<String>,
 }
 
