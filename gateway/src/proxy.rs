@@ -17,6 +17,7 @@ mod http;
 mod mirror;
 pub mod normalize;
 mod peer;
+mod race;
 mod record;
 mod reply;
 mod response;

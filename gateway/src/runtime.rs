@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod outlier;
 pub mod registry;
 pub mod remote;
+pub mod resolver;
 #[cfg(test)]
 pub(crate) mod testing;
 mod trust;

@@ -101,6 +101,9 @@ pub struct Place {
 pub struct Endpoint {
     /// Where it listens.
     pub address: Address,
+    /// Where it listens too, in the order to try them in where `address` does not connect (RFC 8305 §5). A name's, as
+    /// resolved: empty in what is compiled.
+    pub alternates: Arc<[SocketAddr]>,
     /// Relative weight, at least 1.
     pub weight: u32,
     /// Whether it may be picked.
@@ -128,6 +131,7 @@ impl Endpoint {
     pub fn at(address: Address) -> Self {
         Self {
             address,
+            alternates: Arc::default(),
             weight: 1,
             health: Health::Healthy,
             labels: BTreeMap::new(),

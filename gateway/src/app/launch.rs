@@ -23,7 +23,7 @@ use crate::{
     listener::{BindOptions, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
     proxy::{GatewayProxy, HttpHandler},
-    runtime::{Registry, dns::SystemResolver, registry::FIRST_RESOLUTION},
+    runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     settings::{AccessLogFormat, Settings, SourceSettings, Strictness},
     shutdown::{DrainTimes, Exit},
     snapshot::{Snapshot, SnapshotCell},

@@ -1,10 +1,10 @@
-//! Connections that the engine cannot make by itself: counted ones, ones that begin with a PROXY header, and abstract
-//! unix sockets.
+//! Connections that the engine cannot make by itself: counted ones, ones that begin with a PROXY header, abstract unix
+//! sockets, and hosts with several addresses.
 //!
 //! Invariant: a cluster that needs none of it is dialled by the engine. What limits say comes before the socket is
 //! opened; the PROXY header comes before everything else on the wire, in clear (Istio: before TLS).
 
-use super::failure::Cause;
+use super::{failure::Cause, race};
 use crate::{
     listener::ConnectionInfo,
     runtime::{
@@ -23,8 +23,14 @@ use pingora_core::{
 };
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 use pingora_http::ResponseHeader;
-use routing::cluster::{Address, ProxyVersion, UpstreamProtocol};
-use std::{io, net::SocketAddr, os::fd::AsFd, sync::Arc};
+use routing::cluster::{Address, Endpoint, ProxyVersion, UpstreamProtocol};
+use std::{
+    hash::BuildHasher as _,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::AsFd,
+    sync::Arc,
+};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpStream, UnixStream},
@@ -38,28 +44,56 @@ pub(super) struct Dial {
     header: Option<Box<[u8]>>,
     /// Name of an abstract socket.
     abstract_name: Option<Box<str>>,
+    /// The addresses to try, where there are several.
+    addresses: Option<(SocketAddr, Arc<[SocketAddr]>)>,
+}
+
+/// What is remembered with a connection.
+struct Made {
+    /// Where it is counted.
+    counted: Option<Arc<Connection>>,
+    /// Which address it goes to, where there were several.
+    remote: Option<SocketAddr>,
 }
 
 impl Dial {
     /// For an attempt that the engine cannot dial; `None` where it can.
     pub(super) fn for_attempt(
         cluster: &Arc<Cluster>,
-        address: &Address,
+        endpoint: &Endpoint,
         protocol: UpstreamProtocol,
         client: Option<&ConnectionInfo>,
     ) -> Option<Self> {
         let header = cluster.spec.proxy_protocol.map(|version| header(version, client));
-        let abstract_name = match address {
-            Address::Unix(path) => path.strip_prefix('@').map(Box::from),
-            Address::Ip(_) | Address::Name(..) => None,
+        let (abstract_name, addresses) = match &endpoint.address {
+            Address::Unix(path) => (path.strip_prefix('@').map(Box::from), None),
+            Address::Ip(first) if !endpoint.alternates.is_empty() => {
+                (None, Some((*first, endpoint.alternates.clone())))
+            }
+            Address::Ip(_) | Address::Name(..) => (None, None),
         };
-        let needed = header.is_some() || abstract_name.is_some() || cluster.tracks_connections();
-        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name })
+        let needed = header.is_some()
+            || abstract_name.is_some()
+            || addresses.is_some()
+            || cluster.tracks_connections();
+        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name, addresses })
     }
 
-    /// Connections that begin with different headers are different.
+    /// Connections that begin with different headers are different; and so are those to different hosts, where the
+    /// engine is not told the address.
     pub(super) fn pool_key(&self) -> u64 {
-        self.header.as_deref().map_or(0, foldhash_of)
+        let host = self.addresses.as_ref().map(|(first, _)| first);
+        if self.header.is_none() && host.is_none() {
+            return 0;
+        }
+        foldhash::fast::FixedState::with_seed(0).hash_one((&self.header, host))
+    }
+
+    /// The address that the engine is given in place of the first, where there are several. It takes a connection from
+    /// its pool only where the other end has the address that it was given, and any will do where that is unspecified.
+    pub(super) fn stand_in(&self) -> Option<SocketAddr> {
+        let (first, _) = self.addresses.as_ref()?;
+        Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, first.port())))
     }
 
     fn sharing(&self) -> Sharing {
@@ -69,19 +103,25 @@ impl Dial {
         }
     }
 
-    fn finish(&self, socket: &impl AsFd) -> Result<Option<ProxyDigest>> {
-        if !self.cluster.tracks_connections() {
+    fn finish(&self, socket: &impl AsFd, remote: Option<SocketAddr>) -> Result<Option<ProxyDigest>> {
+        let counted = if self.cluster.tracks_connections() {
+            let life = self.cluster.spec.pool.max_connection_duration;
+            let connection = self
+                .cluster
+                .connections
+                .add(socket, &self.cluster.counters, self.sharing(), life)
+                .or_err(ErrorType::ConnectError, "no file descriptor is left")?;
+            Some(connection)
+        } else {
+            None
+        };
+        if counted.is_none() && remote.is_none() {
             return Ok(None);
         }
-        let life = self.cluster.spec.pool.max_connection_duration;
-        let connection = self
-            .cluster
-            .connections
-            .add(socket, &self.cluster.counters, self.sharing(), life)
-            .or_err(ErrorType::ConnectError, "no file descriptor is left")?;
+        let made = Made { counted, remote };
         // The engine has no place for what belongs to a connection but this one, which is for connections by way of a
         // proxy; it never looks at it.
-        Ok(Some(ProxyDigest::new(Box::new(ResponseHeader::build(200, None)?), Some(Box::new(connection)))))
+        Ok(Some(ProxyDigest::new(Box::new(ResponseHeader::build(200, None)?), Some(Box::new(made)))))
     }
 }
 
@@ -93,9 +133,17 @@ impl L4Connect for Dial {
         }
         let (mut stream, tracked) = match address {
             PeerAddress::Inet(address) => {
-                let mut socket = TcpStream::connect(address).await.map_err(|e| refused(&e))?;
+                let (mut socket, remote) = match &self.addresses {
+                    None => (TcpStream::connect(address).await.map_err(|e| refused(&e))?, None),
+                    Some((first, others)) => {
+                        let all = std::iter::once(*first).chain(others.iter().copied());
+                        let (socket, remote) =
+                            race::first(all, TcpStream::connect).await.map_err(|e| refused(&e))?;
+                        (socket, Some(remote))
+                    }
+                };
                 self.begin(&mut socket).await?;
-                let tracked = self.finish(&socket)?;
+                let tracked = self.finish(&socket, remote)?;
                 (Stream::from(socket), tracked)
             }
             PeerAddress::Unix(address) => {
@@ -107,7 +155,7 @@ impl L4Connect for Dial {
                 }
                 .map_err(|e| refused(&e))?;
                 self.begin(&mut socket).await?;
-                let tracked = self.finish(&socket)?;
+                let tracked = self.finish(&socket, None)?;
                 (Stream::from(socket), tracked)
             }
         };
@@ -129,7 +177,16 @@ impl Dial {
 
 /// The counted connection that an attempt got.
 pub(super) fn tracked(digest: Option<&Digest>) -> Option<&Arc<Connection>> {
-    digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    made(digest?.proxy_digest.as_deref())?.counted.as_ref()
+}
+
+/// The address that a connection goes to, where the endpoint has several.
+pub(super) fn remote(digest: Option<&ProxyDigest>) -> Option<SocketAddr> {
+    made(digest)?.remote
+}
+
+fn made(digest: Option<&ProxyDigest>) -> Option<&Made> {
+    digest?.user_data.as_ref()?.downcast_ref()
 }
 
 /// An abstract address connects at once or not at all: there is nothing to wait for but the other's backlog.
@@ -150,11 +207,6 @@ fn refused(error: &io::Error) -> Box<Error> {
     let mut e = Error::explain(kind, error.to_string());
     e.as_up();
     e
-}
-
-fn foldhash_of(bytes: &[u8]) -> u64 {
-    use std::hash::BuildHasher as _;
-    foldhash::fast::FixedState::with_seed(0).hash_one(bytes)
 }
 
 /// The PROXY header (HAProxy's description of the protocol, §2.1 and §2.2): who the client is, and where it connected to.

@@ -10,7 +10,11 @@ use crate::{
     tls::{Revocation, Trust},
 };
 use pingora_core::{
-    protocols::{Digest, l4::ext::TcpKeepalive, tls::TlsRef},
+    protocols::{
+        Digest,
+        l4::{ext::TcpKeepalive, socket::SocketAddr as PeerAddress},
+        tls::TlsRef,
+    },
     tls::x509::X509,
     upstreams::peer::HttpPeer,
 };
@@ -68,8 +72,11 @@ pub(super) fn build(
     options.connection_timeout = Some(spec.connect_timeout);
     options.total_connection_timeout = Some(spec.connect_timeout);
     options.idle_timeout = spec.idle_timeout;
-    if let Some(dial) = Dial::for_attempt(cluster, &endpoint.address, protocol, client) {
+    if let Some(dial) = Dial::for_attempt(cluster, endpoint, protocol, client) {
         peer.group_key ^= dial.pool_key();
+        if let Some(address) = dial.stand_in() {
+            peer._address = PeerAddress::Inet(address);
+        }
         options.custom_l4 = Some(Arc::new(dial));
     }
     let once = spec.pool.max_requests_per_connection == Some(1);

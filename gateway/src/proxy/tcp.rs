@@ -16,13 +16,16 @@ use pingora_core::{
     connectors::TransportConnector,
     protocols::{Digest, Stream},
 };
-use routing::{cluster::UpstreamProtocol, listener::TcpRoute};
+use routing::{
+    cluster::{Address, UpstreamProtocol},
+    listener::TcpRoute,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{GatewayProxy, peer};
+use super::{GatewayProxy, connect, peer};
 use crate::{
     listener::ConnectionInfo,
-    runtime::{Cluster, EndpointState, endpoint::NoAnswer},
+    runtime::{Cluster, endpoint::NoAnswer},
     snapshot::SnapshotCell,
     telemetry::{AccessLog, Flag, Flags, Metrics, access_log::Entry},
 };
@@ -45,7 +48,7 @@ pub(super) struct Tunnels {
 struct Outcome {
     flags: Flags,
     cluster: Option<Arc<Cluster>>,
-    endpoint: Option<Arc<EndpointState>>,
+    upstream_host: Option<Address>,
     upstream_local: Option<std::net::SocketAddr>,
     transport_failure: String,
     received: u64,
@@ -78,7 +81,7 @@ impl Tunnels {
             transport_failure: &outcome.transport_failure,
             bytes_received: outcome.received,
             bytes_sent: outcome.sent,
-            upstream_host: outcome.endpoint.as_ref().map(|e| &e.endpoint.address),
+            upstream_host: outcome.upstream_host.as_ref(),
             upstream_cluster: cluster.map_or("", |cluster| cluster.name.as_str()),
             upstream_local: outcome.upstream_local,
             downstream_local: Some(info.local),
@@ -104,7 +107,7 @@ impl Tunnels {
             outcome.flags.insert(Flag::NoHealthyUpstream);
             return outcome;
         };
-        outcome.endpoint = Some(endpoint.clone());
+        outcome.upstream_host = Some(endpoint.endpoint.address.clone());
         let attempt = endpoint.begin(&cluster);
         let server_name = info.sni.as_deref().unwrap_or_default();
         let connected = async {
@@ -128,6 +131,9 @@ impl Tunnels {
         };
         outcome.upstream_local =
             upstream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
+        if let Some(remote) = connect::remote(upstream.get_proxy_digest().as_deref()) {
+            outcome.upstream_host = Some(Address::Ip(remote));
+        }
         let idle = cluster.spec.idle_timeout.unwrap_or(IDLE);
         let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
         let over = both_ways(&mut client, &mut upstream, (&received, &sent));

@@ -18,7 +18,7 @@ mod values;
 use super::*;
 use crate::{
     listener::{BindOptions, BoundAddress, ListenerManager},
-    runtime::{Registry, dns::SystemResolver, registry::FIRST_RESOLUTION},
+    runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     snapshot::Snapshot,
     telemetry::{
         access_log::{Format, Target},

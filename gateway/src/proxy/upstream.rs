@@ -18,7 +18,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use routing::{
-    cluster::{Discovery, HashCookie, HashKey, UpstreamProtocol},
+    cluster::{Address, Discovery, HashCookie, HashKey, UpstreamProtocol},
     host::without_port,
 };
 use std::{net::IpAddr, sync::Arc};
@@ -71,6 +71,9 @@ pub(super) fn retry(ctx: &mut Ctx) -> Retry {
 /// Notes the connection that an attempt got.
 pub(super) fn connected(ctx: &mut Ctx, digest: Option<&Digest>) {
     ctx.upstream.connection = connect::tracked(digest).map(Connection::begin);
+    if let Some(remote) = connect::remote(digest.and_then(|digest| digest.proxy_digest.as_deref())) {
+        ctx.upstream_host = Some(Address::Ip(remote));
+    }
 }
 
 /// Asks the upstream to close the connection after the last request that it may carry.

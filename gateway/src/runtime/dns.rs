@@ -5,13 +5,12 @@
 
 use super::cluster::Cluster;
 use async_trait::async_trait;
-use hickory_resolver::{TokioResolver, config::LookupIpStrategy};
 use routing::cluster::{Address, Discovery, Endpoint};
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Shortest time between two questions for the same name (Envoy: `dns_min_refresh_rate`).
@@ -21,7 +20,7 @@ pub const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 /// Time between two questions where no answer says otherwise (Istio: `dnsRefreshRate`).
 pub const DEFAULT_REFRESH: Duration = Duration::from_secs(60);
 
-/// Addresses of a name, never empty, in the order of the answer.
+/// Addresses of a name, of both families, never empty; the first one's family is preferred.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The addresses.
@@ -42,42 +41,6 @@ pub trait Resolve: Send + Sync {
     async fn resolve(&self, name: &str) -> Result<Answer, ResolveError>;
 }
 
-/// The resolver that `/etc/resolv.conf` and `/etc/hosts` describe.
-pub struct SystemResolver(Result<TokioResolver, String>);
-
-impl SystemResolver {
-    /// Reads the system's configuration; where that fails, every question is answered with the reason.
-    #[must_use]
-    pub fn new() -> Self {
-        let built = TokioResolver::builder_tokio().and_then(|mut builder| {
-            // Istio asks for the address family of the proxy; a name with an A record needs no AAAA.
-            builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
-            builder.build()
-        });
-        Self(built.map_err(|e| e.to_string()))
-    }
-}
-
-impl Default for SystemResolver {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[async_trait]
-impl Resolve for SystemResolver {
-    async fn resolve(&self, name: &str) -> Result<Answer, ResolveError> {
-        let resolver = self.0.as_ref().map_err(|e| ResolveError(e.clone()))?;
-        let found = resolver.lookup_ip(name).await.map_err(|e| ResolveError(e.to_string()))?;
-        let addresses: Vec<IpAddr> = found.iter().collect();
-        if addresses.is_empty() {
-            return Err(ResolveError(format!("{name} has no address")));
-        }
-        let ttl = found.valid_until().saturating_duration_since(Instant::now());
-        Ok(Answer { addresses, ttl })
-    }
-}
-
 /// Whether any endpoint has to be asked for by name.
 #[must_use]
 pub fn needs_resolution(discovery: Discovery, endpoints: &[Endpoint]) -> bool {
@@ -92,7 +55,9 @@ pub fn needs_resolution(discovery: Discovery, endpoints: &[Endpoint]) -> bool {
 
 /// The endpoints that `known` answers make of what was declared; names without an answer yield none.
 ///
-/// Order: as declared, then as answered; an address listed twice is kept once.
+/// Order: as declared, then as answered; an address listed twice is kept once. Of a name with addresses of both families
+/// those of the first one's are endpoints, and those of the other are where they listen too (Envoy has a host for each
+/// address and family, half of which lead nowhere where one family does; its hosts with several addresses are as these).
 #[must_use]
 pub fn expand(
     discovery: Discovery,
@@ -102,23 +67,55 @@ pub fn expand(
     let mut seen = HashSet::new();
     let mut out = Vec::with_capacity(declared.len());
     for endpoint in declared {
-        let mut push = |address: Address| {
+        let mut push = |address: Address, alternates: Arc<[SocketAddr]>| {
             if seen.insert(address.clone()) {
-                out.push(Endpoint { address, ..endpoint.clone() });
+                out.push(Endpoint { address, alternates, ..endpoint.clone() });
             }
         };
         match &endpoint.address {
             Address::Name(name, port) => match (literal(name), known.get(name)) {
-                (Some(ip), _) => push(Address::Ip(SocketAddr::new(ip, *port))),
-                (None, Some(ips)) => {
+                (Some(ip), _) => push(Address::Ip(SocketAddr::new(ip, *port)), Arc::default()),
+                (None, Some(ips)) => match discovery {
                     // A logical name stands for one host at a time, whatever the length of the answer.
-                    let take = if discovery == Discovery::LogicalDns { 1 } else { usize::MAX };
-                    ips.iter().take(take).for_each(|ip| push(Address::Ip(SocketAddr::new(*ip, *port))));
-                }
+                    Discovery::LogicalDns => push_host(&mut push, &interleaved(ips), *port),
+                    _ => push_each(&mut push, ips, *port),
+                },
                 (None, None) => {}
             },
-            other => push(other.clone()),
+            other => push(other.clone(), Arc::default()),
         }
+    }
+    out
+}
+
+/// One host that listens on all of `ips`.
+fn push_host(push: &mut impl FnMut(Address, Arc<[SocketAddr]>), ips: &[IpAddr], port: u16) {
+    let mut addresses = ips.iter().map(|ip| SocketAddr::new(*ip, port));
+    if let Some(first) = addresses.next() {
+        push(Address::Ip(first), addresses.collect());
+    }
+}
+
+/// A host for each of `ips` that is of the first one's family; each has the others' addresses, beginning with another.
+fn push_each(push: &mut impl FnMut(Address, Arc<[SocketAddr]>), ips: &[IpAddr], port: u16) {
+    let v4 = ips.first().is_some_and(IpAddr::is_ipv4);
+    let (preferred, other): (Vec<IpAddr>, Vec<IpAddr>) = ips.iter().partition(|ip| ip.is_ipv4() == v4);
+    for (index, ip) in preferred.into_iter().enumerate() {
+        let turned = other.iter().cycle().skip(index).take(other.len());
+        let alternates = turned.map(|ip| SocketAddr::new(*ip, port)).collect();
+        push(Address::Ip(SocketAddr::new(ip, port)), alternates);
+    }
+}
+
+/// The families in turn, beginning with the first one's (RFC 8305 §4).
+pub(super) fn interleaved(ips: &[IpAddr]) -> Vec<IpAddr> {
+    let v4 = ips.first().is_some_and(IpAddr::is_ipv4);
+    let of = |wanted: bool| ips.iter().filter(move |ip| (ip.is_ipv4() == v4) == wanted);
+    let (mut preferred, mut other) = (of(true), of(false));
+    let mut out = Vec::with_capacity(ips.len());
+    while out.len() < ips.len() {
+        out.extend(preferred.next());
+        out.extend(other.next());
     }
     out
 }
@@ -232,6 +229,27 @@ mod tests {
         assert_eq!(addresses(&strict), ["10.0.0.1:80", "10.0.0.2:80"]);
         let logical = expand(Discovery::LogicalDns, &[named("a")], &known);
         assert_eq!(addresses(&logical), ["10.0.0.1:80"]);
+    }
+
+    #[test]
+    fn addresses_of_the_other_family_are_tried_after_those_of_the_first() {
+        let ips = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2"];
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        let known = HashMap::from([(Arc::from("a"), ips)]);
+        let of = |discovery| -> Vec<(String, Vec<String>)> {
+            let text =
+                |e: Endpoint| (e.address.to_string(), e.alternates.iter().map(ToString::to_string).collect());
+            expand(discovery, &[named("a")], &known).into_iter().map(text).collect()
+        };
+        let strict = of(Discovery::StrictDns);
+        let other = ["[fd00::1]:80".to_owned(), "[fd00::2]:80".to_owned()];
+        assert_eq!(strict.len(), 3);
+        assert_eq!(strict[0], ("10.0.0.1:80".to_owned(), other.to_vec()));
+        assert_eq!(strict[1].1, [other[1].clone(), other[0].clone()]);
+        let logical = of(Discovery::LogicalDns);
+        assert_eq!(logical.len(), 1);
+        assert_eq!(logical[0].0, "10.0.0.1:80");
+        assert_eq!(logical[0].1, ["[fd00::1]:80", "10.0.0.2:80", "[fd00::2]:80", "10.0.0.3:80"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use routing::cluster::{Address, Endpoint};
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -109,9 +109,7 @@ async fn follow(
             let wait = match answer {
                 Ok(answer) => {
                     failures = 0;
-                    if let Some(ip) = answer.addresses.first() {
-                        name.stands_for(SocketAddr::new(*ip, port));
-                    }
+                    name.stands_for(&answer.addresses, port);
                     dns::refresh(answer.ttl)
                 }
                 Err(error) => {
@@ -136,13 +134,18 @@ async fn follow(
 }
 
 impl Name {
-    fn stands_for(&self, address: SocketAddr) {
-        let address = Address::Ip(address);
+    fn stands_for(&self, ips: &[IpAddr], port: u16) {
+        let mut addresses = dns::interleaved(ips).into_iter().map(|ip| SocketAddr::new(ip, port));
+        let Some(address) = addresses.next().map(Address::Ip) else { return };
+        let alternates: Arc<[SocketAddr]> = addresses.collect();
         let before = self.endpoint.load();
-        if before.as_ref().as_ref().is_some_and(|state| state.endpoint.address == address) {
+        let before =
+            before.as_ref().as_ref().map(|state| (&state.endpoint.address, &state.endpoint.alternates));
+        if before == Some((&address, &alternates)) {
             return;
         }
-        let state = EndpointState { endpoint: Endpoint::at(address), load: Arc::default() };
+        let endpoint = Endpoint { alternates, ..Endpoint::at(address) };
+        let state = EndpointState { endpoint, load: Arc::default() };
         self.endpoint.store(Arc::new(Some(Arc::new(state))));
     }
 }
@@ -152,7 +155,6 @@ mod tests {
     use super::*;
     use crate::runtime::dns::{Answer, ResolveError};
     use async_trait::async_trait;
-    use std::net::IpAddr;
 
     /// Answers as it is told, and counts.
     #[derive(Default)]

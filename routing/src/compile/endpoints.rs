@@ -371,7 +371,8 @@ impl Collector {
         if self.seen.insert(found.address.clone()) {
             let Found { address, weight, health, labels, workload, locality } = found;
             let place = Place { locality, ..Place::default() };
-            self.endpoints.push(Endpoint { address, weight, health, labels, workload, place });
+            let known = Endpoint::at(address);
+            self.endpoints.push(Endpoint { weight, health, labels, workload, place, ..known });
         }
     }
 

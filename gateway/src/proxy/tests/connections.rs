@@ -160,3 +160,33 @@ async fn unix_sockets_are_dialled_by_path_and_by_abstract_name() {
         assert_eq!(requests(&seen).iter().sum::<usize>(), 2, "{written}");
     }
 }
+
+/// Answers for every name with these addresses.
+struct Told(Vec<std::net::IpAddr>);
+
+#[async_trait::async_trait]
+impl crate::runtime::dns::Resolve for Told {
+    async fn resolve(
+        &self,
+        _name: &str,
+    ) -> Result<crate::runtime::dns::Answer, crate::runtime::dns::ResolveError> {
+        Ok(crate::runtime::dns::Answer { addresses: self.0.clone(), ttl: Duration::from_secs(60) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_several_addresses_is_reached_at_the_one_that_answers_and_its_connection_is_kept() {
+    let (upstream, seen) = counting().await;
+    let resolver = Told(vec!["127.0.0.2".parse().unwrap(), upstream.ip()]);
+    let yaml = config(FORWARD, &[], "HTTP")
+        .replace("resolution: STATIC", "resolution: DNS_ROUND_ROBIN")
+        .replace("  endpoints:\n", "  endpoints: [{address: host.up.example, ports: {main: PORT}}]\n")
+        .replace("PORT", &upstream.port().to_string());
+    let gateway = gateway_with(&yaml, Registry::new(Arc::new(resolver), Handle::current())).await;
+    for n in 0..3 {
+        let (status, _, body) = gateway.get(&format!("/{n}")).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    assert_eq!(seen.lock().unwrap().len(), 1, "connections");
+    assert!(gateway.line("/2").await.contains(&upstream.to_string()), "the address that was used is logged");
+}
