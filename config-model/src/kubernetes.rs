@@ -31,9 +31,16 @@ pub struct Service {
     pub publish_not_ready_addresses: bool,
     /// `Cluster` or `Local`.
     pub internal_traffic_policy: String,
+    /// `PreferSameZone` (`PreferClose`), `PreferSameNode`, or empty.
+    pub traffic_distribution: String,
 }
 
 impl Service {
+    /// Whether only endpoints of the client's own node serve it.
+    pub fn is_local(&self) -> bool {
+        self.internal_traffic_policy == "Local"
+    }
+
     /// A Service without a cluster address.
     pub fn is_headless(&self) -> bool {
         self.cluster_ip == "None"

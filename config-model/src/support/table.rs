@@ -36,7 +36,7 @@ const L4: Support = NotYet("tunnels");
 const STATS: Support = NotYet("statistics by name");
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
 const PING: Support = NotYet("the time to answer a PING, which is five seconds");
-const ZONE_AWARE: Support = NotYet("zone-aware load balancing");
+const ZONE_AWARE: Support = NotYet("the share of each zone; the region is preferred, and its zones are alike");
 
 const GATEWAY: &[Row] = &[
     g("spec.selector", Honoured, &[]),
@@ -270,7 +270,7 @@ const SERVICE_ENTRY: &[Row] = &[
     s("spec.endpoints[].address", Honoured, &[]),
     s("spec.endpoints[].ports", Honoured, &[]),
     s("spec.endpoints[].labels", Honoured, &[]),
-    s("spec.endpoints[].network", NotYet("several networks"), &[]),
+    s("spec.endpoints[].network", NotYet("east-west gateways; the endpoint is reached at its own address, and the network is its label"), &[]),
     s("spec.endpoints[].locality", Honoured, &[]),
     s("spec.endpoints[].weight", Honoured, &[]),
     s("spec.endpoints[].serviceAccount", Honoured, &[]),
@@ -283,7 +283,7 @@ const WORKLOAD_ENTRY: &[Row] = &[
     w("spec.address", Honoured, &[]),
     w("spec.ports", Honoured, &[]),
     w("spec.labels", Honoured, &[]),
-    w("spec.network", NotYet("several networks"), &[]),
+    w("spec.network", NotYet("east-west gateways; the endpoint is reached at its own address, and the network is its label"), &[]),
     w("spec.locality", Honoured, &[]),
     w("spec.weight", Honoured, &[]),
     w("spec.serviceAccount", Honoured, &[]),

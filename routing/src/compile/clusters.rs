@@ -6,7 +6,7 @@
 use super::{
     Clusters, Identity,
     endpoints::{EndpointSources, Resolved},
-    locality::{self, Origin},
+    locality::{self, Origin, Placing},
     registry::{Port, Registry, Service, Source},
     rules::{NamedSubset, Rule, Rules},
     traffic, upstream_tls,
@@ -15,8 +15,11 @@ use crate::cluster::{Cluster, ClusterName, ClusterSpec, Discovery, Endpoint, LbP
 use config_model::{
     diagnostic::{Code, Diagnostic},
     istio::{destination_rule::SimpleLb, service_entry::Location},
+    kubernetes,
     mesh::MeshConfig,
+    meta::{Kind, ResourceKey},
     scalar::labels::is_subset_of,
+    set::Resources,
     validate::Validated,
 };
 use std::sync::Arc;
@@ -30,10 +33,11 @@ pub(super) fn build(
     passed: &dyn Fn(&str) -> bool,
     findings: &mut Vec<Diagnostic>,
 ) -> Clusters {
-    let sources = EndpointSources::new(input);
+    let sources = EndpointSources::new(input, identity);
     let rules = Rules::new(input, identity);
     let mut builder = Builder {
         mesh: input.mesh(),
+        namespaces: input.namespaces(),
         identity,
         origin: Origin::of(identity),
         previous,
@@ -43,6 +47,7 @@ pub(super) fn build(
     };
     for service in registry.primary() {
         let rule = rules.find(&service.host, service.namespace);
+        builder.report_unknown_node(service);
         for port in &service.ports {
             if let Some(resolved) = sources.of(service, port) {
                 builder.port(service, port, rule, resolved);
@@ -54,6 +59,7 @@ pub(super) fn build(
 
 struct Builder<'b> {
     mesh: &'b MeshConfig,
+    namespaces: &'b Resources<kubernetes::Namespace>,
     identity: &'b Identity,
     origin: Origin<'b>,
     previous: Option<&'b Clusters>,
@@ -146,8 +152,15 @@ impl Builder<'_> {
         let defaults = self.mesh.default_traffic_policy.as_ref();
         let pool = policy.connection_pool.or(defaults.and_then(|p| p.connection_pool.as_ref()));
         let outlier = policy.outlier.or(defaults.and_then(|p| p.outlier_detection.as_ref()));
-        if let Some(setting) = locality::setting(balancer, &self.mesh.locality_lb_setting) {
-            locality::place(&mut endpoints, setting, &self.origin, outlier.is_some());
+        let own = match &service.source {
+            Source::Kubernetes(resource) => {
+                let namespace = ResourceKey::new(Kind::Namespace, "", resource.key.namespace.as_str());
+                Some((*resource, self.namespaces.get(&namespace).map(|found| &**found)))
+            }
+            Source::Entries(_) => None,
+        };
+        if let Some(placing) = Placing::of(balancer, own, &self.mesh.locality_lb_setting) {
+            locality::place(&mut endpoints, &placing, &self.origin, outlier.is_some());
         }
         let lb = traffic::lb_policy(balancer);
         let spec = ClusterSpec {
@@ -189,6 +202,22 @@ impl Builder<'_> {
         let name = spec.name.clone();
         let cluster = share(self.previous.and_then(|p| p.get(&name)), spec, endpoints);
         self.clusters.insert(name, cluster);
+    }
+
+    fn report_unknown_node(&mut self, service: &Service<'_>) {
+        let Source::Kubernetes(resource) = &service.source else { return };
+        if !resource.spec.is_local() || self.identity.labels.contains_key(locality::NODE) {
+            return;
+        }
+        let message = format!(
+            "internalTrafficPolicy Local has no effect: which node the gateway runs on is not known, so that {} is served from all",
+            service.host
+        );
+        let finding = Diagnostic::new(Code::NOT_YET_HONOURED, message)
+            .about(&resource.key, &resource.origin)
+            .at("spec.internalTrafficPolicy")
+            .hint(format!("give the gateway the label {} of its node (--labels)", locality::NODE));
+        self.findings.push(finding);
     }
 
     fn report_empty(&mut self, service: &Service<'_>, named: &NamedSubset<'_>) {

@@ -2,25 +2,23 @@
 //!
 //! Invariant: endpoints come in a fixed order and no address twice, so that equal configuration compares equal.
 
-use super::locality;
-use super::registry::{Port, Service, Source};
-use crate::cluster::{Address, Discovery, Endpoint, Health, Place};
+mod collector;
+mod entries;
+mod kubernetes;
+
+use super::{
+    Identity, locality,
+    registry::{Port, Service, Source},
+};
+use crate::cluster::{Discovery, Endpoint};
 use config_model::{
-    istio::{
-        self, WorkloadEntry,
-        service_entry::{Resolution, ServiceEntry},
-    },
-    kubernetes::{self, EndpointSlice, ObjectReference, TargetPort},
-    meta::{Kind, Resource, ResourceKey},
-    scalar::labels::is_subset_of,
+    istio,
+    kubernetes::{EndpointSlice, Endpoints, Pod},
+    meta::Resource,
     set::Resources,
     validate::Validated,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap};
 
 /// What is known of one port's endpoints.
 pub(super) struct Resolved {
@@ -34,17 +32,19 @@ pub(super) struct Resolved {
 
 /// The resources that endpoints are made of, by what they are looked up by.
 pub(super) struct EndpointSources<'a> {
+    /// The gateway's, where it is known.
+    own_node: Option<&'a str>,
     slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
-    endpoints: &'a Resources<kubernetes::Endpoints>,
-    pods: &'a Resources<kubernetes::Pod>,
-    pods_by_ip: HashMap<(&'a str, &'a str), &'a Resource<kubernetes::Pod>>,
-    pods_by_namespace: HashMap<&'a str, Vec<&'a Resource<kubernetes::Pod>>>,
+    endpoints: &'a Resources<Endpoints>,
+    pods: &'a Resources<Pod>,
+    pods_by_ip: HashMap<(&'a str, &'a str), &'a Resource<Pod>>,
+    pods_by_namespace: HashMap<&'a str, Vec<&'a Resource<Pod>>>,
     workloads: HashMap<&'a str, Vec<&'a Resource<istio::WorkloadEntry>>>,
 }
 
 impl<'a> EndpointSources<'a> {
     /// Indexes what the configuration has.
-    pub(super) fn new(input: &'a Validated) -> Self {
+    pub(super) fn new(input: &'a Validated, identity: &'a Identity) -> Self {
         let mut slices: HashMap<_, Vec<_>> = HashMap::new();
         for resource in input.endpoint_slices().values() {
             if let Some(service) = resource.meta.labels.get(EndpointSlice::SERVICE_LABEL) {
@@ -66,6 +66,7 @@ impl<'a> EndpointSources<'a> {
             workloads.entry(workload.key.namespace.as_str()).or_default().push(&**workload);
         }
         Self {
+            own_node: identity.labels.get(locality::NODE).map(String::as_str),
             slices,
             endpoints: input.endpoints(),
             pods: input.pods(),
@@ -82,338 +83,11 @@ impl<'a> EndpointSources<'a> {
             Source::Entries(entries) => self.of_entries(entries, service, port),
         }
     }
-
-    fn of_kubernetes(
-        &self,
-        resource: &'a Resource<kubernetes::Service>,
-        service: &Service<'a>,
-        port: &Port<'a>,
-    ) -> Option<Resolved> {
-        let spec = &resource.spec;
-        if spec.service_type == kubernetes::ServiceType::ExternalName {
-            return None;
-        }
-        let written = spec.ports.iter().find(|p| p.port.get() == port.number && p.name == port.name);
-        let target = match written.and_then(|p| p.target_port.as_ref()) {
-            Some(TargetPort::Number(number)) => number.get(),
-            Some(TargetPort::Name(_)) | None => port.number,
-        };
-        let mut found = Collector::default();
-        let (namespace, name) = (resource.key.namespace.as_str(), resource.key.name.as_str());
-        let slices = self.slices.get(&(namespace, name));
-        let old = self.endpoints.get(&ResourceKey::new(Kind::Endpoints, namespace, name));
-        match (slices, old) {
-            (Some(slices), _) => self.add_slices(slices, namespace, port, &mut found),
-            (None, Some(old)) => self.add_endpoints(&old.spec, namespace, port, &mut found),
-            (None, None) => {}
-        }
-        // WorkloadEntries are pods to a Service's selector (Istio: serviceentry/controller.go, workload handlers).
-        let selected = !spec.selector.is_empty()
-            && self.add_workloads(
-                namespace,
-                &spec.selector,
-                (port.name, target),
-                Discovery::Static,
-                &mut found,
-            );
-        if slices.is_some() || old.is_some() || selected {
-            return Some(found.resolved(Discovery::Static));
-        }
-        let one = |address, discovery| {
-            let mut found = Collector::default();
-            found.push(Found { address, ..Found::default_at(port.number) });
-            Some(found.resolved(discovery))
-        };
-        match spec.cluster_ip.parse::<IpAddr>() {
-            Ok(ip) => one(Address::Ip(SocketAddr::new(ip, port.number)), Discovery::Static),
-            // The name of a headless Service gives the pods themselves, which listen on the target port.
-            Err(_) => {
-                let number = if spec.is_headless() { target } else { port.number };
-                one(Address::Name(Arc::clone(&service.host), number), Discovery::StrictDns)
-            }
-        }
-    }
-
-    fn add_slices(
-        &self,
-        slices: &[&'a EndpointSlice],
-        namespace: &str,
-        port: &Port<'a>,
-        found: &mut Collector,
-    ) {
-        // One family only, as Istio without dual stack: else every pod would be there twice.
-        let v4 = slices.iter().any(|slice| slice.address_type != "IPv6" && slice.address_type != "FQDN");
-        for slice in slices {
-            let wanted = if v4 { slice.address_type != "IPv6" } else { slice.address_type == "IPv6" };
-            if !wanted || slice.address_type == "FQDN" {
-                continue;
-            }
-            let number = slice.ports.iter().find(|p| p.name == port.name).and_then(|p| p.port);
-            let Some(number) = number else { continue };
-            for endpoint in &slice.endpoints {
-                // A terminating endpoint leaves at once (Istio: endpointslice.go, no persistent sessions).
-                if endpoint.conditions.terminating == Some(true) {
-                    continue;
-                }
-                let Some(ip) = endpoint.addresses.first() else { continue };
-                let health = if endpoint.conditions.is_ready() { Health::Healthy } else { Health::Unhealthy };
-                let reference = endpoint.target_ref.as_ref();
-                self.push_pod(
-                    (namespace, ip),
-                    reference,
-                    (number.get(), health),
-                    endpoint.zone.as_deref(),
-                    found,
-                );
-            }
-        }
-    }
-
-    fn add_endpoints(
-        &self,
-        endpoints: &'a kubernetes::Endpoints,
-        namespace: &str,
-        port: &Port<'a>,
-        found: &mut Collector,
-    ) {
-        for subset in &endpoints.subsets {
-            let number = subset.ports.iter().find(|p| p.name == port.name).and_then(|p| p.port);
-            let Some(number) = number else { continue };
-            let ready = subset.addresses.iter().map(|a| (a, Health::Healthy));
-            let not_ready = subset.not_ready_addresses.iter().map(|a| (a, Health::Unhealthy));
-            for (address, health) in ready.chain(not_ready) {
-                let reference = address.target_ref.as_ref();
-                self.push_pod((namespace, &address.ip), reference, (number.get(), health), None, found);
-            }
-        }
-    }
-
-    fn push_pod(
-        &self,
-        (namespace, ip): (&str, &str),
-        reference: Option<&ObjectReference>,
-        (port, health): (u16, Health),
-        zone: Option<&str>,
-        found: &mut Collector,
-    ) {
-        let Ok(address) = ip.parse::<IpAddr>() else { return };
-        let named = reference.filter(|r| r.kind == "Pod" || r.kind.is_empty());
-        let pod = named
-            .and_then(|r| self.pods.get(&ResourceKey::new(Kind::Pod, namespace, r.name.as_str())))
-            .map(|pod| &**pod)
-            .or_else(|| self.pods_by_ip.get(&(namespace, ip)).copied());
-        let workload = pod.map(|pod| pod.key.name.as_str()).or(named.map(|r| r.name.as_str()));
-        if let Some(pod) = pod {
-            found.account(namespace, &pod.spec.spec.service_account_name);
-        }
-        found.push(Found {
-            locality: locality::of_pod(pod.map(|pod| &pod.meta.labels), zone),
-            address: Address::Ip(SocketAddr::new(address, port)),
-            health,
-            labels: pod.map(|pod| pod.meta.labels.clone()).unwrap_or_default(),
-            workload: workload.filter(|name| !name.is_empty()).map(Arc::from),
-            ..Found::default_at(port)
-        });
-    }
-
-    fn of_entries(
-        &self,
-        entries: &[&'a Resource<ServiceEntry>],
-        service: &Service<'a>,
-        port: &Port<'a>,
-    ) -> Option<Resolved> {
-        let discovery = match entries.first()?.spec.resolution {
-            Resolution::Static => Discovery::Static,
-            Resolution::Dns => Discovery::StrictDns,
-            Resolution::DnsRoundRobin => Discovery::LogicalDns,
-            Resolution::None => {
-                return Some(Collector::default().resolved(Discovery::OriginalDestination));
-            }
-            // Each name that is asked for is resolved by itself.
-            Resolution::DynamicDns => {
-                let written = entries.first()?.spec.ports.iter().find(|p| p.number.get() == port.number)?;
-                let target = written.target_port.unwrap_or(written.number).get();
-                let mut found = Collector::default();
-                found.push(Found {
-                    address: Address::Name(Arc::clone(&service.host), target),
-                    ..Found::default_at(target)
-                });
-                return Some(found.resolved(Discovery::DynamicDns));
-            }
-        };
-        let mut found = Collector::default();
-        for entry in entries {
-            let written = entry.spec.ports.iter().find(|p| p.number.get() == port.number);
-            let Some(written) = written else { continue };
-            let target = written.target_port.unwrap_or(written.number).get();
-            if let Some(selector) = &entry.spec.workload_selector {
-                let namespace = entry.key.namespace.as_str();
-                self.add_workloads(
-                    namespace,
-                    &selector.labels,
-                    (&written.name, target),
-                    discovery,
-                    &mut found,
-                );
-                self.add_pods(namespace, &selector.labels, target, &mut found);
-            } else if !entry.spec.endpoints.is_empty() {
-                for endpoint in &entry.spec.endpoints {
-                    let own = (entry.key.namespace.as_str(), None);
-                    found.push_workload(endpoint, own, (&written.name, target), discovery);
-                }
-            } else if discovery != Discovery::Static && !service.host.starts_with('*') {
-                let address = match service.host.parse::<IpAddr>() {
-                    Ok(ip) => Address::Ip(SocketAddr::new(ip, target)),
-                    Err(_) => Address::Name(Arc::clone(&service.host), target),
-                };
-                found.push(Found { address, ..Found::default_at(target) });
-            }
-        }
-        // Istio: cluster_builder.go makes no DNS cluster without an endpoint to resolve.
-        if discovery != Discovery::Static && found.endpoints.is_empty() {
-            return None;
-        }
-        Some(found.resolved(discovery))
-    }
-
-    /// Adds the WorkloadEntries that a selector picks; says whether there was any.
-    fn add_workloads(
-        &self,
-        namespace: &str,
-        selector: &BTreeMap<String, String>,
-        (port_name, target): (&str, u16),
-        discovery: Discovery,
-        found: &mut Collector,
-    ) -> bool {
-        let mut any = false;
-        for workload in self.workloads.get(namespace).into_iter().flatten() {
-            if is_subset_of(selector, &workload.spec.labels) {
-                any = true;
-                let own = (namespace, Some(workload.key.name.as_str()));
-                found.push_workload(&workload.spec, own, (port_name, target), discovery);
-            }
-        }
-        any
-    }
-
-    fn add_pods(
-        &self,
-        namespace: &str,
-        selector: &BTreeMap<String, String>,
-        target: u16,
-        found: &mut Collector,
-    ) {
-        for pod in self.pods_by_namespace.get(namespace).into_iter().flatten() {
-            let running = matches!(pod.spec.status.phase.as_str(), "Running" | "");
-            let ip = pod_ips(&pod.spec).next().and_then(|ip| ip.parse::<IpAddr>().ok());
-            if let (true, true, Some(ip)) = (running, is_subset_of(selector, &pod.meta.labels), ip) {
-                found.account(namespace, &pod.spec.spec.service_account_name);
-                found.push(Found {
-                    address: Address::Ip(SocketAddr::new(ip, target)),
-                    locality: locality::of_pod(Some(&pod.meta.labels), None),
-                    labels: pod.meta.labels.clone(),
-                    workload: Some(pod.key.name.as_str().into()),
-                    ..Found::default_at(target)
-                });
-            }
-        }
-    }
 }
 
-fn pod_ips(pod: &kubernetes::Pod) -> impl Iterator<Item = &str> {
+fn pod_ips(pod: &Pod) -> impl Iterator<Item = &str> {
     let first = Some(pod.status.pod_ip.as_str());
     first.into_iter().chain(pod.status.pod_ips.iter().map(|p| p.ip.as_str())).filter(|ip| !ip.is_empty())
-}
-
-/// Labels of a workload; one with a service account is of the mesh unless it says otherwise (Istio:
-/// serviceentry/conversion.go `convertEndpoint`).
-fn mesh_labels(workload: &WorkloadEntry) -> BTreeMap<String, String> {
-    let mut labels = workload.labels.clone();
-    if !workload.service_account.is_empty() {
-        labels.entry(Endpoint::TLS_MODE_LABEL.to_owned()).or_insert_with(|| "istio".to_owned());
-    }
-    labels
-}
-
-struct Found {
-    address: Address,
-    weight: u32,
-    health: Health,
-    labels: BTreeMap<String, String>,
-    workload: Option<Arc<str>>,
-    locality: Arc<str>,
-}
-
-impl Found {
-    /// An endpoint with nothing said about it.
-    fn default_at(port: u16) -> Self {
-        Self {
-            address: Address::Name("".into(), port),
-            weight: 1,
-            health: Health::Healthy,
-            labels: BTreeMap::new(),
-            workload: None,
-            locality: "".into(),
-        }
-    }
-}
-
-/// Gathers endpoints; of one address the first stays.
-#[derive(Default)]
-struct Collector {
-    endpoints: Vec<Endpoint>,
-    seen: HashSet<Address>,
-    accounts: BTreeSet<String>,
-}
-
-impl Collector {
-    fn push(&mut self, found: Found) {
-        if self.seen.insert(found.address.clone()) {
-            let Found { address, weight, health, labels, workload, locality } = found;
-            let place = Place { locality, ..Place::default() };
-            let known = Endpoint::at(address);
-            self.endpoints.push(Endpoint { weight, health, labels, workload, place, ..known });
-        }
-    }
-
-    fn account(&mut self, namespace: &str, name: &str) {
-        if !name.is_empty() {
-            self.accounts.insert(format!("{namespace}/{name}"));
-        }
-    }
-
-    fn resolved(self, discovery: Discovery) -> Resolved {
-        Resolved { discovery, endpoints: self.endpoints, accounts: self.accounts }
-    }
-
-    /// Istio: serviceentry/conversion.go `convertEndpoint`: a unix socket has no port; else the port by name, else the
-    /// target port. A name can only be resolved where the service is resolved by DNS.
-    fn push_workload(
-        &mut self,
-        workload: &WorkloadEntry,
-        (namespace, name): (&str, Option<&str>),
-        (port_name, target): (&str, u16),
-        discovery: Discovery,
-    ) {
-        let port = workload.ports.get(port_name).map_or(target, |port| port.get());
-        let address = match workload.address.strip_prefix("unix://") {
-            Some(path) => Address::Unix(path.into()),
-            None => match workload.address.parse::<IpAddr>() {
-                Ok(ip) => Address::Ip(SocketAddr::new(ip, port)),
-                Err(_) if discovery == Discovery::Static || workload.address.is_empty() => return,
-                Err(_) => Address::Name(workload.address.as_str().into(), port),
-            },
-        };
-        self.account(namespace, &workload.service_account);
-        self.push(Found {
-            address,
-            weight: workload.weight.max(1),
-            locality: locality::of_workload(workload),
-            labels: mesh_labels(workload),
-            workload: name.map(Arc::from),
-            ..Found::default_at(port)
-        });
-    }
 }
 
 #[cfg(test)]
@@ -424,6 +98,32 @@ mod tests {
         let (compiled, _) = compiled(yaml);
         let (_, cluster) = compiled.clusters.iter().find(|(name, _)| name.as_str() == cluster).unwrap();
         cluster.endpoints.iter().map(|e| format!("{} {:?} {}", e.address, e.health, e.weight)).collect()
+    }
+
+    #[test]
+    fn a_local_service_is_served_by_the_gateways_own_node() {
+        let yaml = SERVICE
+            .replace("CLUSTER_IP", "10.0.0.1")
+            .replace("spec: {", "spec: {internalTrafficPolicy: Local, ")
+            + "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: a-1, namespace: shop, labels: {kubernetes.io/service-name: a}}
+addressType: IPv4
+ports: [{name: http, port: 8081}]
+endpoints: [{addresses: [10.1.0.1], nodeName: n1}, {addresses: [10.1.0.2], nodeName: n2}]
+";
+        let input = crate::compile::testing::validated(&yaml);
+        let mut identity = crate::compile::testing::identity();
+        let addresses = |identity: &crate::compile::Identity| -> (Vec<String>, usize) {
+            let (compiled, findings) = crate::compile::compile(&input, identity, None);
+            let cluster = compiled.clusters.values().find(|c| c.spec.port == 80).unwrap();
+            let told = findings.iter().filter(|f| f.message.contains("internalTrafficPolicy")).count();
+            (cluster.endpoints.iter().map(|e| e.address.to_string()).collect(), told)
+        };
+        assert_eq!(addresses(&identity), (vec!["10.1.0.1:8081".to_owned(), "10.1.0.2:8081".to_owned()], 1));
+        identity.labels.insert("kubernetes.io/hostname".to_owned(), "n2".to_owned());
+        assert_eq!(addresses(&identity), (vec!["10.1.0.2:8081".to_owned()], 0));
     }
 
     const SERVICE: &str = "

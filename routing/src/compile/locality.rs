@@ -1,32 +1,46 @@
 //! Where endpoints stand from the gateway's point of view: localities, priorities and shares.
 //!
-//! Invariant: the rules are Istio's (networking/core/loadbalancer): failover needs outlier detection, `distribute` does
-//! not; a gateway that does not know where it is prefers nobody.
+//! Invariant: the rules are Istio's (networking/core/loadbalancer): failover needs outlier detection, unless a Service or
+//! `zoneAwareLbSetting` asks for it, and `distribute` does not; a gateway that does not know where it is prefers nobody.
 
 use super::Identity;
 use crate::cluster::{Endpoint, Place};
-use config_model::istio::{
-    WorkloadEntry,
-    destination_rule::{LoadBalancerSettings, LocalityDistribute, LocalityFailover, LocalityLbSetting},
+use config_model::{
+    istio::{
+        WorkloadEntry,
+        destination_rule::{LoadBalancerSettings, LocalityDistribute, LocalityFailover, LocalityLbSetting},
+    },
+    kubernetes,
+    meta::Resource,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// Label that says a pod's locality, dots for slashes (Istio: `LocalityLabel`).
 const LABEL: &str = "istio-locality";
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const SUBZONE: &str = "topology.istio.io/subzone";
+const NETWORK: &str = "topology.istio.io/network";
+/// Label that says the node of a pod.
+pub(super) const NODE: &str = "kubernetes.io/hostname";
+/// Annotation of a Service that says which endpoints it prefers.
+const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// The gateway's own place.
 pub(super) struct Origin<'a> {
     locality: Arc<str>,
-    labels: &'a BTreeMap<String, String>,
+    labels: Cow<'a, BTreeMap<String, String>>,
 }
 
 impl<'a> Origin<'a> {
     /// As the labels of the gateway's pods say.
     pub(super) fn of(identity: &'a Identity) -> Self {
-        Self { locality: of_pod(Some(&identity.labels), None), labels: &identity.labels }
+        let locality = of_pod(Some(&identity.labels), None);
+        let mut labels = Cow::Borrowed(&identity.labels);
+        if !locality.is_empty() {
+            describe(labels.to_mut(), &locality, "", "");
+        }
+        Self { locality, labels }
     }
 }
 
@@ -58,48 +72,153 @@ fn join(region: &str, zone: &str, subzone: &str) -> Arc<str> {
     joined.trim_end_matches('/').into()
 }
 
-/// The setting in force: the rule's own, unless it disables itself, else the mesh's.
-pub(super) fn setting<'a>(
-    balancer: Option<&'a LoadBalancerSettings>,
-    mesh: &'a LocalityLbSetting,
-) -> Option<&'a LocalityLbSetting> {
-    match balancer.and_then(|balancer| balancer.locality_lb_setting.as_ref()) {
-        Some(own) => (own.enabled != Some(false)).then_some(own),
-        None => (mesh.enabled != Some(false)).then_some(mesh),
+/// Writes where an endpoint is into its labels, over what they say (Istio: `AugmentLabels`): subsets and
+/// `failoverPriority` are compared with them.
+pub(super) fn describe(labels: &mut BTreeMap<String, String>, locality: &str, node: &str, network: &str) {
+    let [region, zone, subzone] = parts(locality);
+    for (name, value) in
+        [(REGION, region), (ZONE, zone), (SUBZONE, subzone), (NODE, node), (NETWORK, network)]
+    {
+        if !value.is_empty() {
+            labels.insert(name.to_owned(), value.to_owned());
+        }
+    }
+}
+
+/// How the endpoints of a cluster are placed.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Placing<'a> {
+    distribute: &'a [LocalityDistribute],
+    failover: &'a [LocalityFailover],
+    labels: Cow<'a, [String]>,
+    forced: Force,
+    grain: Grain,
+}
+
+/// Whether endpoints have priorities although nobody notices that they fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Force {
+    #[default]
+    WithOutlierDetection,
+    Always,
+}
+
+/// What counts as near.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Grain {
+    /// The same subzone, zone, region.
+    #[default]
+    Subzone,
+    /// The same region: within it zones are alike.
+    Region,
+}
+
+impl<'a> Placing<'a> {
+    /// What is in force: the rule's own, else what the Service prefers, else the mesh's (Istio: `GetEffectiveLbSetting`);
+    /// `None` where that is disabled.
+    pub(super) fn of(
+        balancer: Option<&'a LoadBalancerSettings>,
+        service: Option<(&Resource<kubernetes::Service>, Option<&Namespace>)>,
+        mesh: &'a LocalityLbSetting,
+    ) -> Option<Self> {
+        if let Some(zones) = balancer.and_then(|balancer| balancer.zone_aware_lb_setting.as_ref()) {
+            return (zones.enabled != Some(false)).then_some(Self {
+                failover: &zones.failover,
+                labels: Cow::Borrowed(&zones.failover_priority),
+                forced: Force::Always,
+                grain: Grain::Region,
+                ..Self::default()
+            });
+        }
+        if let Some(own) = balancer.and_then(|balancer| balancer.locality_lb_setting.as_ref()) {
+            return Self::of_locality(own);
+        }
+        let preferred: &[&str] = match service.map(|(own, of)| distribution(own, of)).unwrap_or_default() {
+            Distribution::Any => return Self::of_locality(mesh),
+            Distribution::SameZone => &[NETWORK, REGION, ZONE],
+            Distribution::SameNode => &[NETWORK, REGION, ZONE, SUBZONE, NODE],
+        };
+        let labels = preferred.iter().map(|label| (*label).to_owned()).collect();
+        Some(Self { labels: Cow::Owned(labels), forced: Force::Always, ..Self::default() })
+    }
+
+    fn of_locality(setting: &'a LocalityLbSetting) -> Option<Self> {
+        (setting.enabled != Some(false)).then_some(Self {
+            distribute: &setting.distribute,
+            failover: &setting.failover,
+            labels: Cow::Borrowed(&setting.failover_priority),
+            ..Self::default()
+        })
+    }
+}
+
+type Namespace = Resource<kubernetes::Namespace>;
+
+/// Which endpoints a Service prefers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Distribution {
+    #[default]
+    Any,
+    SameZone,
+    SameNode,
+}
+
+/// The field, else the annotation that came before it, in any case: the Service's, else its namespace's (Istio:
+/// `GetTrafficDistribution`).
+fn distribution(service: &Resource<kubernetes::Service>, namespace: Option<&Namespace>) -> Distribution {
+    match service.spec.traffic_distribution.as_str() {
+        "PreferSameZone" | "PreferClose" => return Distribution::SameZone,
+        "PreferSameNode" => return Distribution::SameNode,
+        _ => {}
+    }
+    let written = |annotations: &BTreeMap<String, String>| {
+        annotations.get(DISTRIBUTION).filter(|text| !text.is_empty()).map(|text| text.to_ascii_lowercase())
+    };
+    let written = written(&service.meta.annotations).or_else(|| written(&namespace?.meta.annotations));
+    match written.as_deref() {
+        Some("prefersamezone" | "preferclose") => Distribution::SameZone,
+        Some("prefersamenode") => Distribution::SameNode,
+        _ => Distribution::Any,
     }
 }
 
 /// Gives each endpoint its priority or share; those that get no share leave.
 pub(super) fn place(
     endpoints: &mut Vec<Endpoint>,
-    setting: &LocalityLbSetting,
+    placing: &Placing<'_>,
     origin: &Origin<'_>,
     outlier_detection: bool,
 ) {
-    if !setting.distribute.is_empty() {
+    if !placing.distribute.is_empty() {
         let covers = |entry: &&LocalityDistribute| matches(&entry.from, &origin.locality);
         if !origin.locality.is_empty()
-            && let Some(entry) = setting.distribute.iter().find(covers)
+            && let Some(entry) = placing.distribute.iter().find(covers)
         {
             distribute(endpoints, entry);
         }
         return;
     }
-    if !outlier_detection {
+    if !outlier_detection && placing.forced == Force::WithOutlierDetection {
         return;
     }
-    let by_labels = !setting.failover_priority.is_empty();
-    if !by_labels && origin.locality.is_empty() {
+    let by_labels = !placing.labels.is_empty();
+    let by_place = !origin.locality.is_empty()
+        && (placing.grain == Grain::Region || !by_labels || !placing.failover.is_empty());
+    if !by_labels && !by_place {
         return;
     }
     let mut priorities: Vec<u32> = endpoints
         .iter()
         .map(|endpoint| {
-            if by_labels {
-                by_label(&setting.failover_priority, origin.labels, &endpoint.labels)
-            } else {
-                by_distance(&origin.locality, &endpoint.place.locality, &setting.failover)
-            }
+            let label =
+                if by_labels { by_label(&placing.labels, &origin.labels, &endpoint.labels) } else { 0 };
+            let distance = match placing.grain {
+                _ if !by_place => 0,
+                Grain::Subzone => by_distance(&origin.locality, &endpoint.place.locality, placing.failover),
+                Grain::Region => by_region(&origin.locality, &endpoint.place.locality, placing.failover),
+            };
+            // Labels come first: there are fewer than five distances.
+            label * 5 + distance
         })
         .collect();
     // No gaps: the nearest that exists is preferred.
@@ -142,17 +261,25 @@ fn distribute(endpoints: &mut Vec<Endpoint>, entry: &LocalityDistribute) {
     });
 }
 
+/// Region, zone and subzone; empty where they are not known.
+fn parts(locality: &str) -> [&str; 3] {
+    let mut parts = locality.splitn(3, '/');
+    [(); 3].map(|()| parts.next().unwrap_or_default())
+}
+
+/// Region, zone and subzone of an endpoint: an EndpointSlice knows the zone only, and a zone is of one region.
+fn seen_from<'l>(own: &[&'l str; 3], other: &'l str) -> [&'l str; 3] {
+    let [region, zone, subzone] = parts(other);
+    let known = if region.is_empty() && !zone.is_empty() && zone == own[1] { own[0] } else { region };
+    [known, zone, subzone]
+}
+
 /// Same subzone, zone, region, elsewhere; a region that another is to take over for comes last (Istio: `LbPriority`,
 /// `applyLocalityFailover`).
 fn by_distance(own: &str, other: &str, failover: &[LocalityFailover]) -> u32 {
-    let parts = |locality: &str| {
-        let mut parts = locality.splitn(3, '/').map(str::to_owned);
-        [(); 3].map(|()| parts.next().unwrap_or_default())
-    };
-    let ([own_region, own_zone, own_subzone], [region, zone, subzone]) = (parts(own), parts(other));
-    // An EndpointSlice knows the zone only, and a zone is of one region.
-    let region =
-        if region.is_empty() && !zone.is_empty() && zone == own_zone { own_region.clone() } else { region };
+    let own = parts(own);
+    let other = seen_from(&own, other);
+    let ([own_region, own_zone, own_subzone], [region, zone, subzone]) = (own, other);
     if own_region != region {
         let named = failover.iter().find(|entry| entry.from == own_region);
         return if named.is_some_and(|entry| entry.to != region) { 4 } else { 3 };
@@ -160,17 +287,36 @@ fn by_distance(own: &str, other: &str, failover: &[LocalityFailover]) -> u32 {
     if own_zone != zone { 2 } else { u32::from(own_subzone != subzone) }
 }
 
-/// By how many labels, in their order, are the same until the first that is not (Istio: `applyPriorityFailover`).
+/// The same region, the one that takes over for it, elsewhere (Istio: `applyZoneAwareRegionalFailover`).
+fn by_region(own: &str, other: &str, failover: &[LocalityFailover]) -> u32 {
+    let own = parts(own);
+    let [region, ..] = seen_from(&own, other);
+    let [own_region, ..] = own;
+    if own_region == region {
+        return 0;
+    }
+    let named = failover.iter().find(|entry| entry.from == own_region);
+    if named.is_some_and(|entry| entry.to == region) { 1 } else { 2 }
+}
+
+/// By how many labels, in their order, are the same until the first that is not; where the network comes first, another
+/// network is farther than anything in the same one (Istio: `applyFailoverPriorityPerLocality`).
 fn by_label(wanted: &[String], own: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> u32 {
-    let same = |label: &&String| {
-        let (key, value) = match label.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
-            None => (label.as_str(), own.get(label.as_str()).map(String::as_str)),
-        };
-        value.unwrap_or_default() == other.get(key).map(String::as_str).unwrap_or_default()
+    let value = |labels: &BTreeMap<String, String>, key: &str| labels.get(key).cloned().unwrap_or_default();
+    let same = |label: &String| match label.split_once('=') {
+        Some((key, value)) => other.get(key).map_or("", String::as_str) == value,
+        None if label == REGION && !other.contains_key(REGION) && other.contains_key(ZONE) => {
+            // A zone without its region is of the region where that zone is known.
+            value(own, ZONE) == value(other, ZONE)
+        }
+        None => value(own, label) == value(other, label),
     };
-    let met = wanted.iter().take_while(same).count();
-    u32::try_from(wanted.len() - met).unwrap_or(u32::MAX)
+    let lowest = wanted.len();
+    let networks = wanted.first().is_some_and(|first| first == NETWORK);
+    let far = if networks && wanted.first().is_some_and(|first| !same(first)) { lowest } else { 0 };
+    let skipped = usize::from(far > 0);
+    let met = skipped + wanted.iter().skip(skipped).take_while(|label| same(label)).count();
+    u32::try_from(lowest - met + far).unwrap_or(u32::MAX / 8)
 }
 
 /// Whether a locality is one that a rule names: `*` stands for the rest (Istio: util.go `LocalityMatch`).
@@ -208,7 +354,8 @@ mod tests {
         let setting: LocalityLbSetting = config_model::parse::value(yaml).unwrap();
         let labels = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let identity = Identity { labels, ..Identity::default() };
-        place(&mut endpoints, &setting, &Origin::of(&identity), outlier);
+        let placing = Placing::of_locality(&setting).unwrap();
+        place(&mut endpoints, &placing, &Origin::of(&identity), outlier);
         endpoints
             .into_iter()
             .map(|e| (e.place.locality.to_string(), e.place.priority, e.place.share))
@@ -245,6 +392,65 @@ mod tests {
         assert_eq!(got.iter().map(|(_, priority, _)| *priority).collect::<Vec<_>>(), [0, 1, 2]);
         let got = placed("{failoverPriority: ['b=2']}", &[], endpoints, true);
         assert_eq!(got.iter().map(|(_, priority, _)| *priority).collect::<Vec<_>>(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn zones_of_the_own_region_are_alike_and_need_no_outlier_detection() {
+        let priorities = |yaml: &str| -> Option<Vec<u32>> {
+            let balancer: LoadBalancerSettings = config_model::parse::value(yaml).unwrap();
+            let mesh = LocalityLbSetting::default();
+            let placing = Placing::of(Some(&balancer), None, &mesh)?;
+            let labels = HOME.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let identity = Identity { labels, ..Identity::default() };
+            let mut endpoints = everywhere();
+            place(&mut endpoints, &placing, &Origin::of(&identity), false);
+            Some(endpoints.into_iter().map(|e| e.place.priority).collect())
+        };
+        assert_eq!(priorities("{zoneAwareLbSetting: {}}"), Some(vec![0, 0, 0, 1, 1]));
+        let failover = "{zoneAwareLbSetting: {failover: [{from: r1, to: r3}]}}";
+        assert_eq!(priorities(failover), Some(vec![0, 0, 0, 2, 1]));
+        assert_eq!(priorities("{zoneAwareLbSetting: {enabled: false}}"), None);
+        assert_eq!(priorities("{localityLbSetting: {enabled: false}}"), None);
+    }
+
+    #[test]
+    fn a_service_prefers_its_zone_or_its_node() {
+        let service = |spec: &str, annotation: &str| {
+            let yaml = format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: a, annotations: {{x: y{annotation}}}}}\nspec: {{{spec}}}\n"
+            );
+            let input = crate::compile::testing::validated(&yaml);
+            input.services().values().next().unwrap().clone()
+        };
+        let mesh = LocalityLbSetting::default();
+        let near = |spec: &str, annotation: &str| -> Vec<u32> {
+            let own = service(spec, annotation);
+            let placing = Placing::of(None, Some((&own, None)), &mesh).unwrap();
+            let own = [(REGION, "r"), (ZONE, "z"), (NODE, "n1")];
+            let labels = own.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            let identity = Identity { labels, ..Identity::default() };
+            let mut endpoints: Vec<Endpoint> = [
+                ("r/z", "n1", ""),
+                ("r/z", "n2", ""),
+                ("r/y", "n3", ""),
+                ("/z", "n4", ""),
+                ("r/z", "n5", "far"),
+            ]
+            .map(|(locality, node, network)| {
+                let mut endpoint = at(locality, &[]);
+                describe(&mut endpoint.labels, locality, node, network);
+                endpoint
+            })
+            .into();
+            place(&mut endpoints, &placing, &Origin::of(&identity), false);
+            endpoints.into_iter().map(|e| e.place.priority).collect()
+        };
+        assert_eq!(near("", ""), [0, 0, 0, 0, 0]);
+        assert_eq!(near("trafficDistribution: PreferClose", ""), [0, 0, 1, 0, 2]);
+        assert_eq!(near("trafficDistribution: PreferSameZone", ""), [0, 0, 1, 0, 2]);
+        assert_eq!(near("trafficDistribution: PreferSameNode", ""), [0, 1, 2, 1, 3]);
+        let annotation = ", networking.istio.io/traffic-distribution: PreferClose";
+        assert_eq!(near("", annotation), [0, 0, 1, 0, 2]);
     }
 
     #[test]

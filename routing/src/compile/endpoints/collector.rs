@@ -1,0 +1,71 @@
+//! Gathers the endpoints of one port.
+//!
+//! Invariant: of one address the first stays. Each endpoint carries the labels that say where it is, as Istio gives them to
+//! it, whatever its own say.
+
+use super::{super::locality, Resolved};
+use crate::cluster::{Address, Discovery, Endpoint, Health, Place};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+/// What was found of one endpoint.
+pub(super) struct Found {
+    pub(super) address: Address,
+    pub(super) weight: u32,
+    pub(super) health: Health,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) workload: Option<Arc<str>>,
+    pub(super) locality: Arc<str>,
+    /// The node it runs on, or empty.
+    pub(super) node: String,
+    /// The network that it is in, or empty.
+    pub(super) network: String,
+}
+
+impl Found {
+    /// An endpoint with nothing said about it.
+    pub(super) fn default_at(port: u16) -> Self {
+        Self {
+            address: Address::Name("".into(), port),
+            weight: 1,
+            health: Health::Healthy,
+            labels: BTreeMap::new(),
+            workload: None,
+            locality: "".into(),
+            node: String::new(),
+            network: String::new(),
+        }
+    }
+}
+
+/// Gathers endpoints; of one address the first stays.
+#[derive(Default)]
+pub(super) struct Collector {
+    pub(super) endpoints: Vec<Endpoint>,
+    seen: HashSet<Address>,
+    accounts: BTreeSet<String>,
+}
+
+impl Collector {
+    pub(super) fn push(&mut self, found: Found) {
+        if self.seen.insert(found.address.clone()) {
+            let Found { address, weight, health, mut labels, workload, locality, node, network } = found;
+            locality::describe(&mut labels, &locality, &node, &network);
+            let place = Place { locality, ..Place::default() };
+            let known = Endpoint::at(address);
+            self.endpoints.push(Endpoint { weight, health, labels, workload, place, ..known });
+        }
+    }
+
+    pub(super) fn account(&mut self, namespace: &str, name: &str) {
+        if !name.is_empty() {
+            self.accounts.insert(format!("{namespace}/{name}"));
+        }
+    }
+
+    pub(super) fn resolved(self, discovery: Discovery) -> Resolved {
+        Resolved { discovery, endpoints: self.endpoints, accounts: self.accounts }
+    }
+}
