@@ -3,6 +3,8 @@
 //! Invariant: [`MeshConfig::default`] is what Istio uses when nothing is written. The text of the ConfigMap is read by
 //! the parser, which alone knows YAML.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::{
@@ -158,6 +160,8 @@ pub struct ProxyConfig {
     pub termination_drain_duration: Option<Duration>,
     /// Limits on clients.
     pub connection_settings: ConnectionSettings,
+    /// Environment of the proxies.
+    pub proxy_metadata: BTreeMap<String, String>,
 }
 
 /// Limits on clients. What is absent is the profile's.

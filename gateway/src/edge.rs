@@ -1,19 +1,28 @@
 //! What clients may do: MeshConfig's `connectionSettings`, `gatewayTopology` and `pathNormalization` with the flags of the
 //! process on top.
 //!
-//! Invariant: a flag wins over what is written in MeshConfig, that over the profile, that over Istio's default. The
+//! Invariant: a flag wins over `proxyMetadata`, that over a field of MeshConfig, that over the profile, that over Istio's default. The
 //! profile `EDGE` turns on what a good client could notice; what no good client meets is on without it. Made once per
 //! configuration and shared by all connections.
 
-use std::{net::IpAddr, time::Duration};
+mod flags;
+mod network;
 
-use clap::{Args, ValueEnum};
+use std::time::Duration;
+
+use clap::ValueEnum;
 use config_model::mesh::{
     ConnectionProfile, EscapedSlashesAction, ForwardClientCertDetails, MeshConfig, NormalizationType,
     UnderscoresAction,
 };
 
-use crate::listener::{EdgeLimits, Leniency, Underscores};
+use crate::{
+    listener::{EdgeLimits, Leniency, Underscores},
+    pressure,
+};
+
+pub use flags::{Allow, EdgeFlags, UnderscoresFlag};
+pub use network::Network;
 
 /// Everything about clients, for one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +33,8 @@ pub struct EdgeConfig {
     pub http2: Http2Limits,
     /// How many connections there may be.
     pub connections: ConnectionLimits,
+    /// What the process may use, and when it asks clients to go.
+    pub pressure: pressure::Limits,
     /// What is believed of what stands in front.
     pub topology: Topology,
     /// How paths are brought into one form.
@@ -77,48 +88,6 @@ pub enum ProxyProtocol {
     From(Vec<Network>),
 }
 
-/// Addresses that share a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    /// Whether the address is one of them.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        fn same(a: &[u8], b: &[u8], bits: u8) -> bool {
-            let (whole, rest) = (usize::from(bits / 8), bits % 8);
-            let mask = !(0xff_u8.checked_shr(rest.into()).unwrap_or(0));
-            a.get(..whole) == b.get(..whole)
-                && (rest == 0
-                    || matches!((a.get(whole), b.get(whole)), (Some(a), Some(b)) if (a ^ b) & mask == 0))
-        }
-        match (self.address, address) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => same(&a.octets(), &b.octets(), self.bits),
-            (IpAddr::V6(a), IpAddr::V6(b)) => same(&a.octets(), &b.octets(), self.bits),
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
-}
-
-impl std::str::FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Network, String> {
-        let bad = || format!("{text:?} is not an address or a network such as 10.0.0.0/8");
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| bad())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| bad())?;
-        if bits > most { Err(bad()) } else { Ok(Network { address, bits }) }
-    }
-}
-
 /// How paths are brought into one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathPolicy {
@@ -158,95 +127,6 @@ pub enum Misdirected {
     Route,
 }
 
-/// A switch on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Allow {
-    /// Served.
-    Allow,
-    /// Refused.
-    Refuse,
-}
-
-/// What becomes of field names with an underscore, on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum UnderscoresFlag {
-    /// They pass.
-    Allow,
-    /// The request is refused with 400.
-    Refuse,
-    /// The field is left out.
-    Drop,
-}
-
-/// The flags. What is not given is MeshConfig's.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-#[command(next_help_heading = "Limits on clients (what is not given is MeshConfig's)")]
-pub struct EdgeFlags {
-    /// Time for a TLS handshake, or for the bytes that tell one protocol from another
-    #[arg(long, value_name = "DURATION", env = "LIMEN_HANDSHAKE_TIMEOUT", value_parser = crate::cli::duration)]
-    pub handshake_timeout: Option<Duration>,
-    /// Time to the first byte of a connection's first request
-    #[arg(long, value_name = "DURATION", env = "LIMEN_FIRST_BYTE_TIMEOUT", value_parser = crate::cli::duration)]
-    pub first_byte_timeout: Option<Duration>,
-    /// Time for a request's head, from its first byte
-    #[arg(long, value_name = "DURATION", env = "LIMEN_REQUEST_HEADERS_TIMEOUT", value_parser = crate::cli::duration)]
-    pub request_headers_timeout: Option<Duration>,
-    /// Time for a whole request; 0s: no limit
-    #[arg(long, value_name = "DURATION", env = "LIMEN_REQUEST_TIMEOUT", value_parser = crate::cli::duration)]
-    pub request_timeout: Option<Duration>,
-    /// Time without progress of a request; 0s: no limit
-    #[arg(long, value_name = "DURATION", env = "LIMEN_STREAM_IDLE_TIMEOUT", value_parser = crate::cli::duration)]
-    pub stream_idle_timeout: Option<Duration>,
-    /// Time without a request on a connection
-    #[arg(long, value_name = "DURATION", env = "LIMEN_IDLE_TIMEOUT", value_parser = crate::cli::duration)]
-    pub idle_timeout: Option<Duration>,
-    /// Bytes of a request's head
-    #[arg(long, value_name = "N", env = "LIMEN_MAX_HEADER_BYTES", value_parser = clap::value_parser!(u32).range(1024..=1_000_000))]
-    pub max_header_bytes: Option<u32>,
-    /// Fields of a request's head
-    #[arg(long, value_name = "N", env = "LIMEN_MAX_HEADERS", value_parser = clap::value_parser!(u32).range(1..=250))]
-    pub max_headers: Option<u32>,
-    /// Streams open on one HTTP/2 connection
-    #[arg(long, value_name = "N", env = "LIMEN_MAX_CONCURRENT_STREAMS")]
-    pub max_concurrent_streams: Option<u32>,
-    /// Bytes of an HTTP/2 stream's window
-    #[arg(long, value_name = "BYTES", env = "LIMEN_H2_STREAM_WINDOW", value_parser = clap::value_parser!(u32).range(65_535..=0x7fff_ffff))]
-    pub h2_stream_window: Option<u32>,
-    /// Bytes of an HTTP/2 connection's window
-    #[arg(long, value_name = "BYTES", env = "LIMEN_H2_CONNECTION_WINDOW", value_parser = clap::value_parser!(u32).range(65_535..=0x7fff_ffff))]
-    pub h2_connection_window: Option<u32>,
-    /// Connections of all listeners; 0: no limit
-    #[arg(long, value_name = "N", env = "LIMEN_MAX_CONNECTIONS")]
-    pub max_connections: Option<usize>,
-    /// Connections of one listener; 0: no limit
-    #[arg(long, value_name = "N", env = "LIMEN_MAX_CONNECTIONS_PER_LISTENER")]
-    pub max_connections_per_listener: Option<usize>,
-    /// Connections of one client address; 0: no limit
-    #[arg(long, value_name = "N", env = "LIMEN_MAX_CONNECTIONS_PER_CLIENT")]
-    pub max_connections_per_client: Option<usize>,
-    /// Field names with an underscore
-    #[arg(long, value_enum, env = "LIMEN_UNDERSCORES")]
-    pub underscores: Option<UnderscoresFlag>,
-    /// HTTP/1.0
-    #[arg(long, value_enum, env = "LIMEN_HTTP10")]
-    pub http10: Option<Allow>,
-    /// The method TRACE
-    #[arg(long, value_enum, env = "LIMEN_TRACE")]
-    pub trace: Option<Allow>,
-    /// Lines that end with LF alone
-    #[arg(long, value_enum, env = "LIMEN_BARE_LF")]
-    pub bare_lf: Option<Allow>,
-    /// Proxies in front that append to X-Forwarded-For
-    #[arg(long, value_name = "N", env = "LIMEN_NUM_TRUSTED_PROXIES")]
-    pub num_trusted_proxies: Option<usize>,
-    /// Networks whose connections begin with a PROXY header (`0.0.0.0/0,::/0` for all)
-    #[arg(long, value_name = "CIDR,…", env = "LIMEN_PROXY_PROTOCOL_FROM", value_delimiter = ',')]
-    pub proxy_protocol_from: Vec<Network>,
-    /// A request for another server of the same port on one TLS connection
-    #[arg(long, value_enum, env = "LIMEN_MISDIRECTED")]
-    pub misdirected: Option<Misdirected>,
-}
-
 impl Default for EdgeConfig {
     fn default() -> EdgeConfig {
         EdgeConfig::new(&MeshConfig::default(), &EdgeFlags::default())
@@ -257,6 +137,8 @@ impl EdgeConfig {
     /// What holds under this MeshConfig and these flags.
     #[must_use]
     pub fn new(mesh: &MeshConfig, flags: &EdgeFlags) -> EdgeConfig {
+        let (metadata, _) = EdgeFlags::from_metadata(&mesh.default_config.proxy_metadata);
+        let flags = &flags.clone().or(metadata);
         let written = &mesh.default_config.connection_settings;
         let edge = written.profile == ConnectionProfile::Edge;
         let topology = &mesh.default_config.gateway_topology;
@@ -285,6 +167,7 @@ impl EdgeConfig {
             flag.or(std(written)).or(edge.then_some(profile)).filter(|limit| !limit.is_zero())
         };
         let some = |n: usize| (n > 0).then_some(n);
+        let marks = pressure::Marks::default();
         EdgeConfig {
             limits: EdgeLimits {
                 handshake: flags.handshake_timeout.unwrap_or(defaults.handshake),
@@ -300,6 +183,10 @@ impl EdgeConfig {
                     written.http_stream_idle_timeout,
                     minutes(5),
                 ),
+                life: flags
+                    .max_connection_duration
+                    .or(std(written.http_max_connection_duration))
+                    .filter(|limit| !limit.is_zero()),
                 head,
             },
             http2: Http2Limits {
@@ -324,6 +211,15 @@ impl EdgeConfig {
                     .and_then(some),
                 per_listener: flags.max_connections_per_listener.and_then(some),
                 per_client: flags.max_connections_per_client.and_then(some),
+            },
+            pressure: pressure::Limits {
+                memory: flags.memory_limit,
+                files: flags.file_limit,
+                marks: pressure::Marks {
+                    keepalive: flags.shed_keepalive_at.unwrap_or(marks.keepalive),
+                    requests: flags.shed_requests_at.unwrap_or(marks.requests),
+                    connections: flags.shed_connections_at.unwrap_or(marks.connections),
+                },
             },
             topology: Topology {
                 trusted_proxies: flags.num_trusted_proxies.unwrap_or(topology.num_trusted_proxies as usize),
@@ -407,24 +303,39 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_its_prefix() {
-        for (network, address, inside) in [
-            ("10.0.0.0/8", "10.9.8.7", true),
-            ("10.0.0.0/8", "11.0.0.0", false),
-            ("10.1.2.3", "10.1.2.3", true),
-            ("10.1.2.3", "10.1.2.2", false),
-            ("192.168.4.0/22", "192.168.7.255", true),
-            ("192.168.4.0/22", "192.168.8.0", false),
-            ("0.0.0.0/0", "1.2.3.4", true),
-            ("0.0.0.0/0", "::1", false),
-            ("2001:db8::/33", "2001:db8:7fff::1", true),
-            ("2001:db8::/33", "2001:db8:8000::1", false),
-        ] {
-            let network: Network = network.parse().unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), inside, "{network:?} {address}");
-        }
-        for bad in ["", "10.0.0.0/33", "10.0.0/8", "x", "::/129"] {
-            assert!(bad.parse::<Network>().is_err(), "{bad}");
-        }
+    fn each_limit_is_a_field_of_mesh_config_or_an_entry_of_its_metadata() {
+        let mesh: MeshConfig = serde_json::from_value(serde_json::json!({"defaultConfig": {
+            "connectionSettings": {
+                "httpRequestHeadersTimeout": "1s", "httpRequestTimeout": "2s", "httpStreamIdleTimeout": "3s",
+                "httpIdleTimeout": "4s", "httpMaxConnectionDuration": "5s", "httpMaxConcurrentStreams": 6,
+                "http2InitialStreamWindowSize": 70_000, "http2InitialConnectionWindowSize": 80_000,
+                "globalDownstreamConnectionLimit": 9,
+            },
+            "proxyMetadata": {
+                "LIMEN_HANDSHAKE_TIMEOUT": "11s", "LIMEN_FIRST_BYTE_TIMEOUT": "12s",
+                "LIMEN_MAX_HEADER_BYTES": "2048", "LIMEN_MAX_HEADERS": "14",
+                "LIMEN_MAX_CONNECTIONS_PER_LISTENER": "15", "LIMEN_MAX_CONNECTIONS_PER_CLIENT": "16",
+                "LIMEN_MEMORY_LIMIT": "17Mi", "LIMEN_FILE_LIMIT": "18", "LIMEN_SHED_KEEPALIVE_AT": "19",
+                "LIMEN_SHED_REQUESTS_AT": "20", "LIMEN_SHED_CONNECTIONS_AT": "21", "LIMEN_HTTP10": "allow",
+            },
+        }}))
+        .unwrap();
+        let config = EdgeConfig::new(&mesh, &EdgeFlags::default());
+        let secs = Duration::from_secs;
+        let limits = config.limits;
+        assert_eq!((limits.request_head, limits.request), (secs(1), Some(secs(2))));
+        assert_eq!((limits.stream_idle, limits.idle, limits.life), (Some(secs(3)), secs(4), Some(secs(5))));
+        assert_eq!((limits.handshake, limits.first_byte), (secs(11), secs(12)));
+        assert_eq!((limits.head.max_bytes, limits.head.max_fields), (2048, 14));
+        assert_eq!(limits.head.http10, Leniency::Serve);
+        let http2 = config.http2;
+        assert_eq!((http2.max_streams, http2.stream_window, http2.connection_window), (6, 70_000, 80_000));
+        let connections = ConnectionLimits { total: Some(9), per_listener: Some(15), per_client: Some(16) };
+        assert_eq!(config.connections, connections);
+        assert_eq!((config.pressure.memory, config.pressure.files), (Some(17 << 20), Some(18)));
+        let marks = pressure::Marks { keepalive: 19, requests: 20, connections: 21 };
+        assert_eq!(config.pressure.marks, marks);
+        let flags = EdgeFlags { max_connections_per_client: Some(99), ..EdgeFlags::default() };
+        assert_eq!(EdgeConfig::new(&mesh, &flags).connections.per_client, Some(99), "a flag wins");
     }
 }

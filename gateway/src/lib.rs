@@ -7,6 +7,7 @@ pub mod drain;
 pub mod edge;
 pub mod listener;
 pub mod pipeline;
+pub mod pressure;
 pub mod proxy;
 pub mod report;
 pub mod runtime;

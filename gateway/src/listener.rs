@@ -79,6 +79,8 @@ pub struct EdgeLimits {
     pub request: Option<Duration>,
     /// Without progress of a request, on HTTP/2; then the connection is closed. `None`: no limit.
     pub stream_idle: Option<Duration>,
+    /// From accept until the client is asked to go. `None`: no limit.
+    pub life: Option<Duration>,
     /// HTTP/1 heads.
     pub head: HeadPolicy,
 }
@@ -93,6 +95,7 @@ impl Default for EdgeLimits {
             idle: Duration::from_secs(3600),
             request: None,
             stream_idle: None,
+            life: None,
             head: HeadPolicy::default(),
         }
     }

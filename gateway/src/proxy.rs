@@ -33,6 +33,7 @@ pub use http::HttpHandler;
 
 use crate::{
     listener::connection_info,
+    pressure::Level,
     snapshot::SnapshotCell,
     telemetry::{AccessLog, Flag, Metrics},
 };
@@ -175,6 +176,9 @@ impl ProxyHttp for GatewayProxy {
         session.set_pipelining_enabled(true);
         session.set_ignore_info_resp(true);
         edge::admit(session, ctx);
+        if ctx.connection.as_ref().is_some_and(|connection| connection.pressure() >= Level::Shedding) {
+            ctx.refusal.get_or_insert_with(reply::overloaded);
+        }
         Ok(())
     }
 

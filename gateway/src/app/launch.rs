@@ -22,6 +22,7 @@ use crate::{
     edge::{EdgeConfig, EdgeFlags},
     listener::{BindOptions, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
+    pressure,
     proxy::{GatewayProxy, HttpHandler},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     settings::{AccessLogFormat, Settings, SourceSettings, Strictness},
@@ -84,6 +85,13 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let showing = admin::spawn(admin, addresses, stopped.clone())
         .map_err(|error| format!("cannot start a thread: {error}"))?;
 
+    let gauges = pressure::Gauges::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
+    let limits = {
+        let snapshots = Arc::clone(&snapshots);
+        move || snapshots.load().edge.pressure
+    };
+    background.spawn(pressure::follow(pressure::System::new(), limits, listeners.clone(), Some(gauges)));
+
     let registry = Registry::new(Arc::new(SystemResolver::new()), background.handle().clone());
     let upstreams = registry.collector().and_then(|collector| metrics.register(Box::new(collector)));
     upstreams.map_err(|error| format!("metrics: {error}"))?;
@@ -134,6 +142,10 @@ struct Live {
 impl Publisher for Live {
     async fn publish(&mut self, built: &Arc<Built>) -> Diagnostics {
         let compiled = &built.compiled;
+        let metadata = &built.validated.mesh().default_config.proxy_metadata;
+        for problem in EdgeFlags::from_metadata(metadata).1 {
+            tracing::warn!("{problem}");
+        }
         self.registry.set_credentials(built.validated.set().clone());
         let clusters = self.registry.reconcile(compiled.clusters.values().map(|cluster| &**cluster));
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) =

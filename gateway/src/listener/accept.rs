@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     edge::EdgeConfig,
+    pressure::Pressure,
     tls::{ClientCertificate, client_hello},
 };
 
@@ -38,10 +39,14 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a client whose connection has lived its time may be idle (Envoy: `drain_timeout`).
+const AFTER_LIFE: Duration = Duration::from_secs(5);
+
 /// What every connection needs.
 pub(super) struct Edge {
     pub(super) source: Arc<dyn ListenerSource>,
     pub(super) handler: Arc<dyn ConnectionHandler>,
+    pub(super) pressure: Arc<Pressure>,
 }
 
 /// A listening socket in the runtime.
@@ -85,6 +90,8 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub(super) async fn accept_loop(acceptor: Arc<Acceptor>, serving: Arc<Serving>, edge: Arc<Edge>) {
     let mut pause = FIRST_PAUSE;
     loop {
+        // Who waits in the kernel's queue costs this process nothing.
+        edge.pressure.room().await;
         match acceptor.accept().await {
             Ok((stream, peer, local)) => {
                 pause = FIRST_PAUSE;
@@ -244,12 +251,54 @@ impl Accepted<'_> {
         sni: Option<Arc<str>>,
         tls: (bool, Option<ClientCertificate>),
     ) {
-        let Accepted { endpoints, config, serving, edge } = self;
-        let draining = serving.draining.clone();
-        let shutdown = shutdown_for(begun.0, draining.clone(), serving.close_idle.clone());
+        let limits = self.config.limits;
+        match limits.life {
+            None => {
+                let signals = (self.serving.draining.clone(), self.serving.close_idle.clone());
+                self.served(stream, begun, sni, tls, signals).await;
+            }
+            Some(life) => {
+                let (mut draining, mut close_idle) =
+                    (self.serving.draining.clone(), self.serving.close_idle.clone());
+                let (leave, leaving) = watch::channel(false);
+                let (close, closing) = watch::channel(false);
+                // Envoy: a connection whose time is up drains; what is idle after the drain time is closed.
+                let ending = async move {
+                    tokio::select! {
+                        () = tokio::time::sleep(life) => {}
+                        _ = draining.wait_for(|draining| *draining) => {}
+                    }
+                    leave.send_replace(true);
+                    tokio::select! {
+                        () = tokio::time::sleep(AFTER_LIFE) => {}
+                        _ = close_idle.wait_for(|close| *close) => {}
+                    }
+                    close.send_replace(true);
+                    // The senders live as long as the connection.
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = self.served(stream, begun, sni, tls, (leaving, closing)) => {}
+                    () = ending => {}
+                }
+            }
+        }
+    }
+
+    async fn served<S: IO + 'static>(
+        self,
+        stream: S,
+        begun: (Protocol, Vec<u8>),
+        sni: Option<Arc<str>>,
+        tls: (bool, Option<ClientCertificate>),
+        (draining, close_idle): (watch::Receiver<bool>, watch::Receiver<bool>),
+    ) {
+        let Accepted { endpoints, config, edge, .. } = self;
+        let shutdown = shutdown_for(begun.0, draining.clone(), close_idle.clone());
         let limits = config.limits;
-        let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining));
-        let stream = EdgeStream::new(stream, info.clone(), begun, limits, serving.close_idle.clone());
+        let pressure = edge.pressure.clone();
+        let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining, pressure));
+        let stream = EdgeStream::new(stream, info.clone(), begun, limits, close_idle);
         edge.handler.serve(Box::new(stream), info, shutdown).await;
     }
 
@@ -261,8 +310,8 @@ impl Accepted<'_> {
         route: &Arc<TcpRoute>,
     ) {
         let Accepted { endpoints, config, serving, edge } = self;
-        let draining = serving.draining.clone();
-        let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining));
+        let (draining, pressure) = (serving.draining.clone(), edge.pressure.clone());
+        let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining, pressure));
         edge.handler.tunnel(stream, info, route.clone()).await;
     }
 }

@@ -19,7 +19,11 @@ use routing::listener::ListenerKey;
 use tokio::sync::watch;
 
 use super::http1::Flaw;
-use crate::{edge::EdgeConfig, tls::ClientCertificate};
+use crate::{
+    edge::EdgeConfig,
+    pressure::{Level, Pressure},
+    tls::ClientCertificate,
+};
 
 /// A downstream connection.
 ///
@@ -52,6 +56,7 @@ pub struct ConnectionInfo {
     sent: AtomicU64,
     peer_header: HeaderValue,
     draining: watch::Receiver<bool>,
+    pressure: Arc<Pressure>,
 }
 
 /// The addresses and names that a connection begins with.
@@ -70,6 +75,7 @@ impl ConnectionInfo {
         (tls, client): (bool, Option<ClientCertificate>),
         edge: Arc<EdgeConfig>,
         draining: watch::Receiver<bool>,
+        pressure: Arc<Pressure>,
     ) -> ConnectionInfo {
         let Endpoints { listener, bound_port, peer, local } = endpoints;
         ConnectionInfo {
@@ -91,6 +97,7 @@ impl ConnectionInfo {
             peer_header: HeaderValue::try_from(peer.ip().to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             draining,
+            pressure,
         }
     }
 
@@ -118,6 +125,11 @@ impl ConnectionInfo {
     /// Whether responses should ask the client to go (`Connection: close`).
     pub fn draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// What the process asks of clients for want of memory or file descriptors.
+    pub fn pressure(&self) -> Level {
+        self.pressure.level()
     }
 
     /// The client's address without port, as `x-forwarded-for` names it: made once a connection.

@@ -27,7 +27,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::edge::ConnectionLimits;
+use crate::{
+    edge::ConnectionLimits,
+    pressure::{self, Pressure},
+};
 
 use super::{
     BindFailure, BindOptions, BoundAddress, ConnectionHandler, ListenerSource,
@@ -52,6 +55,8 @@ struct Shared {
     slots: Mutex<BTreeMap<ListenerKey, Slot>>,
     connections: Arc<Connections>,
     draining: AtomicBool,
+    /// Clients are asked to go, for now.
+    reluctant: AtomicBool,
     stopped: AtomicBool,
     changed: Notify,
 }
@@ -214,12 +219,13 @@ impl ListenerManager {
     ) -> ListenerManager {
         ListenerManager {
             shared: Arc::new(Shared {
-                edge: Arc::new(Edge { source, handler }),
+                edge: Arc::new(Edge { source, handler, pressure: pressure::calm() }),
                 bind,
                 idle_grace,
                 slots: Mutex::default(),
                 connections: Arc::default(),
                 draining: AtomicBool::new(false),
+                reluctant: AtomicBool::new(false),
                 stopped: AtomicBool::new(false),
                 changed: Notify::new(),
             }),
@@ -335,6 +341,24 @@ impl ListenerManager {
         }
     }
 
+    /// How near the process is to its limits, for the accept loops and for all requests.
+    pub fn pressure(&self) -> Arc<Pressure> {
+        self.shared.edge.pressure.clone()
+    }
+
+    /// Asks clients to go after what they have begun, or stops asking. New connections are accepted, and asked the same.
+    pub fn ask_to_go(&self, asked: bool) {
+        self.shared.reluctant.store(asked, Ordering::Release);
+        for running in self.slots().values().filter_map(running) {
+            // Asked again with the map locked, like `drain`, which is for good.
+            running.draining.send_replace(self.asks_to_go());
+        }
+    }
+
+    fn asks_to_go(&self) -> bool {
+        self.shared.draining.load(Ordering::Acquire) || self.shared.reluctant.load(Ordering::Acquire)
+    }
+
     /// Closes the listening sockets and the connections that have no request on them, for good.
     pub fn stop_accepting(&self) {
         self.shared.stopped.store(true, Ordering::Release);
@@ -409,7 +433,7 @@ impl ListenerManager {
         };
         let (draining, draining_rx) = watch::channel(false);
         let (close_idle, close_idle_rx) = watch::channel(false);
-        if self.shared.draining.load(Ordering::Acquire) {
+        if self.asks_to_go() {
             draining.send_replace(true);
         }
         let (draining, close_idle) = (Arc::new(draining), Arc::new(close_idle));

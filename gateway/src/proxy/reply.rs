@@ -106,6 +106,14 @@ impl LocalReply {
     }
 }
 
+/// To a request that the process has no room for (Envoy's overload manager; it gives no time to come back at).
+pub(super) fn overloaded() -> LocalReply {
+    LocalReply::text(503, "envoy overloaded".to_owned(), "overload")
+        .headers(vec![(header::RETRY_AFTER, HeaderValue::from_static("1"))])
+        .flag(Flag::Overloaded)
+        .close()
+}
+
 /// Writes a reply and notes it for the log.
 ///
 /// # Errors

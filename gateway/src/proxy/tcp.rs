@@ -135,12 +135,17 @@ impl Tunnels {
             outcome.upstream_host = Some(Address::Ip(remote));
         }
         let idle = cluster.spec.idle_timeout.unwrap_or(IDLE);
+        let life = cluster.spec.pool.max_connection_duration;
         let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
         let over = both_ways(&mut client, &mut upstream, (&received, &sent));
         tokio::select! {
             () = over => {}
             () = idle_for(idle, || received.load(Ordering::Relaxed) + sent.load(Ordering::Relaxed)) => {
                 outcome.flags.insert(Flag::StreamIdleTimeout);
+            }
+            // Envoy: `max_downstream_connection_duration`; Istio sets it from the DestinationRule.
+            () = tokio::time::sleep(life.unwrap_or_default()), if life.is_some() => {
+                outcome.flags.insert(Flag::DurationTimeout);
             }
         }
         (outcome.received, outcome.sent) = (received.into_inner(), sent.into_inner());

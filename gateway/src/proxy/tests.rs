@@ -8,6 +8,7 @@ mod filters;
 mod heads;
 mod hostile;
 mod mirrors;
+mod overload;
 mod protocols;
 mod retries;
 mod timeouts;
@@ -49,6 +50,7 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct TestGateway {
+    manager: ListenerManager,
     address: SocketAddr,
     metrics: Arc<Metrics>,
     log: PathBuf,
@@ -121,7 +123,7 @@ async fn gateway_with(yaml: &str, registry: Registry) -> TestGateway {
         BoundAddress::Tcp(address) => SocketAddr::from(([127, 0, 0, 1], address.port())),
         BoundAddress::Unix(path) => panic!("bound {path:?}"),
     };
-    TestGateway { address, metrics, log, cell, registry, serving, _folder: folder }
+    TestGateway { address, manager, metrics, log, cell, registry, serving, _folder: folder }
 }
 
 impl TestGateway {

@@ -61,6 +61,8 @@ flags! {
     NoClusterFound = "NC",
     /// The limit for the whole exchange ran out.
     DurationTimeout = "DT",
+    /// The process is short of memory or of file descriptors.
+    Overloaded = "OM",
 }
 
 /// The flags of one response.

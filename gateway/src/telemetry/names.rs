@@ -30,6 +30,12 @@ pub const CONFIG_SYNCHRONIZED: &str = "limen_config_synchronized";
 pub const CONFIG_REJECTED: &str = "limen_config_rejected_resources";
 /// Client connections open now, gauge.
 pub const ACTIVE_CONNECTIONS: &str = "limen_active_connections";
+/// What is asked of clients for want of memory or file descriptors, 0 (nothing) to 3 (not to come), gauge.
+pub const OVERLOAD_LEVEL: &str = "limen_overload_level";
+/// Memory in bytes, and file descriptors, in use, gauge by resource.
+pub const RESOURCE_USED: &str = "limen_resource_used";
+/// Memory in bytes, and file descriptors, that there are, gauge by resource.
+pub const RESOURCE_LIMIT: &str = "limen_resource_limit";
 /// Access log lines lost because their reader was too slow, counter.
 pub const ACCESS_LOG_DROPPED: &str = "limen_access_log_dropped_total";
 /// Copies for mirrors that were not made, or given up, for want of room, counter.

@@ -1,6 +1,7 @@
 //! What takes too long, and what is too much.
 
 use super::*;
+use crate::pressure::{self, Level, Part, Usage, UsageReader};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_silent_clients_are_closed() {
@@ -100,4 +101,119 @@ async fn a_flood_of_pings_is_told_to_calm_down() {
     let goaway = seen.windows(17).find(|frame| frame[3] == 7);
     assert_eq!(goaway.map(|frame| frame[13..17].to_vec()), Some(vec![0, 0, 0, 11]), "{seen:?}");
     manager.none_left().await;
+}
+
+/// Usage that a test sets.
+struct Said(Arc<Mutex<Usage>>);
+
+impl UsageReader for Said {
+    fn read(&mut self, _limits: &pressure::Limits) -> Usage {
+        *self.0.lock().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_and_descriptors_are_given_up_in_steps_and_taken_back() {
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 80).await;
+    let usage = Arc::new(Mutex::new(Usage::default()));
+    let following = pressure::follow(Said(usage.clone()), pressure::Limits::default, manager.clone(), None);
+    tokio::spawn(following);
+    let set = |memory: u64, files: u64| {
+        let part = |used| Some(Part { used, limit: 1000 });
+        *usage.lock().unwrap() = Usage { memory: part(memory), files: part(files) };
+    };
+    let reached = async |level: Level| {
+        eventually(|| (manager.pressure().level() == level).then_some(())).await;
+    };
+    // A connection whose client has been answered, and that stays.
+    let kept = Arc::new(Mutex::new(TcpStream::connect(to).unwrap()));
+    let asked_on = |kept: &Arc<Mutex<TcpStream>>| {
+        let kept = kept.clone();
+        blocking(move || ask(&mut *kept.lock().unwrap()))
+    };
+    assert!(asked_on(&kept).await.ends_with("draining=false"));
+
+    set(100, 860);
+    reached(Level::Reluctant).await;
+    let answer = asked_on(&kept).await;
+    assert!(answer.ends_with("draining=true"), "{answer}");
+    assert!(manager.connections() <= 1, "who comes is served");
+    let fresh = Arc::new(Mutex::new(TcpStream::connect(to).unwrap()));
+    assert!(asked_on(&fresh).await.ends_with("draining=true"));
+
+    set(930, 100);
+    reached(Level::Shedding).await;
+    set(999, 100);
+    reached(Level::Full).await;
+    // Each loop that waits in `accept` has let one in by now, at most; the kernel holds the others.
+    let waiting: Vec<_> = (0..4).map(|_| TcpStream::connect(to).unwrap()).collect();
+    assert!(manager.connections() <= 4, "{}", manager.connections());
+    set(0, 0);
+    reached(Level::Calm).await;
+    for socket in waiting {
+        let answer = asked_on(&Arc::new(Mutex::new(socket))).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let after = Arc::new(Mutex::new(TcpStream::connect(to).unwrap()));
+    assert!(asked_on(&after).await.ends_with("draining=false"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_has_lived_its_time_goes_after_its_request() {
+    let limits = EdgeLimits { life: Some(Duration::from_millis(300)), ..EdgeLimits::default() };
+    let live = Live::with(http(&[80]), &Secrets::default(), EdgeConfig { limits, ..EdgeConfig::default() });
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 80).await;
+    let (first, last, more) = blocking(move || {
+        let mut socket = TcpStream::connect(to).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let first = ask(&mut socket);
+        let mut last = String::new();
+        let begin = std::time::Instant::now();
+        while !last.ends_with("draining=true") && begin.elapsed() < PATIENCE {
+            last = ask(&mut socket);
+        }
+        (first, last, socket.read(&mut [0]).unwrap_or(0))
+    })
+    .await;
+    assert!(first.ends_with("draining=false"), "{first}");
+    assert!(last.ends_with("draining=true"), "{last}");
+    assert_eq!(more, 0, "closed");
+    // One that never sends a second request is closed too.
+    let idle = blocking(move || {
+        let mut socket = TcpStream::connect(to).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        ask(&mut socket);
+        socket.read(&mut [0])
+    })
+    .await;
+    assert_eq!(idle.unwrap(), 0);
+    manager.none_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_connection_that_has_lived_its_time_gets_goaway() {
+    let limits = EdgeLimits { life: Some(Duration::from_millis(300)), ..EdgeLimits::default() };
+    let live = Live::with(http(&[80]), &Secrets::default(), EdgeConfig { limits, ..EdgeConfig::default() });
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 80).await;
+    let seen = blocking(move || {
+        let mut socket = TcpStream::connect(to).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        let mut seen = Vec::new();
+        let mut room = [0; 1024];
+        while !seen.windows(9).any(|frame: &[u8]| frame[..4] == [0, 0, 8, 7]) {
+            match socket.read(&mut room) {
+                Ok(count @ 1..) => seen.extend_from_slice(&room[..count]),
+                _ => break,
+            }
+        }
+        seen
+    })
+    .await;
+    let goaway = seen.windows(17).find(|frame| frame[..4] == [0, 0, 8, 7]);
+    assert_eq!(goaway.map(|frame| frame[13..17].to_vec()), Some(vec![0; 4]), "NO_ERROR: {seen:?}");
 }
