@@ -290,6 +290,7 @@ impl ProxyHttp for GatewayProxy {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        ctx.upstream_version = Some(head.version);
         upstream::answered(ctx, head);
         attempt::answered(session, ctx, head)
     }
@@ -351,7 +352,10 @@ impl ProxyHttp for GatewayProxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
         let started = session.response_written().is_some_and(|r| !r.status.is_informational());
-        let failure = failure::classify(e, ctx.connection.as_ref().and_then(|c| c.refusal()));
+        let mut failure = failure::classify(e, ctx.connection.as_ref().and_then(|c| c.refusal()));
+        if started {
+            failure = failure.after_start(ctx.upstream_version);
+        }
         let mut error_code = 0;
         if let Some(flag) = failure.flag {
             ctx.flags.insert(flag);

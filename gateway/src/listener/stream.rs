@@ -4,6 +4,7 @@
 //! Invariant: a request that arrives in one piece is looked at once, where it lies: no copy, no allocation, no clock, no
 //! timer. Only what is not complete is put aside until it is.
 
+mod head_out;
 mod http1_side;
 mod timer;
 
@@ -283,6 +284,17 @@ impl<S: IO> AsyncRead for EdgeStream<S> {
 impl<S: IO> AsyncWrite for EdgeStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let Side::Http1(side) = &mut this.side
+            && let Some(piece) = side.head_out.piece(buf, this.info.finished())
+        {
+            // The buffer has room for the whole of it, or is not ready.
+            let count = ready!(Pin::new(&mut this.io).poll_write(cx, &piece.bytes))?;
+            debug_assert_eq!(count, piece.bytes.len(), "a piece is shorter than the buffer");
+            this.info.count_sent(count);
+            let taken = piece.taken;
+            side.head_out.wrote(piece);
+            return Poll::Ready(Ok(taken));
+        }
         let count = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
         this.info.count_sent(count);
         Poll::Ready(Ok(count))

@@ -75,6 +75,8 @@ pub struct Ctx {
     pub(super) copies: Option<Box<Copies>>,
     pub(super) upstream_host: Option<Address>,
     pub(super) upstream_local: Option<SocketAddr>,
+    /// Version of HTTP that the upstream answered in.
+    pub(super) upstream_version: Option<Version>,
     /// Path and query as sent upstream, where a rule rewrote it.
     pub(super) upstream_path: Option<String>,
     /// Authority as sent upstream, where a rule rewrote it.
@@ -121,6 +123,7 @@ impl Ctx {
             copies: None,
             upstream_host: None,
             upstream_local: None,
+            upstream_version: None,
             upstream_path: None,
             upstream_authority: None,
             sent: None,

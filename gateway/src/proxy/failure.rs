@@ -6,6 +6,7 @@
 
 use super::reply::LocalReply;
 use crate::{listener::Flaw, runtime::NoAnswer, telemetry::Flag};
+use http::Version;
 use pingora_error::{Error, ErrorSource, ErrorType};
 use routing::action::retry::Reset;
 use std::borrow::Cow;
@@ -110,6 +111,18 @@ impl Failure {
                 "upstream connect error or disconnect/reset before headers. {latest}reset reason: {reason}"
             ),
             false => reason.to_string(),
+        }
+    }
+
+    /// The same where the response had begun. A connection of HTTP/1 that ends before the body does is an error of the
+    /// protocol then, whichever way it ended (asked of Envoy 1.40).
+    pub(super) fn after_start(self, upstream: Option<Version>) -> Self {
+        let terminated = self.flag == Some(Flag::UpstreamConnectionTermination);
+        match upstream {
+            Some(version) if terminated && version < Version::HTTP_2 => {
+                Self::reset(502, Flag::UpstreamProtocolError, "protocol error")
+            }
+            _ => self,
         }
     }
 
@@ -241,6 +254,9 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
         (ErrorSource::Upstream, T::InvalidHTTPHeader | T::H1Error | T::InvalidH2 | T::H2Downgrade) => {
             Failure::reset(502, Flag::UpstreamProtocolError, "protocol error")
         }
+        (ErrorSource::Upstream, T::ConnectionClosed | T::ReadError) if broke_off(e) => {
+            Failure::reset(502, Flag::UpstreamProtocolError, "protocol error")
+        }
         (ErrorSource::Upstream, T::H2Error) => Failure::reset(503, Flag::UpstreamRemoteReset, "remote reset"),
         (ErrorSource::Upstream, _) => {
             Failure::reset(503, Flag::UpstreamConnectionTermination, "connection termination")
@@ -254,6 +270,12 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
             reset: false,
         },
     }
+}
+
+/// Whether a head had begun when the connection ended. The engine says so in words only.
+fn broke_off(e: &Error) -> bool {
+    let said = e.to_string();
+    said.split_once("bytes already read: ").is_some_and(|(_, count)| !count.starts_with('0'))
 }
 
 fn connection(e: &Error, transport: &str) -> Failure {

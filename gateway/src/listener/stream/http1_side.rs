@@ -2,10 +2,13 @@
 //!
 //! Invariant: the engine gets nothing that the reader has not approved, and everything that it has, in order.
 
-use super::super::{
-    EdgeLimits, HeadPolicy,
-    connection::ConnectionInfo,
-    http1::{Flaw, Reader, Stop},
+use super::{
+    super::{
+        EdgeLimits, HeadPolicy,
+        connection::ConnectionInfo,
+        http1::{Flaw, Reader, Stop},
+    },
+    head_out::HeadOut,
 };
 use pingora_core::protocols::IO;
 use std::{
@@ -63,6 +66,7 @@ pub(super) struct Http1Side {
     pub(super) body_deadline: Option<Instant>,
     /// The body is bad from here on.
     pub(super) body_flaw: Option<Flaw>,
+    pub(super) head_out: HeadOut,
 }
 
 impl Http1Side {
@@ -75,6 +79,7 @@ impl Http1Side {
             deadline: None,
             body_deadline: None,
             body_flaw: None,
+            head_out: HeadOut::default(),
         }
     }
 

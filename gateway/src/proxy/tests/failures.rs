@@ -143,14 +143,34 @@ async fn a_connection_goes_on_after_an_error_upstream_unless_the_body_was_left_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_response_that_breaks_off_is_told_apart_from_none() {
-    let act = &[Act::SayAndLeave("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")];
-    let gateway = gateway(&config(FORWARD, &[plays(act).await.address], "HTTP")).await;
-    let (status, _, body) = gateway.send("GET /half HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-    assert_eq!((status, &*body), (200, "abc"));
-    let line = gateway.line("/half").await;
-    assert!(
-        line.contains(" 200 UC upstream_reset_after_response_started{connection_termination} "),
-        "{line}"
-    );
+async fn a_response_that_breaks_off_is_an_error_of_the_protocol() {
+    const OK_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc";
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    const IN_A_CHUNK: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc";
+    const BAD_CHUNK: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n";
+    for (act, path) in [
+        (&[Act::SayAndLeave(OK_HEAD)], "/length"),
+        (&[Act::SayAndLeave(CHUNKED)], "/between-chunks"),
+        (&[Act::SayAndLeave(IN_A_CHUNK)], "/in-a-chunk"),
+        (&[Act::SayAndLeave(BAD_CHUNK)], "/bad-chunk"),
+    ] {
+        let gateway = gateway(&config(FORWARD, &[plays(act).await.address], "HTTP")).await;
+        let (status, _, body) =
+            gateway.send(&format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+        assert_eq!(status, 200, "{path}");
+        assert!(!body.ends_with("0\r\n\r\n"), "{path}: made to look whole: {body}");
+        let line = gateway.line(path).await;
+        assert!(line.contains(" 200 UPE upstream_reset_after_response_started{protocol_error} "), "{line}");
+    }
+    for (act, path) in [
+        (&[Act::SayAndLeave("HTTP/1.1 200 OK\r\nContent-Le")], "/half-a-head"),
+        (&[Act::SayAndLeave("HTTP/1.1 2")], "/half-a-line"),
+    ] {
+        let gateway = gateway(&config(FORWARD, &[plays(act).await.address], "HTTP")).await;
+        let (status, _, body) = gateway.get(path).await;
+        assert_eq!(status, 502, "{path}");
+        assert!(body.ends_with("reset reason: protocol error"), "{body}");
+        let line = gateway.line(path).await;
+        assert!(line.contains(" 502 UPE upstream_reset_before_response_started{protocol_error} "), "{line}");
+    }
 }

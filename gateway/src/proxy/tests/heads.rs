@@ -154,3 +154,36 @@ async fn a_grpc_client_can_read_every_reply_of_ours() {
         assert_eq!(head.contains("x-resp: r"), path == "/direct", "{head}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_responses_are_in_lower_case_and_a_kept_connection_is_not_spoken_of() {
+    let rules = "  - match: [{uri: {exact: /ours}}]
+    directResponse: {status: 200, body: {string: hi}}
+"
+    .to_owned()
+        + FORWARD;
+    const UP: Act = Act::Say(
+        "HTTP/1.1 200 OK\r\nContent-Type: Text/Plain\r\nX-Mixed-Case: V\r\nSet-Cookie: A=B\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let gateway = gateway(&config(&rules, &[plays(&[UP]).await.address], "HTTP")).await;
+    let text = gateway
+        .raw(
+            "GET /theirs HTTP/1.1\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n\
+             GET /ours HTTP/1.1\r\nHost: a.example\r\n\r\n\
+             GET /last HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        )
+        .await;
+    let heads: Vec<&str> = text.split("HTTP/1.1 200 OK\r\n").skip(1).collect();
+    assert_eq!(heads.len(), 3, "{text}");
+    for (at, head) in heads.iter().enumerate() {
+        let (head, body) = head.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body.len(), 2, "{text}");
+        for line in head.lines() {
+            let (name, _) = line.split_once(": ").unwrap();
+            assert_eq!(name, name.to_ascii_lowercase(), "{line}");
+        }
+        assert_eq!(head.contains("connection: close"), at == 2, "{head}");
+        assert_eq!(head.contains("connection: "), at == 2, "{head}");
+    }
+    assert!(heads[0].contains("content-type: Text/Plain\r\nx-mixed-case: V\r\n"), "{text}");
+}
