@@ -15,7 +15,9 @@ use boring::{
     ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion},
     x509::X509,
 };
-use config_model::{istio::gateway::ServerTlsMode, kubernetes::Secret};
+use config_model::{
+    diagnostic::Severity, istio::gateway::ServerTlsMode, kubernetes::Secret, scalar::SecretBytes,
+};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pingora_core::{

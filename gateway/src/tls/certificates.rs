@@ -10,32 +10,22 @@ use std::{
 };
 
 use config_model::{
-    diagnostic::{Code, Diagnostic},
     kubernetes::{ConfigMap, Secret},
     meta::{Kind, ResourceKey},
     set::ResourceSet,
 };
-use pingora_core::tls::{
-    error::ErrorStack,
-    ssl::{self, AlpnError, SslAcceptor, SslMethod, SslOptions, SslVerifyMode, SslVersion},
-};
+use pingora_core::tls::ssl::SslAcceptor;
 use routing::listener::{
-    CertificateSource, Chains, ClientAuth, ClientRoots, FilterChain, Listeners, ServerTls, TlsVersion,
+    CertificateSource, Chains, ClientAuth, ClientRoots, FilterChain, Listeners, ServerTls,
 };
 
 use super::{
-    MaterialError,
+    CertificateProblem, Effect, MaterialError,
+    acceptor::Acceptors,
     client::ClientTrust,
     client_hello::Signs,
-    material::{self, CertifiedKey, KeyType},
+    material::{self, CertifiedKey},
 };
-
-/// What Envoy serves when a server names none: forward secrecy and AEAD only.
-const DEFAULT_CIPHERS: &str = "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]:\
-[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
-
-/// In order of our preference.
-const ALPN: &[u8] = b"\x02h2\x08http/1.1";
 
 /// Where Secrets are looked up; files are read by the store itself.
 pub trait SecretReader {
@@ -64,21 +54,6 @@ pub struct Certificates {
     sources: HashMap<CertificateSource, Arc<CertifiedKey>>,
     /// What clients are checked against, by where it comes from.
     clients: HashMap<ClientAuth, Arc<ClientTrust>>,
-}
-
-/// A server that cannot be served as it was meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateProblem {
-    /// The certificate; `None` when it is the server's other settings.
-    pub source: Option<CertificateSource>,
-    /// `namespace/name` of the Gateways that use it.
-    pub gateways: BTreeSet<Arc<str>>,
-    /// What is wrong.
-    pub reason: String,
-    /// Whether there is no such Secret.
-    pub missing: bool,
-    /// Whether an earlier good certificate is served in its place.
-    pub kept: bool,
 }
 
 /// What may be shown of a certificate.
@@ -117,14 +92,6 @@ impl ServerKey {
     }
 }
 
-/// One acceptor a key type. BoringSSL chooses between certificates only through callbacks; we know the client's signatures
-/// before the handshake.
-struct Acceptors {
-    rsa: Option<SslAcceptor>,
-    ecdsa: Option<SslAcceptor>,
-    fingerprints: Vec<[u8; 32]>,
-}
-
 impl Certificates {
     /// Builds the acceptors for `listeners`, reusing what `previous` has. Reads files, so not on a runtime that serves.
     #[must_use]
@@ -147,12 +114,7 @@ impl Certificates {
 
     /// The acceptor of a chain for a client; `None` when the server has no certificate.
     pub fn acceptor(&self, chain: &FilterChain, signs: Signs) -> Option<&SslAcceptor> {
-        let acceptors = self.servers.get(&ServerKey::of(chain, chain.tls.as_ref()?))?;
-        match signs {
-            Signs::Ecdsa => acceptors.ecdsa.as_ref().or(acceptors.rsa.as_ref()),
-            // A client that does not list its signatures may still take an ECDSA certificate; better than none.
-            Signs::Rsa => acceptors.rsa.as_ref().or(acceptors.ecdsa.as_ref()),
-        }
+        self.servers.get(&ServerKey::of(chain, chain.tls.as_ref()?))?.of(signs)
     }
 
     /// The files that servers of these listeners are made of, each once.
@@ -190,28 +152,6 @@ impl fmt::Debug for Certificates {
     }
 }
 
-impl CertificateProblem {
-    /// As a finding.
-    pub fn diagnostic(&self) -> Diagnostic {
-        let gateways: Vec<&str> = self.gateways.iter().map(AsRef::as_ref).collect();
-        let about = match &self.source {
-            Some(CertificateSource::Secret { namespace, name }) => format!("credential {namespace}/{name}"),
-            Some(CertificateSource::Files { certificate, .. }) => format!("certificate file {certificate}"),
-            None => "TLS settings".to_owned(),
-        };
-        let effect = if self.kept { "; the last good one is served" } else { "" };
-        let code = if self.missing { Code::REFERENCE_NOT_FOUND } else { Code::INVALID_CREDENTIAL };
-        let message = format!("{about} of Gateway {}: {}{effect}", gateways.join(", "), self.reason);
-        let diagnostic = Diagnostic::new(code, message);
-        match &self.source {
-            Some(CertificateSource::Secret { namespace, .. }) => diagnostic.hint(format!(
-                "put a Secret with tls.crt and tls.key (or cert and key) into namespace {namespace}, where the gateway runs"
-            )),
-            Some(CertificateSource::Files { .. }) | None => diagnostic,
-        }
-    }
-}
-
 struct Building<'a> {
     secrets: &'a dyn SecretReader,
     previous: &'a Certificates,
@@ -245,7 +185,7 @@ impl Building<'_> {
             earlier => match Acceptors::new(tls, &keys, client.as_ref(), fingerprints) {
                 Ok(acceptors) => Arc::new(acceptors),
                 Err(reason) => {
-                    self.note(None, &chain.gateway, reason, false, earlier.is_some());
+                    self.note(None, &chain.gateway, reason, false, instead(earlier.as_ref()));
                     let Some(earlier) = earlier else { return };
                     earlier.clone()
                 }
@@ -265,7 +205,7 @@ impl Building<'_> {
                 let parsed = matches!(error, MaterialError::Certificate(_));
                 let earlier = self.previous.clients.get(client).filter(|_| parsed).cloned();
                 let reason = format!("client certificates cannot be checked: {error}");
-                self.note(None, gateway, reason, false, earlier.is_some());
+                self.note(None, gateway, reason, false, instead(earlier.as_ref()));
                 earlier?
             }
         };
@@ -278,14 +218,22 @@ impl Building<'_> {
             problem.gateways.insert(gateway.clone());
         } else if !self.built.sources.contains_key(source) {
             let read = material::read(source, |namespace, name| self.secrets.secret(namespace, name));
-            match read.and_then(|(certificate, key)| CertifiedKey::parse(&certificate, &key)) {
-                Ok(key) => {
+            let parsed = read.and_then(|texts| {
+                let mut key = CertifiedKey::parse(&texts.certificate, &texts.key)?;
+                let flaw = texts.staple.and_then(|response| key.staple(&response));
+                Ok((key, flaw))
+            });
+            match parsed {
+                Ok((key, flaw)) => {
                     self.built.sources.insert(source.clone(), Arc::new(key));
+                    if let Some(reason) = flaw {
+                        self.note(Some(source.clone()), gateway, reason, false, Effect::Served);
+                    }
                 }
                 Err(error) => {
                     let earlier = self.previous.sources.get(source);
                     let missing = error == MaterialError::SecretNotFound;
-                    self.note(Some(source.clone()), gateway, error.to_string(), missing, earlier.is_some());
+                    self.note(Some(source.clone()), gateway, error.to_string(), missing, instead(earlier));
                     if let Some(earlier) = earlier {
                         self.built.sources.insert(source.clone(), earlier.clone());
                     }
@@ -301,77 +249,22 @@ impl Building<'_> {
         gateway: &Arc<str>,
         reason: String,
         missing: bool,
-        kept: bool,
+        effect: Effect,
     ) {
         let problem = CertificateProblem {
             source: source.clone(),
             gateways: BTreeSet::from([gateway.clone()]),
             reason,
             missing,
-            kept,
+            effect,
         };
         self.problems.insert(source, problem);
     }
 }
 
-impl Acceptors {
-    fn new(
-        tls: &ServerTls,
-        keys: &[Arc<CertifiedKey>],
-        client: Option<&Arc<ClientTrust>>,
-        fingerprints: Vec<[u8; 32]>,
-    ) -> Result<Acceptors, String> {
-        // As in Istio, the first of a type wins.
-        let of = |key_type: KeyType| {
-            let key = keys.iter().find(|key| key.key_type == key_type);
-            key.map(|key| acceptor(tls, key, client)).transpose().map_err(|error| error.to_string())
-        };
-        Ok(Acceptors { rsa: of(KeyType::Rsa)?, ecdsa: of(KeyType::Ecdsa)?, fingerprints })
-    }
-}
-
-fn acceptor(
-    tls: &ServerTls,
-    key: &CertifiedKey,
-    client: Option<&Arc<ClientTrust>>,
-) -> Result<SslAcceptor, ErrorStack> {
-    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
-    // The preset forbids the old versions by option, which would win over a server that asks for them.
-    builder.clear_options(SslOptions::NO_TLSV1 | SslOptions::NO_TLSV1_1);
-    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-    builder.set_min_proto_version(Some(version(tls.min_version)))?;
-    builder.set_max_proto_version(Some(version(tls.max_version)))?;
-    let named = tls.cipher_suites.join(":");
-    // Istio drops names that it does not know; when none is left the default holds.
-    if named.is_empty() || builder.set_cipher_list(&named).is_err() {
-        builder.set_cipher_list(DEFAULT_CIPHERS)?;
-    }
-    let groups = tls.groups.join(":");
-    if !groups.is_empty() {
-        builder.set_curves_list(&groups)?;
-    }
-    match client {
-        Some(client) => client.demand(&mut builder)?,
-        None => builder.set_verify(SslVerifyMode::NONE),
-    }
-    builder.set_certificate(&key.leaf)?;
-    for intermediate in &key.intermediates {
-        builder.add_extra_chain_cert(intermediate.clone())?;
-    }
-    builder.set_private_key(&key.key)?;
-    builder.check_private_key()?;
-    builder
-        .set_alpn_select_callback(|_, client| ssl::select_next_proto(ALPN, client).ok_or(AlpnError::NOACK));
-    Ok(builder.build())
-}
-
-fn version(version: TlsVersion) -> SslVersion {
-    match version {
-        TlsVersion::V1_0 => SslVersion::TLS1,
-        TlsVersion::V1_1 => SslVersion::TLS1_1,
-        TlsVersion::V1_2 => SslVersion::TLS1_2,
-        TlsVersion::V1_3 => SslVersion::TLS1_3,
-    }
+/// What is served instead of what is wrong.
+fn instead<T>(earlier: Option<&T>) -> Effect {
+    if earlier.is_some() { Effect::LastGoodServed } else { Effect::NotServed }
 }
 
 fn chains(listeners: &Listeners) -> Vec<&Arc<FilterChain>> {
@@ -412,10 +305,11 @@ fn summary(source: &CertificateSource, key: &CertifiedKey) -> CertificateSummary
 mod tests {
     use std::collections::BTreeMap;
 
-    use config_model::{istio::gateway::ServerTlsMode, scalar::SecretBytes};
+    use config_model::{diagnostic::Code, istio::gateway::ServerTlsMode, scalar::SecretBytes};
+    use pingora_core::tls::ssl::SslContextRef;
     use routing::{
         host::HostIndex,
-        listener::{Bind, Listener, ListenerKey},
+        listener::{Bind, Listener, ListenerKey, TlsVersion},
         table::RouteTable,
     };
 
@@ -451,7 +345,7 @@ mod tests {
         BTreeMap::from([(key.clone(), Arc::new(Listener { key, chains: Chains::Tls(chains) }))])
     }
 
-    fn context(certificates: &Certificates, server: &FilterChain) -> *const ssl::SslContextRef {
+    fn context(certificates: &Certificates, server: &FilterChain) -> *const SslContextRef {
         std::ptr::from_ref(certificates.acceptor(server, Signs::Ecdsa).unwrap().context())
     }
 
@@ -506,7 +400,7 @@ mod tests {
 
             let (after, problems) = Certificates::build(&both, &secrets, &before);
             assert_eq!(context(&after, &a), context(&before, &a));
-            assert!(problems[0].kept);
+            assert_eq!(problems[0].effect, Effect::LastGoodServed);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`CertifiedKey`] exists only if the key is the leaf's. Nothing here prints a key.
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use config_model::kubernetes::Secret;
 use pingora_core::tls::{
@@ -13,8 +13,13 @@ use pingora_core::tls::{
 };
 use routing::listener::CertificateSource;
 
+use super::ocsp::{Says, Staple};
+
 /// Largest PEM file that is read, bytes; a chain is a few kilobytes.
 const FILE_LIMIT: u64 = 1024 * 1024;
+
+/// Key of a Secret for an OCSP response (Istio: `TLSSecretOcspStaple`).
+const STAPLE: &str = "tls.ocsp-staple";
 
 /// Why a certificate cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +67,9 @@ pub(super) struct CertifiedKey {
     pub(super) intermediates: Vec<X509>,
     pub(super) key: PKey<Private>,
     pub(super) key_type: KeyType,
-    /// SHA-256 over both texts, to tell whether anything changed.
+    /// What is told of its revocation; `None`: nothing was given, or nothing that could be sent.
+    pub(super) staple: Option<Arc<Staple>>,
+    /// SHA-256 over all of it, to tell whether anything changed.
     pub(super) fingerprint: [u8; 32],
 }
 
@@ -86,36 +93,63 @@ impl CertifiedKey {
         }
         let key_type = if key.id() == Id::RSA { KeyType::Rsa } else { KeyType::Ecdsa };
         let fingerprint = fingerprint(certificate, &key)?;
-        Ok(CertifiedKey { leaf, intermediates: chain.collect(), key, key_type, fingerprint })
+        let intermediates = chain.collect();
+        Ok(CertifiedKey { leaf, intermediates, key, key_type, staple: None, fingerprint })
+    }
+
+    /// Takes up an OCSP response (DER); gives back what is to be said about it.
+    pub(super) fn staple(&mut self, response: &[u8]) -> Option<String> {
+        let staple = match Staple::parse(response, &self.leaf, SystemTime::now()) {
+            Ok(staple) => staple,
+            Err(why) => return Some(format!("{STAPLE} is not sent: {why}")),
+        };
+        let Ok(digest) = hash(MessageDigest::sha256(), &[&self.fingerprint, response].concat()) else {
+            return Some(format!("{STAPLE} is not sent: no digest"));
+        };
+        self.fingerprint = digest.as_ref().try_into().unwrap_or(self.fingerprint);
+        let revoked = staple.says == Says::Revoked;
+        self.staple = Some(Arc::new(staple));
+        revoked.then(|| format!("{STAPLE} says that the certificate is revoked"))
     }
 }
 
-/// The PEM texts of a source: certificate chain, private key.
+/// What a source holds.
+pub(super) struct Texts {
+    /// Chain, PEM.
+    pub(super) certificate: Vec<u8>,
+    /// Private key, PEM.
+    pub(super) key: Vec<u8>,
+    /// OCSP response, DER.
+    pub(super) staple: Option<Vec<u8>>,
+}
+
+/// Reads a source.
 pub(super) fn read(
     source: &CertificateSource,
     secret: impl FnOnce(&str, &str) -> Option<Secret>,
-) -> Result<(Vec<u8>, Vec<u8>), MaterialError> {
+) -> Result<Texts, MaterialError> {
     match source {
         CertificateSource::Secret { namespace, name } => {
             let secret = secret(namespace, name).ok_or(MaterialError::SecretNotFound)?;
-            pair(&secret)
+            texts(&secret)
         }
-        CertificateSource::Files { certificate, key } => Ok((file(certificate)?, file(key)?)),
+        CertificateSource::Files { certificate, key } => {
+            Ok(Texts { certificate: file(certificate)?, key: file(key)?, staple: None })
+        }
     }
 }
 
 /// Istio's order (credentials/kube/secrets.go): `cert` and `key` first, else `tls.crt` and `tls.key`; never one of each.
-fn pair(secret: &Secret) -> Result<(Vec<u8>, Vec<u8>), MaterialError> {
-    let names = if secret.get("cert").is_some() || secret.get("key").is_some() {
-        ("cert", "key")
-    } else {
-        ("tls.crt", "tls.key")
-    };
+fn texts(secret: &Secret) -> Result<Texts, MaterialError> {
+    let generic = secret.get("cert").is_some() || secret.get("key").is_some();
+    let names = if generic { ("cert", "key") } else { ("tls.crt", "tls.key") };
+    // Of the second pair only, as its name says.
+    let staple = secret.get(STAPLE).filter(|_| !generic).map(<[u8]>::to_vec);
     let value = |name: &'static str| {
         let bytes = secret.get(name).filter(|bytes| !bytes.is_empty());
         bytes.map(<[u8]>::to_vec).ok_or(MaterialError::SecretKey(name))
     };
-    Ok((value(names.0)?, value(names.1)?))
+    Ok(Texts { certificate: value(names.0)?, key: value(names.1)?, staple })
 }
 
 /// Where file-mounted workload certificates stand in place of those of Istio's agent.

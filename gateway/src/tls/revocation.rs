@@ -6,10 +6,9 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use boring::{hash::MessageDigest, sign::Verifier};
 use pingora_core::tls::x509::{X509, X509Ref};
-use std::{
-    collections::HashSet,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashSet, time::SystemTime};
+
+use super::der::{BIT_STRING, Der, INTEGER, OID, SEQUENCE, time, timestamp};
 
 /// Certificates in a chain, at most.
 const LONGEST_CHAIN: usize = 16;
@@ -131,49 +130,6 @@ impl List {
     }
 }
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const OID: u8 = 0x06;
-const BIT_STRING: u8 = 0x03;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-
-/// What is left to read.
-struct Der<'d>(&'d [u8]);
-
-struct Value<'d> {
-    tag: u8,
-    content: &'d [u8],
-    /// With tag and length.
-    whole: &'d [u8],
-}
-
-impl<'d> Der<'d> {
-    fn next(&mut self) -> Option<Value<'d>> {
-        let (&tag, rest) = self.0.split_first()?;
-        let (&first, mut rest) = rest.split_first()?;
-        let length = match first {
-            0..=0x7f => usize::from(first),
-            0x81..=0x84 => {
-                let (bytes, after) = rest.split_at_checked(usize::from(first & 0x7f))?;
-                rest = after;
-                bytes
-                    .iter()
-                    .try_fold(0_usize, |sum, byte| sum.checked_mul(256)?.checked_add(usize::from(*byte)))?
-            }
-            _ => return None,
-        };
-        let (content, after) = rest.split_at_checked(length)?;
-        let whole = self.0.get(..self.0.len() - after.len())?;
-        self.0 = after;
-        Some(Value { tag, content, whole })
-    }
-
-    fn expect(&mut self, tag: u8) -> Option<Value<'d>> {
-        self.next().filter(|value| value.tag == tag)
-    }
-}
-
 /// CertificateList (RFC 5280 §5.1).
 fn list(der: &[u8]) -> Option<List> {
     let mut outer = Der(Der(der).expect(SEQUENCE)?.content);
@@ -217,54 +173,10 @@ fn list(der: &[u8]) -> Option<List> {
     })
 }
 
-/// A time as `YYYYMMDDHHMMSSZ`.
-fn time(value: &Value<'_>) -> Option<String> {
-    let text = std::str::from_utf8(value.content).ok()?;
-    match value.tag {
-        GENERALIZED_TIME => Some(text.to_owned()),
-        // RFC 5280 §4.1.2.5.1: 50 to 99 are of the last century.
-        UTC_TIME => {
-            let century = if text.get(..2)? >= "50" { "19" } else { "20" };
-            Some(format!("{century}{text}"))
-        }
-        _ => None,
-    }
-}
-
-fn timestamp(now: SystemTime) -> String {
-    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Civil from days, with years that begin in March (H. Hinnant).
-    let z = days + 719_468;
-    let (era, of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tls::test_keys::{Authority, Validity};
-    use std::time::Duration;
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn times_read_as_calendars_do() {
-        assert_eq!(timestamp(at(0)), "19700101000000Z");
-        assert_eq!(timestamp(at(951_782_400)), "20000229000000Z");
-        assert_eq!(timestamp(at(1_799_971_199)), "20270114235959Z");
-        let value = |tag, content| Value { tag, content, whole: content };
-        assert_eq!(time(&value(UTC_TIME, b"990102030405Z")).as_deref(), Some("19990102030405Z"));
-        assert_eq!(time(&value(UTC_TIME, b"300102030405Z")).as_deref(), Some("20300102030405Z"));
-    }
 
     #[test]
     fn a_revoked_certificate_is_refused_and_the_others_are_not() {

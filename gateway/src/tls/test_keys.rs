@@ -122,16 +122,6 @@ impl Authority {
 
     /// A revocation list, PEM; the library can read none and write none, so this is DER by hand.
     pub(crate) fn crl(&self, serials: &[u8], next_update: &str) -> Vec<u8> {
-        fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-            let length = content.len();
-            let mut out = vec![tag];
-            match length {
-                0..=127 => out.push(length as u8),
-                _ => out.extend([0x82, (length >> 8) as u8, length as u8]),
-            }
-            out.extend_from_slice(content);
-            out
-        }
         let algorithm = der(0x30, &der(0x06, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]));
         let entry = |serial: &u8| der(0x30, &[der(0x02, &[*serial]), der(0x17, b"200101000000Z")].concat());
         let entries: Vec<u8> = serials.iter().flat_map(entry).collect();
@@ -152,6 +142,35 @@ impl Authority {
         let body = base64::engine::general_purpose::STANDARD.encode(whole);
         format!("-----BEGIN X509 CRL-----\n{body}\n-----END X509 CRL-----\n").into_bytes()
     }
+}
+
+/// One element of DER.
+pub(crate) fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let mut out = vec![tag];
+    match length {
+        0..=127 => out.push(length as u8),
+        _ => out.extend([0x82, (length >> 8) as u8, length as u8]),
+    }
+    out.extend_from_slice(content);
+    out
+}
+
+/// An OCSP response (DER) as a responder builds it; its signature is none, for only clients look at it. `status` is the tag of the
+/// answer; an empty `next_update` leaves that out.
+pub(crate) fn staple(serial: &[u8], status: u8, next_update: &str) -> Vec<u8> {
+    let at = |text: &str| der(0x18, text.as_bytes());
+    let algorithm = der(0x30, &der(0x06, &[0x2b, 14, 3, 2, 26]));
+    let hash = der(0x04, &[7; 20]);
+    let id = der(0x30, &[algorithm.clone(), hash.clone(), hash.clone(), der(0x02, serial)].concat());
+    let revoked_at = if status == 0xa1 { at("20200101000000Z") } else { Vec::new() };
+    let next = if next_update.is_empty() { Vec::new() } else { der(0xa0, &at(next_update)) };
+    let one = der(0x30, &[id, der(status, &revoked_at), at("20200101000000Z"), next].concat());
+    let data = der(0x30, &[der(0xa2, &hash), at("20200101000000Z"), der(0x30, &one)].concat());
+    let basic = der(0x30, &[data, algorithm, der(0x03, &[0, 1])].concat());
+    let kind = der(0x06, &[0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1]);
+    let bytes = der(0x30, &[kind, der(0x04, &basic)].concat());
+    der(0x30, &[der(0x0a, &[0]), der(0xa0, &bytes)].concat())
 }
 
 fn ec_key() -> PKey<Private> {

@@ -254,7 +254,8 @@ fn identity(identity: &ClientIdentity, sources: &Sources<'_>) -> Result<Option<P
         }
     };
     let read = |namespace: &str, name: &str| sources.credentials.secret(namespace, name);
-    let (certificate, key) = material::read(&source, read).map_err(|why| format!("{from}: {why}"))?;
+    let material::Texts { certificate, key, .. } =
+        material::read(&source, read).map_err(|why| format!("{from}: {why}"))?;
     Ok(Some(Pair { from, certificate, key }))
 }
 

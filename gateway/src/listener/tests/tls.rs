@@ -1,6 +1,7 @@
 //! Names, certificates and client certificates, over real handshakes.
 
 use super::*;
+use crate::tls::test_keys::staple;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_gets_its_own_certificate_and_an_unknown_one_is_closed() {
@@ -100,5 +101,76 @@ async fn clients_are_asked_who_they_are_and_only_the_right_ones_get_in() {
             }
         })
         .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_staple_is_sent_to_who_asks_and_any_other_is_a_finding() {
+    let with = |staple: Vec<u8>| {
+        let mut secret = ecdsa("a.example");
+        secret.data.insert("tls.ocsp-staple".into(), SecretBytes::new(staple));
+        Secrets::default().with("a", secret)
+    };
+    // The serial number of every certificate here.
+    let serial = [0x12, 0x34];
+    let (good, outdated) =
+        (staple(&serial, 0x80, "20991231000000Z"), staple(&serial, 0x80, "20200102000000Z"));
+    for (given, sent, finding) in [
+        (good.clone(), true, None),
+        (staple(&serial, 0xa1, "20991231000000Z"), true, Some("revoked")),
+        (outdated, false, Some("outdated")),
+        (staple(&[1], 0x80, "20991231000000Z"), false, Some("not for this certificate")),
+        (b"nonsense".to_vec(), false, Some("no OCSP response")),
+    ] {
+        let (listeners, secrets) = (https(&[("a.example", &["a"])]), with(given.clone()));
+        let (_, problems) = Certificates::build(&listeners, &secrets, &Certificates::default());
+        let said = problems.iter().map(|problem| problem.diagnostic()).next();
+        assert_eq!(said.is_some(), finding.is_some(), "{said:?}");
+        if let (Some(said), Some(finding)) = (said, finding) {
+            assert!(said.message.contains(finding), "{said:?}");
+            assert_eq!(said.severity, Severity::Warning);
+        }
+        let live = Live::new(listeners, &secrets);
+        let manager = start(&live, Duration::ZERO);
+        let to = address(&manager, 443).await;
+        blocking(move || {
+            for asks in [true, false] {
+                let mut builder = SslConnector::builder(SslMethod::tls()).unwrap();
+                builder.set_verify(SslVerifyMode::NONE);
+                if asks {
+                    builder.enable_ocsp_stapling();
+                }
+                let ssl = builder.build().configure().unwrap().verify_hostname(false);
+                let mut stream = ssl.connect("a.example", TcpStream::connect(to).unwrap()).unwrap();
+                let wanted = (sent && asks).then_some(given.as_slice());
+                assert_eq!(stream.ssl().ocsp_status(), wanted);
+                assert!(ask(&mut stream).contains("200 OK"));
+            }
+        })
+        .await;
+    }
+}
+
+/// OpenSSL is what people look at staples with.
+#[tokio::test(flavor = "multi_thread")]
+async fn openssl_sees_the_staple() {
+    let Ok(version) = std::process::Command::new("openssl").arg("version").output() else { return };
+    assert!(version.status.success());
+    let mut secret = ecdsa("a.example");
+    let response = staple(&[0x12, 0x34], 0x80, "20991231000000Z");
+    secret.data.insert("tls.ocsp-staple".into(), SecretBytes::new(response));
+    let live = Live::new(https(&[("a.example", &["a"])]), &Secrets::default().with("a", secret));
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 443).await;
+    let seen = blocking(move || {
+        let to = to.to_string();
+        let mut command = std::process::Command::new("openssl");
+        command.args(["s_client", "-status", "-servername", "a.example", "-connect", &to]);
+        command.stdin(std::process::Stdio::null()).output().unwrap().stdout
+    })
+    .await;
+    let seen = String::from_utf8_lossy(&seen).into_owned();
+    for part in ["OCSP Response Status: successful", "Cert Status: good", "Serial Number: 1234"] {
+        assert!(seen.contains(part), "{part}: {seen}");
     }
 }
