@@ -1,4 +1,5 @@
-//! Mirrors of the kinds of `networking.istio.io`, one file a kind, with every field of the API.
+//! Mirrors of the kinds of `networking.istio.io`, one file a kind, with every field of the API; of `security.istio.io` as much as
+//! routing asks for.
 //!
 //! Invariant: names and nesting are the API's, in snake case. Absent lists and maps are empty, absent messages are
 //! `None`. Rules that span fields belong to validation.
@@ -6,6 +7,7 @@
 pub mod credential;
 pub mod destination_rule;
 pub mod gateway;
+pub mod request_authentication;
 pub mod service_entry;
 pub mod sidecar;
 pub mod virtual_service;
@@ -14,6 +16,7 @@ pub mod workload_group;
 
 pub use destination_rule::DestinationRule;
 pub use gateway::Gateway;
+pub use request_authentication::RequestAuthentication;
 pub use service_entry::ServiceEntry;
 pub use sidecar::Sidecar;
 pub use virtual_service::VirtualService;
@@ -24,7 +27,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// Selects workloads by labels: all pairs must be on the pod. DestinationRule calls the field `matchLabels`, the others `labels`.
+/// Selects workloads by labels: all pairs must be on the pod. Some kinds call the field `matchLabels`, the others `labels`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct WorkloadSelector {

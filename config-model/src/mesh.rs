@@ -93,6 +93,14 @@ impl MeshConfig {
     /// Key of that ConfigMap.
     pub const KEY: &'static str = "mesh";
 
+    /// Whether sidecars give an address of their own to ServiceEntries without one (Istio: ProtocolAddressesAnalyzer).
+    pub fn allocates_addresses(&self) -> bool {
+        let metadata = &self.default_config.proxy_metadata;
+        let is_on = |name: &str| metadata.get(name).is_some_and(|value| value == "true");
+        is_on("ISTIO_META_DNS_CAPTURE")
+            && (is_on("ISTIO_META_DNS_AUTO_ALLOCATE") || is_on("PILOT_ENABLE_IP_AUTOALLOCATE"))
+    }
+
     /// The cluster's DNS domain. Istio takes it from the installation, not from MeshConfig; its default is used.
     pub fn domain(&self) -> &'static str {
         "cluster.local"

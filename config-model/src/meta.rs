@@ -27,11 +27,12 @@ pub enum Kind {
     ConfigMap,
     Namespace,
     Pod,
+    RequestAuthentication,
 }
 
 impl Kind {
     /// Every kind that is read, in the order of their keys.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Gateway,
         Kind::VirtualService,
         Kind::DestinationRule,
@@ -46,6 +47,7 @@ impl Kind {
         Kind::ConfigMap,
         Kind::Namespace,
         Kind::Pod,
+        Kind::RequestAuthentication,
     ];
 
     /// The API's kind name, e.g. `VirtualService`.
@@ -65,6 +67,7 @@ impl Kind {
             Kind::ConfigMap => "ConfigMap",
             Kind::Namespace => "Namespace",
             Kind::Pod => "Pod",
+            Kind::RequestAuthentication => "RequestAuthentication",
         }
     }
 
@@ -73,7 +76,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
-    /// The API group of the kind: `networking.istio.io`, `discovery.k8s.io`, or empty for the core group.
+    /// The API group of the kind: `networking.istio.io`, `security.istio.io`, `discovery.k8s.io`, or empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
             Kind::Gateway
@@ -83,6 +86,7 @@ impl Kind {
             | Kind::WorkloadEntry
             | Kind::Sidecar
             | Kind::WorkloadGroup => "networking.istio.io",
+            Kind::RequestAuthentication => "security.istio.io",
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::Service
             | Kind::Endpoints
@@ -97,6 +101,7 @@ impl Kind {
     pub fn versions(self) -> &'static [&'static str] {
         match self.group() {
             "networking.istio.io" => &["v1", "v1beta1", "v1alpha3"],
+            "security.istio.io" => &["v1", "v1beta1"],
             "discovery.k8s.io" => &["v1", "v1beta1"],
             _ => &["v1"],
         }

@@ -123,6 +123,7 @@ kinds! {
     ConfigMap config_maps kubernetes::ConfigMap,
     Namespace namespaces kubernetes::Namespace,
     Pod pods kubernetes::Pod,
+    RequestAuthentication request_authentications istio::RequestAuthentication,
 }
 
 impl ResourceSet {

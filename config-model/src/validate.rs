@@ -167,6 +167,11 @@ impl Validated {
         self.set.pods()
     }
 
+    /// RequestAuthentications by key.
+    pub fn request_authentications(&self) -> &Resources<istio::RequestAuthentication> {
+        self.set.request_authentications()
+    }
+
     /// Namespaces by key.
     pub fn namespaces(&self) -> &Resources<kubernetes::Namespace> {
         self.set.namespaces()
@@ -202,17 +207,15 @@ impl Said {
         Said(fields)
     }
 
-    /// Whether a finding is at such a field, below it, or above it.
+    /// Whether a finding is at such a field, below it, or above it. A member of a list that was refused as a whole, for the sum of its
+    /// weights say, is another matter.
     fn covers(&self, finding: &Diagnostic) -> bool {
         let fields = finding.resource.as_ref().and_then(|key| self.0.get(key));
-        let above = |a: &str, b: &str| {
-            b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
+        let rest = |a: &str, b: &str| b.strip_prefix(a).map(|rest| rest.chars().next());
+        let same_or_below = |field: &str| matches!(rest(field, &finding.path), Some(None | Some('.')));
+        let above = |field: &str| matches!(rest(&finding.path, field), Some(None | Some('.' | '[')));
         // Above all of them is the resource as a whole, which the other fields have no part in.
-        fields
-            .into_iter()
-            .flatten()
-            .any(|field| field != "spec" && (above(field, &finding.path) || above(&finding.path, field)))
+        fields.into_iter().flatten().any(|field| field != "spec" && (same_or_below(field) || above(field)))
     }
 }
 
@@ -232,7 +235,9 @@ fn check_one(resource: &AnyResource, diagnostics: &mut Diagnostics) {
         | AnyResource::Secret(_)
         | AnyResource::ConfigMap(_)
         | AnyResource::Namespace(_)
-        | AnyResource::Pod(_) => {}
+        | AnyResource::Pod(_)
+        // Read for what VirtualServices need of it; its own rules come with the policy itself.
+        | AnyResource::RequestAuthentication(_) => {}
     }
 }
 

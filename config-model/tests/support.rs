@@ -144,6 +144,7 @@ fn of(kind: Kind) -> Option<BTreeSet<String>> {
         Kind::WorkloadEntry => paths::<istio::WorkloadEntry>(),
         Kind::Sidecar => paths::<istio::Sidecar>(),
         Kind::WorkloadGroup => paths::<istio::WorkloadGroup>(),
+        Kind::RequestAuthentication => paths::<istio::RequestAuthentication>(),
         _ => return None,
     })
 }

@@ -3,6 +3,7 @@
 //! Invariant: reading only. Whether the gateway may use what is named, and whether it is there, is for the caller to judge.
 
 use super::gateway::ServerTlsSettings;
+use crate::meta::{Kind, ResourceKey};
 
 /// Where a credential is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,57 @@ impl<'a> Credential<'a> {
             "configmap" => Credential::ConfigMap { namespace, name },
             "builtin" => Credential::Workload,
             scheme => Credential::Unknown { scheme },
+        }
+    }
+}
+
+/// Why a DestinationRule's credential is none that a gateway fetches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misplaced<'a> {
+    /// It is in another namespace than such a one has to be in.
+    Elsewhere {
+        /// The namespace it has to be in.
+        home: &'a str,
+    },
+    /// Its scheme is none that a gateway without a control plane can fetch.
+    OfUnknownKind,
+}
+
+impl<'a> Credential<'a> {
+    /// Reads the `credentialName` of a DestinationRule; `None` when it is empty. A Secret is in the namespace of the gateway's pods,
+    /// a ConfigMap in that of the rule.
+    ///
+    /// # Errors
+    /// Why no gateway fetches what is named.
+    pub fn of_client(
+        written: &'a str,
+        pods: &'a str,
+        rule: &'a str,
+    ) -> Option<Result<Credential<'a>, Misplaced<'a>>> {
+        if written.is_empty() {
+            return None;
+        }
+        let home = if written.starts_with("configmap://") { rule } else { pods };
+        let credential = Credential::parse(written, home);
+        Some(match credential {
+            Credential::Workload | Credential::Unknown { .. } => Err(Misplaced::OfUnknownKind),
+            Credential::Secret { namespace, .. } | Credential::ConfigMap { namespace, .. }
+                if namespace != home =>
+            {
+                Err(Misplaced::Elsewhere { home })
+            }
+            Credential::Secret { .. } | Credential::ConfigMap { .. } => Ok(credential),
+        })
+    }
+
+    /// The resource that it names, if it names one.
+    pub fn key(&self) -> Option<ResourceKey> {
+        match *self {
+            Credential::Secret { namespace, name } => Some(ResourceKey::new(Kind::Secret, namespace, name)),
+            Credential::ConfigMap { namespace, name } => {
+                Some(ResourceKey::new(Kind::ConfigMap, namespace, name))
+            }
+            Credential::Workload | Credential::Unknown { .. } => None,
         }
     }
 }
@@ -112,6 +164,20 @@ mod tests {
         ] {
             assert_eq!(Credential::parse(reference, "home"), means, "{reference}");
         }
+    }
+
+    #[test]
+    fn credentials_of_rules_have_a_home() {
+        let of = |written| Credential::of_client(written, "pods", "rule");
+        let elsewhere = |home| Some(Err(Misplaced::Elsewhere { home }));
+        assert_eq!(of(""), None);
+        assert_eq!(of("c"), Some(Ok(Credential::Secret { namespace: "pods", name: "c" })));
+        assert_eq!(of("kubernetes://pods/c"), Some(Ok(Credential::Secret { namespace: "pods", name: "c" })));
+        assert_eq!(of("rule/c"), elsewhere("pods"));
+        assert_eq!(of("configmap://c"), Some(Ok(Credential::ConfigMap { namespace: "rule", name: "c" })));
+        assert_eq!(of("configmap://pods/c"), elsewhere("rule"));
+        assert_eq!(of("builtin://"), Some(Err(Misplaced::OfUnknownKind)));
+        assert_eq!(of("sds://c"), Some(Err(Misplaced::OfUnknownKind)));
     }
 
     #[test]

@@ -104,6 +104,7 @@ pub struct HttpMatchRequest {
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteDestination {
     /// Where to.
+    #[serde(default)]
     pub destination: Destination,
     /// Share; ignored when there is only one destination.
     #[serde(default)]
@@ -118,6 +119,7 @@ pub struct HttpRouteDestination {
 #[serde(rename_all = "camelCase")]
 pub struct RouteDestination {
     /// Where to.
+    #[serde(default)]
     pub destination: Destination,
     /// Share; ignored when there is only one destination.
     #[serde(default)]
@@ -125,16 +127,17 @@ pub struct RouteDestination {
 }
 
 /// A service, optionally one subset and port of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+///
+/// The API requires it and its host. One that is missing is read as unset, so that validation refuses it and the rules beside it
+/// are judged all the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Destination {
     /// Host in the registry; a name without a dot is in the rule's namespace.
     pub host: HostPattern,
     /// Subset of the DestinationRule; empty for all endpoints.
-    #[serde(default)]
     pub subset: String,
     /// Service port.
-    #[serde(default)]
     pub port: Option<PortSelector>,
 }
 
@@ -391,6 +394,7 @@ pub enum UnmatchedPreflights {
 #[serde(rename_all = "camelCase")]
 pub struct HttpMirrorPolicy {
     /// Where the copy goes.
+    #[serde(default)]
     pub destination: Destination,
     /// Share of requests; absent is all.
     #[serde(default)]

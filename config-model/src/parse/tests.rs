@@ -53,12 +53,10 @@ fn a_wrong_type_names_its_field_and_line() {
 
 #[test]
 fn a_missing_required_field_is_reported_at_its_parent() {
-    let parsed = parse("a.yaml", VIRTUAL_SERVICE.replace("        host: reviews\n", "        subset: v1\n"));
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:\n  - name: http\n";
     assert_eq!(
-        lines(&parsed),
-        [
-            "Error [IST0106] (VirtualService default/reviews a.yaml:9) missing field `host` (spec.http[0].route[0].destination)"
-        ]
+        lines(&parse("a.yaml", text)),
+        ["Error [IST0106] (Service default/a a.yaml:6) missing field `port` (spec.ports[0])"]
     );
 }
 

@@ -19,6 +19,12 @@ pub struct Hostname(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPattern(Arc<str>);
 
+impl Default for HostPattern {
+    fn default() -> HostPattern {
+        HostPattern::unset()
+    }
+}
+
 /// A host of a Gateway server: an optional namespace that filters VirtualServices, and a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerHost {
@@ -40,6 +46,16 @@ impl HostPattern {
     /// The pattern `*`, which covers every name.
     pub fn any() -> HostPattern {
         HostPattern("*".into())
+    }
+
+    /// Stands where a document gives no host and needs one: the empty text, which covers no name. Validation refuses it.
+    pub fn unset() -> HostPattern {
+        HostPattern("".into())
+    }
+
+    /// Whether no host was given.
+    pub fn is_unset(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The pattern as written, in lower case.

@@ -9,8 +9,16 @@ use super::{
 use crate::meta::Kind;
 
 /// All rows by kind.
-pub(super) const ROWS: &[&[Row]] =
-    &[GATEWAY, VIRTUAL_SERVICE, DESTINATION_RULE, SERVICE_ENTRY, WORKLOAD_ENTRY, SIDECAR, WORKLOAD_GROUP];
+pub(super) const ROWS: &[&[Row]] = &[
+    GATEWAY,
+    VIRTUAL_SERVICE,
+    DESTINATION_RULE,
+    SERVICE_ENTRY,
+    WORKLOAD_ENTRY,
+    SIDECAR,
+    WORKLOAD_GROUP,
+    REQUEST_AUTHENTICATION,
+];
 
 const fn g(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
     Row { kind: Kind::Gateway, path, support, below }
@@ -301,4 +309,11 @@ const WORKLOAD_GROUP: &[Row] = &[Row {
     path: "spec",
     support: NoEffectOnGateway("it is a template that istiod makes WorkloadEntries from"),
     below: &["metadata", "template", "probe"],
+}];
+
+const REQUEST_AUTHENTICATION: &[Row] = &[Row {
+    kind: Kind::RequestAuthentication,
+    path: "spec",
+    support: NotYet("tokens are not checked, so that no claim matches"),
+    below: &["selector", "targetRef", "targetRefs", "jwtRules"],
 }];

@@ -3,6 +3,7 @@
 //! Invariant: nothing here rejects a resource. Codes and levels are Istio's (pkg/config/analysis) where it has one.
 
 mod certificate;
+mod claims;
 mod conflicts;
 mod credentials;
 mod destination_rules;
@@ -15,12 +16,13 @@ mod service_entries;
 mod shadows;
 mod subsets;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Deployment, Validated};
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},
-    meta::Resource,
+    istio::Gateway,
+    meta::{Kind, Resource, ResourceKey},
     scalar::HostPattern,
 };
 
@@ -35,6 +37,7 @@ pub(super) fn check(validated: &Validated, deployment: &Deployment, out: &mut Di
     let scene = Scene { validated, deployment, registry: registry::Registry::new(validated) };
     destinations::check(&scene, out);
     gateways::check(&scene, out);
+    claims::check(&scene, out);
     mesh_hosts::check(&scene, out);
     subsets::check(&scene, out);
     shadows::check(&scene, out);
@@ -56,6 +59,28 @@ fn about<T>(
     message: impl Into<String>,
 ) -> Diagnostic {
     Diagnostic::new(code, message).about(&resource.key, &resource.origin).at(path)
+}
+
+/// What a field names and is not there, in Istio's words.
+fn missing<T>(resource: &Resource<T>, path: impl Into<String>, what: &str, name: &str) -> Diagnostic {
+    about(resource, Code::REFERENCE_NOT_FOUND, path, format!("Referenced {what} not found: {name:?}"))
+}
+
+/// Who sees what a namespace exports: `*` for everybody, which is also meant where nothing is written, or names of namespaces.
+fn scopes<'e>(exports: &'e [String], own: &'e str) -> BTreeSet<&'e str> {
+    scopes_of(exports.iter().map(String::as_str), own)
+}
+
+/// The same of a list that is no field.
+fn scopes_of<'e>(exports: impl Iterator<Item = &'e str>, own: &'e str) -> BTreeSet<&'e str> {
+    let named: BTreeSet<&str> = exports.map(|entry| if entry == "." { own } else { entry }).collect();
+    if named.is_empty() || named.contains("*") { BTreeSet::from(["*"]) } else { named }
+}
+
+/// The labels that a Gateway selects pods by, as a selector is written.
+fn selector_text(gateway: &Resource<Gateway>) -> String {
+    let pairs = gateway.spec.selector.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(",")
 }
 
 /// Most resources that one finding names: thousands may be in each other's way, and each is told so.
@@ -80,6 +105,12 @@ fn name_of<T>(resource: &Resource<T>) -> String {
 /// A dot-free name stands for the Service in the rule's namespace; every other name for itself (Istio: ResolveShortnameToFQDN).
 pub fn resolve_short_name(host: &HostPattern, namespace: &str, domain: &str) -> Arc<str> {
     if host.is_qualified() { host.to_shared() } else { format!("{host}.{namespace}.svc.{domain}").into() }
+}
+
+/// The Gateway that a VirtualService's `gateways` entry names; `None` for the mesh.
+fn gateway_key(entry: &str, namespace: &str) -> Option<ResourceKey> {
+    let (namespace, name) = resolve_gateway_name(entry, namespace)?;
+    Some(ResourceKey::new(Kind::Gateway, namespace, name))
 }
 
 /// What a VirtualService's `gateways` entry names: `None` for the mesh, else namespace and name of a Gateway.

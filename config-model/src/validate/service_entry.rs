@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{check::Check, names, workload_entry};
 use crate::{
-    diagnostic::{Code, Diagnostic, Diagnostics},
+    diagnostic::Diagnostics,
     istio::{
         ServiceEntry,
         service_entry::{Location, Resolution, ServicePort},
@@ -104,7 +104,6 @@ fn ports(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
         }
         let protocol = protocol(check, &path, port);
         tells_hosts_apart &= protocol.is_some_and(|protocol| protocol.is_http() || protocol.is_tls());
-        opaque(check, &path, spec, port);
     }
     if spec.hosts.len() > 1 && spec.resolution != Resolution::None && !tells_hosts_apart {
         check.refuse(
@@ -124,19 +123,6 @@ fn protocol(check: &mut Check<'_, ServiceEntry>, path: &str, port: &ServicePort)
         check.error(format!("{path}.protocol"), format!("unsupported protocol: {}", port.protocol));
     }
     protocol
-}
-
-/// TCP needs an address to be told by, written or allocated. A gateway needs none: it is asked for the host.
-fn opaque(check: &mut Check<'_, ServiceEntry>, path: &str, spec: &ServiceEntry, port: &ServicePort) {
-    let is_tcp = port.protocol.is_empty() || port.protocol.eq_ignore_ascii_case("TCP");
-    if is_tcp && spec.addresses.is_empty() && !check.resource.meta.has_allocated_addresses {
-        let message = "ServiceEntry addresses are required for this protocol.";
-        let finding = Diagnostic::new(Code::SERVICE_ENTRY_ADDRESSES, message).at(path);
-        check.push(
-            finding
-                .hint("sidecars tell TCP services apart by address; for a gateway alone it does not matter"),
-        );
-    }
 }
 
 fn endpoints(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {

@@ -3,7 +3,10 @@
 //! Invariant: what was demanded and cannot be done is an error, never less than was demanded.
 
 use crate::cluster::{ClientIdentity, Roots, UpstreamTls};
-use config_model::istio::destination_rule::{ClientTlsMode, ClientTlsSettings};
+use config_model::istio::{
+    credential::{Credential, Misplaced},
+    destination_rule::{ClientTlsMode, ClientTlsSettings},
+};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Value of `caCertificates` for the system's store.
@@ -63,14 +66,22 @@ pub(super) fn compile(wanted: &Wanted<'_>) -> Result<Option<UpstreamTls>, String
         ClientTlsMode::Simple => false,
         ClientTlsMode::Mutual => true,
     };
-    let credential = credential(&tls.credential_name, wanted)?;
-    let roots = match &credential {
+    let written = tls.credential_name.as_str();
+    let credential = Credential::of_client(written, wanted.gateway_namespace, wanted.rule_namespace);
+    let credential = credential.transpose().map_err(|misplaced| match misplaced {
+        Misplaced::Elsewhere { home } => {
+            format!("tls.credentialName {written:?} of another namespace than {home:?}")
+        }
+        Misplaced::OfUnknownKind => unknown_kind(written),
+    })?;
+    let roots = match credential {
         Some(Credential::Secret { namespace, name }) => {
-            Roots::Secret { namespace: namespace.clone(), name: name.clone() }
+            Roots::Secret { namespace: namespace.into(), name: name.into() }
         }
         Some(Credential::ConfigMap { namespace, name }) => {
-            Roots::ConfigMap { namespace: namespace.clone(), name: name.clone() }
+            Roots::ConfigMap { namespace: namespace.into(), name: name.into() }
         }
+        Some(Credential::Workload | Credential::Unknown { .. }) => return Err(unknown_kind(written)),
         None => match text(&tls.ca_certificates) {
             Some(path) if &*path != SYSTEM => Roots::File(path),
             Some(_) | None => Roots::System,
@@ -78,8 +89,10 @@ pub(super) fn compile(wanted: &Wanted<'_>) -> Result<Option<UpstreamTls>, String
     };
     let identity = match (mutual, credential) {
         (false, _) => ClientIdentity::None,
-        (true, Some(Credential::Secret { namespace, name })) => ClientIdentity::Secret { namespace, name },
-        (true, Some(Credential::ConfigMap { .. })) => {
+        (true, Some(Credential::Secret { namespace, name })) => {
+            ClientIdentity::Secret { namespace: namespace.into(), name: name.into() }
+        }
+        (true, Some(_)) => {
             return Err("tls.mode MUTUAL with a ConfigMap, which cannot hold a private key".to_owned());
         }
         (true, None) => match (text(&tls.client_certificate), text(&tls.private_key)) {
@@ -100,31 +113,8 @@ pub(super) fn compile(wanted: &Wanted<'_>) -> Result<Option<UpstreamTls>, String
     }))
 }
 
-enum Credential {
-    Secret { namespace: Arc<str>, name: Arc<str> },
-    ConfigMap { namespace: Arc<str>, name: Arc<str> },
-}
-
-/// Istio: credentials/resource.go `ParseResourceName`: a Secret is the gateway's, a ConfigMap the rule's.
-fn credential(written: &str, wanted: &Wanted<'_>) -> Result<Option<Credential>, String> {
-    if written.is_empty() {
-        return Ok(None);
-    }
-    let (scheme, plain) = written.split_once("://").unwrap_or(("kubernetes", written));
-    let home = match scheme {
-        "kubernetes" | "kubernetes-gateway" => wanted.gateway_namespace,
-        "configmap" => wanted.rule_namespace,
-        _ => return Err(format!("tls.credentialName {written:?} of an unknown kind")),
-    };
-    let (namespace, name) = plain.split_once('/').unwrap_or((home, plain));
-    if namespace != home {
-        return Err(format!("tls.credentialName {written:?} of another namespace than {home:?}"));
-    }
-    let (namespace, name) = (namespace.into(), name.into());
-    Ok(Some(match scheme {
-        "configmap" => Credential::ConfigMap { namespace, name },
-        _ => Credential::Secret { namespace, name },
-    }))
+fn unknown_kind(written: &str) -> String {
+    format!("tls.credentialName {written:?} of an unknown kind")
 }
 
 fn text(text: &str) -> Option<Arc<str>> {

@@ -110,6 +110,11 @@ codes! {
     CONFLICTING_GATEWAYS "IST0145" "ConflictingGateways" Error sample
         => "Two Gateways of the same pods claim one port in ways that exclude each other, or the same host on it. The older one has it.",
            "Merge the two servers, or give them different hosts or ports.";
+    /// Claims of tokens are matched where no token is checked.
+    CLAIMS_WITHOUT_AUTHENTICATION "IST0149" "JwtClaimBasedRoutingWithoutRequestAuthN" Error sample
+        => "A match asks for a claim of a token, and no RequestAuthentication makes the gateway's pods check tokens. Claims are known of checked tokens only, \
+            so the match takes no request.",
+           "Add a RequestAuthentication that selects the gateway's pods, in their namespace or in the root namespace.";
     /// A Secret exists but holds no usable certificate.
     INVALID_CREDENTIAL "IST0161" "InvalidGatewayCredential" Error sample
         => "The certificate of a server is there and cannot be used: a key is missing or not PEM, or key and certificate do not belong together. Handshakes \
@@ -119,6 +124,11 @@ codes! {
     GATEWAY_PORT "IST0162" "GatewayPortNotDefinedOnService" Warning sample
         => "The Gateway listens on a port that the Service in front of its pods does not expose. Nobody outside can connect to it.",
            "Add the port to the Service, or correct `port.number` of the server.";
+    /// A Gateway that istiod makes for itself.
+    INTERNAL_GATEWAY "IST0165" "ReferencedInternalGateway" Warning sample
+        => "A VirtualService names a Gateway that istiod makes from a Gateway of the Kubernetes Gateway API. Its name is istiod's own and may change. \
+            Admission refuses the name, so that the finding is an error and the VirtualService is not served.",
+           "Name a Gateway of `networking.istio.io`, or attach an HTTPRoute to the Kubernetes Gateway.";
     /// A subset that selects no pod.
     SUBSET_SELECTS_NOTHING "IST0173" "DestinationRuleSubsetNotSelectPods" Error sample
         => "The labels of a subset select none of the endpoints of its host. Requests that are sent to the subset answer 503.",
@@ -138,7 +148,9 @@ codes! {
     /// A file or document beyond a limit of size, depth or expansion, or not text.
     LIMIT "LIM0002" "LimitExceeded" Error sample
         => "A file or document is not text, or is larger, deeper, or grows more by its aliases than what is read. It is left aside whole.",
-           "Split the file, or write out what the aliases stand for.";
+           "Split the file, or write out what the aliases stand for. The limit of a document is 3 MiB, which is the largest request that the Kubernetes API \
+            takes: what is longer could be applied to no cluster. It also bounds what one document can cost before anything is known about it, since its \
+            tree takes many times its length in memory.";
     /// A field that the kind does not have.
     UNKNOWN_FIELD "LIM0003" "UnknownField" Warning sample
         => "The resource has a field that its kind does not have. It has no effect; a cluster would drop or refuse it.",
@@ -216,6 +228,11 @@ codes! {
         => "A VirtualService has a wildcard host that covers hosts which other namespaces serve on the same gateway. The narrower host wins, unless a server \
             of the Gateway names it itself: then the rules of both are put together, oldest first. Where the narrower one wins it is a note.",
            "Say in the Gateway's hosts which namespace may have which name, as `namespace/host`.";
+    /// An exact path behind a prefix that covers it.
+    EXACT_BEHIND_PREFIX "LIM0023" "ExactPathBehindPrefix" Info sample
+        => "A match asks for one path, and an earlier match of the same VirtualService takes every request for it by a prefix. The match never acts. Istio \
+            compares prefixes with each other only, and says nothing here.",
+           "Move the exact path above the prefix, or remove it.";
     /// A listener whose address cannot be bound now.
     LISTENER_NOT_BOUND "LIM0030" "ListenerNotBound" Error elsewhere "It is the running process that raises it."
         => "An address and port cannot be bound: another process has it, or the right to bind low ports is missing. It is tried again with each change; the \

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{NAMED, Out, Scene, about, listed, name_of};
+use super::{NAMED, Out, Scene, about, listed, name_of, selector_text};
 use crate::{
     diagnostic::{Code, Diagnostic},
     istio::{Gateway, gateway::Server},
@@ -76,14 +76,12 @@ fn finding(
     server: &Server,
     others: BTreeSet<String>,
 ) -> Diagnostic {
-    let selector = gateway.spec.selector.iter().flatten();
-    let selector: Vec<String> = selector.map(|(key, value)| format!("{key}={value}")).collect();
     let hosts: Vec<String> = server.hosts.iter().map(ToString::to_string).collect();
     let port = server.port.number.map_or(0, PortNumber::get);
     let message = format!(
         "Conflict with gateways {} (workload selector {}, port {port}, hosts {}).",
         listed(others, ","),
-        selector.join(","),
+        selector_text(gateway),
         hosts.join(",")
     );
     let finding = about(gateway, Code::CONFLICTING_GATEWAYS, format!("spec.servers[{index}].hosts"), message);

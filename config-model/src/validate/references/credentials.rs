@@ -1,10 +1,10 @@
-//! The certificates that Gateways and DestinationRules name: there, usable, in date, strong, and each for one Gateway.
+//! The certificates that Gateways name: there, usable, in date, strong, and each for one Gateway.
 //!
 //! A credential is in the namespace of the gateway's pods (Istio: SecretAnalyzer), not in that of the resource that names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{NAMED, Out, Scene, about, certificate, listed, name_of};
+use super::{NAMED, Out, Scene, about, certificate, listed, missing, name_of, selector_text};
 use crate::{
     diagnostic::{Code, Severity},
     istio::{
@@ -22,12 +22,12 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
         let namespace = match scene.deployment.pods(gateway, scene.validated) {
             Pods::In(namespace) => namespace,
             Pods::None => {
-                let finding = about(gateway, Code::REFERENCE_NOT_FOUND, "spec.selector", no_pod(gateway));
+                let finding = missing(gateway, "spec.selector", "selector", &selector_text(gateway));
                 out.push(finding.hint("no pod has these labels; they are those of the gateway's Deployment"));
                 continue;
             }
             Pods::Unknown => {
-                let finding = about(gateway, Code::REFERENCE_NOT_FOUND, "spec.selector", no_pod(gateway));
+                let finding = missing(gateway, "spec.selector", "selector", &selector_text(gateway));
                 let hint = "this gateway has other labels (--labels), and no pods are given: the Gateway is not served here";
                 out.push(finding.severity(Severity::Info).hint(hint));
                 continue;
@@ -45,13 +45,6 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
         }
     }
     duplicates(scene, out);
-    towards_endpoints(scene, out);
-}
-
-fn no_pod(gateway: &Resource<Gateway>) -> String {
-    let selector = gateway.spec.selector.iter().flatten();
-    let selector: Vec<String> = selector.map(|(key, value)| format!("{key}={value}")).collect();
-    format!("Referenced selector not found: {:?}", selector.join(","))
 }
 
 /// A Secret by namespace and name.
@@ -68,10 +61,7 @@ fn server_certificate(
     home: &str,
     out: Out<'_>,
 ) {
-    let missing = |hint: String| {
-        let message = format!("Referenced credentialName not found: {reference:?}");
-        about(gateway, Code::REFERENCE_NOT_FOUND, path, message).hint(hint)
-    };
+    let missing = |hint: String| missing(gateway, path, "credentialName", reference).hint(hint);
     let (namespace, name) = match Credential::parse(reference, home) {
         Credential::Secret { namespace, name } if namespace == home => (namespace, name),
         Credential::Secret { .. } => {
@@ -169,8 +159,7 @@ fn authority(
         ("caCertCredentialName".to_owned(), named.to_owned(), found)
     };
     if !found {
-        let message = format!("Referenced CA not found: {reference:?}");
-        let finding = about(gateway, Code::REFERENCE_NOT_FOUND, format!("{path}.{field}"), message);
+        let finding = missing(gateway, format!("{path}.{field}"), "CA", &reference);
         out.push(finding.hint(format!(
             "{} checks client certificates: put the CA into its key ca.crt",
             tls.mode.as_str()
@@ -224,46 +213,6 @@ fn duplicates(scene: &Scene<'_>, out: Out<'_>) {
 /// The labels that a Gateway selects pods by; none is all pods.
 fn selector(gateway: &Resource<Gateway>) -> Vec<(&String, &String)> {
     gateway.spec.selector.iter().flatten().collect()
-}
-
-/// Credentials of DestinationRules, which this gateway fetches from its own namespace. Istio does not look.
-fn towards_endpoints(scene: &Scene<'_>, out: Out<'_>) {
-    for rule in scene.validated.destination_rules() {
-        let spec = &rule.spec;
-        let subsets = spec.subsets.iter().enumerate();
-        let subsets = subsets
-            .map(|(index, subset)| (format!("spec.subsets[{index}].trafficPolicy"), &subset.traffic_policy));
-        let policies =
-            std::iter::once(("spec.trafficPolicy".to_owned(), &spec.traffic_policy)).chain(subsets);
-        for (path, policy) in policies.filter_map(|(path, policy)| Some((path, policy.as_ref()?))) {
-            let ports = policy.port_level_settings.iter().enumerate();
-            let ports =
-                ports.map(|(index, port)| (format!("{path}.portLevelSettings[{index}].tls"), &port.tls));
-            for (path, tls) in std::iter::once((format!("{path}.tls"), &policy.tls)).chain(ports) {
-                let Some(reference) = tls.as_ref().map(|tls| tls.credential_name.as_str()) else { continue };
-                if reference.is_empty() {
-                    continue;
-                }
-                let home = scene.deployment.namespace.as_str();
-                let key = match Credential::parse(reference, home) {
-                    Credential::Secret { namespace, name } => ResourceKey::new(Kind::Secret, namespace, name),
-                    Credential::ConfigMap { namespace, name } => {
-                        ResourceKey::new(Kind::ConfigMap, namespace, name)
-                    }
-                    Credential::Workload | Credential::Unknown { .. } => continue,
-                };
-                if !scene.validated.set().contains(&key) {
-                    let message = format!("Referenced credentialName not found: {reference:?}");
-                    let path = format!("{path}.credentialName");
-                    let finding = about(rule, Code::REFERENCE_NOT_FOUND, path, message);
-                    out.push(finding.hint(format!(
-                        "for this gateway it is a {} {}/{}",
-                        key.kind, key.namespace, key.name
-                    )));
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -386,12 +335,5 @@ mod tests {
         let other =
             first + "---\n" + &second.replace("ingressgateway", "other") + &pair("istio-system", VALID);
         assert_eq!(now(&other), ["Info IST0101 spec.selector"]);
-    }
-
-    #[test]
-    fn certificates_towards_endpoints() {
-        let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d}\nspec: {host: '*', trafficPolicy: {tls: {mode: SIMPLE, credentialName: c}}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n";
-        assert_eq!(now(rule), ["Error IST0101 spec.trafficPolicy.tls.credentialName"]);
-        assert_eq!(now(&(rule.to_owned() + &pair("istio-system", VALID))), Vec::<String>::new());
     }
 }

@@ -1,6 +1,6 @@
 //! Where rules of VirtualServices send to: hosts, ports and subsets that must be there, and delegates.
 
-use super::{Out, Scene, about, resolve_short_name};
+use super::{Out, Scene, about, missing, resolve_short_name};
 use crate::{
     diagnostic::{Code, Diagnostic},
     istio::{VirtualService, virtual_service::Destination},
@@ -63,20 +63,19 @@ fn destination_of(
     let host = resolve_short_name(&destination.host, own, registry.domain);
     let Some(ports) = registry.ports(&host, own, &resource.spec.export_to) else {
         let what = if what == Use::Mirror { "mirror host" } else { "host" };
-        let message = format!("Referenced {what} not found: {:?}", destination.host.as_str());
-        let mut finding = about(resource, Code::REFERENCE_NOT_FOUND, format!("{path}.host"), message);
+        let mut finding = missing(resource, format!("{path}.host"), what, destination.host.as_str());
         finding.hint = registry.hint(&host);
         return Some(finding);
     };
     let known = || ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match destination.port_number() {
         Some(port) if !ports.contains(&port) => {
-            let message = format!("Referenced host:port not found: \"{}:{port}\"", destination.host);
             let hint = match ports.is_empty() {
                 true => "it has no ports".to_owned(),
                 false => format!("its ports are {}", known()),
             };
-            Some(about(resource, Code::REFERENCE_NOT_FOUND, format!("{path}.port"), message).hint(hint))
+            let name = format!("{}:{port}", destination.host);
+            Some(missing(resource, format!("{path}.port"), "host:port", &name).hint(hint))
         }
         None if ports.len() > 1 => {
             let message = format!(
@@ -104,11 +103,9 @@ fn subset_of(
         return None;
     }
     let what = if what == Use::Mirror { "mirror" } else { "host" };
-    let message = format!(
-        "Referenced {what}+subset in destinationrule not found: \"{}+{}\"",
-        destination.host, destination.subset
-    );
-    let finding = about(resource, Code::REFERENCE_NOT_FOUND, format!("{path}.subset"), message);
+    let what = format!("{what}+subset in destinationrule");
+    let name = format!("{}+{}", destination.host, destination.subset);
+    let finding = missing(resource, format!("{path}.subset"), &what, &name);
     Some(finding.hint(format!("define the subset in a DestinationRule for {host}")))
 }
 

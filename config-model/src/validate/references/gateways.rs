@@ -1,86 +1,65 @@
 //! What VirtualServices say of Gateways: that they are there, and that they admit the hosts.
 
-use super::{Out, Scene, about, name_of, resolve_gateway_name};
+use super::{Out, Scene, about, gateway_key, missing, name_of};
 use crate::{
     diagnostic::{Code, Diagnostic},
     istio::{Gateway, VirtualService, gateway::Server},
-    meta::{Kind, Resource, ResourceKey},
+    meta::{Resource, ResourceKey},
     scalar::HostPattern,
 };
 
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
     for resource in scene.validated.virtual_services() {
         let own = resource.key.namespace.as_str();
+        let hosts = &resource.spec.hosts;
         let mut named: Vec<&Resource<Gateway>> = Vec::new();
-        let mut useful = false;
+        // In the mesh every host counts.
+        let (mut in_mesh, mut useful) = (false, false);
         for (index, entry) in resource.spec.gateways.iter().enumerate() {
-            let Some((namespace, name)) = resolve_gateway_name(entry, own) else {
-                // In the mesh every host counts.
-                useful = false;
-                named.clear();
-                break;
-            };
-            let key = ResourceKey::new(Kind::Gateway, namespace, name);
-            let path = format!("spec.gateways[{index}]");
-            match scene.validated.set().gateways().get(&key) {
-                Some(gateway) => named.push(gateway),
-                None => out.push(missing(scene, resource, entry, name, path)),
-            }
-        }
-        for (index, entry) in resource.spec.gateways.iter().enumerate() {
-            let Some((namespace, name)) = resolve_gateway_name(entry, own) else { continue };
-            let key = ResourceKey::new(Kind::Gateway, namespace, name);
-            let Some(gateway) = scene.validated.set().gateways().get(&key) else { continue };
-            if resource.spec.hosts.is_empty()
-                || resource.spec.hosts.iter().any(|host| has(gateway, own, host))
-            {
-                useful = true;
+            let Some(key) = gateway_key(entry, own) else {
+                in_mesh = true;
                 continue;
+            };
+            let path = format!("spec.gateways[{index}]");
+            let gateway = scene.validated.set().gateways().get(&key);
+            if gateway.is_none() {
+                let mut finding = missing(resource, path.as_str(), "gateway", entry);
+                let mut all = scene.validated.gateways().iter();
+                let elsewhere = all.find(|gateway| gateway.key.name == key.name);
+                finding.hint = elsewhere.map(|gateway| format!("write {:?}", name_of(gateway)));
+                out.push(finding);
             }
-            let hosts = resource.spec.hosts.iter().map(HostPattern::as_str);
-            out.push(not_found(resource, hosts, gateway, format!("spec.gateways[{index}]")));
+            named.extend(gateway.map(|gateway| &**gateway));
+            let admits = gateway.is_some_and(|gateway| hosts.iter().any(|host| has(gateway, own, host)));
+            useful |= admits;
+            if !admits && !hosts.is_empty() {
+                out.push(not_found(resource, hosts, &key, path));
+            }
         }
         // With several Gateways each may admit a part; a host that none admits is lost.
-        let lost = |host: &&HostPattern| useful && !named.iter().any(|gateway| has(gateway, own, host));
-        for (index, host) in resource.spec.hosts.iter().enumerate() {
-            if let (true, Some(gateway)) = (lost(&host), named.first()) {
-                out.push(not_found(
-                    resource,
-                    std::iter::once(host.as_str()),
-                    gateway,
-                    format!("spec.hosts[{index}]"),
-                ));
+        let Some(first) = named.first().filter(|_| useful && !in_mesh) else { continue };
+        for (index, host) in hosts.iter().enumerate() {
+            if !named.iter().any(|gateway| has(gateway, own, host)) {
+                let path = format!("spec.hosts[{index}]");
+                out.push(not_found(resource, std::slice::from_ref(host), &first.key, path));
             }
         }
     }
 }
 
-fn missing(
-    scene: &Scene<'_>,
+fn not_found(
     resource: &Resource<VirtualService>,
-    entry: &str,
-    name: &str,
+    hosts: &[HostPattern],
+    gateway: &ResourceKey,
     path: String,
 ) -> Diagnostic {
-    let mut finding =
-        about(resource, Code::REFERENCE_NOT_FOUND, path, format!("Referenced gateway not found: {entry:?}"));
-    let elsewhere = scene.validated.gateways().iter().find(|gateway| gateway.key.name == name);
-    finding.hint = elsewhere.map(|gateway| format!("write \"{}/{name}\"", gateway.key.namespace));
-    finding
-}
-
-fn not_found<'h>(
-    resource: &Resource<VirtualService>,
-    hosts: impl Iterator<Item = &'h str>,
-    gateway: &Resource<Gateway>,
-    path: String,
-) -> Diagnostic {
-    let hosts: Vec<&str> = hosts.collect();
+    let hosts: Vec<&str> = hosts.iter().map(HostPattern::as_str).collect();
     let message = format!(
-        "one or more host [{}] defined in VirtualService {} not found in Gateway {}.",
+        "one or more host [{}] defined in VirtualService {} not found in Gateway {}/{}.",
         hosts.join(" "),
         name_of(resource),
-        name_of(gateway)
+        gateway.namespace,
+        gateway.name
     );
     let finding = about(resource, Code::HOST_NOT_IN_GATEWAY, path, message);
     finding.hint("add the host to a server of the Gateway, or correct spec.hosts")
@@ -120,7 +99,13 @@ mod tests {
         assert_eq!(findings(&vs("bar.com")), Vec::<String>::new());
         let elsewhere = vs("a.foo.com").replace("{name: a}", "{name: a, namespace: shop}");
         assert_eq!(findings(&elsewhere.replace("[gw]", "[default/gw]")), Vec::<String>::new());
-        assert_eq!(findings(&elsewhere), ["IST0101 spec.gateways[0]"]);
+        // As Istio does, of a Gateway that is not there it is said too that it does not admit the hosts.
+        let neither = ["IST0101 spec.gateways[0]", "IST0132 spec.gateways[0]"];
+        assert_eq!(findings(&elsewhere), neither);
+        assert_eq!(
+            findings(&vs("bar.com").replace("[gw]", "[mesh, nope]")),
+            neither.map(|line| line.replace("[0]", "[1]"))
+        );
         // Each of two Gateways may admit its part; one that none admits is lost.
         let second = gateway.replace("name: gw", "name: two").replace("'shop/*.foo.com', bar.com", "two.com");
         let both = |hosts: &str| findings(&(second.clone() + &vs(hosts).replace("[gw]", "[gw, two]")));

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Out, Scene, about, listed, name_of, resolve_gateway_name, resolve_short_name};
+use super::{Out, Scene, about, listed, name_of, resolve_gateway_name, resolve_short_name, scopes};
 use crate::{
     diagnostic::{Code, Severity},
     istio::{
@@ -29,16 +29,6 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
     on_gateways(scene, out);
 }
 
-/// Where a VirtualService counts: everywhere, or in some namespaces.
-fn scopes(resource: &Resource<VirtualService>) -> BTreeSet<&str> {
-    let own = resource.key.namespace.as_str();
-    let list = &resource.spec.export_to;
-    if list.is_empty() || list.iter().any(|entry| entry == "*") {
-        return BTreeSet::from(["*"]);
-    }
-    list.iter().map(|entry| if entry == "." { own } else { entry.as_str() }).collect()
-}
-
 fn in_mesh(scene: &Scene<'_>, out: Out<'_>) {
     let mut by_scope: BTreeMap<&str, Claims<'_>> = BTreeMap::new();
     for resource in scene.validated.virtual_services() {
@@ -46,7 +36,7 @@ fn in_mesh(scene: &Scene<'_>, out: Out<'_>) {
         if !spec.gateways.is_empty() && !spec.gateways.iter().any(|gateway| gateway == "mesh") {
             continue;
         }
-        for scope in scopes(resource) {
+        for scope in scopes(&resource.spec.export_to, &resource.key.namespace) {
             for host in &spec.hosts {
                 let host = resolve_short_name(host, &resource.key.namespace, scene.registry.domain);
                 by_scope.entry(scope).or_default().entry(host).or_default().push(resource);
@@ -133,8 +123,10 @@ fn on_gateways(scene: &Scene<'_>, out: Out<'_>) {
 }
 
 /// Whether some namespace sees both.
-fn sees(a: &Resource<VirtualService>, b: &Resource<VirtualService>) -> bool {
-    let (a, b) = (scopes(a), scopes(b));
+fn sees<'r>(a: &'r Resource<VirtualService>, b: &'r Resource<VirtualService>) -> bool {
+    let of =
+        |resource: &'r Resource<VirtualService>| scopes(&resource.spec.export_to, &resource.key.namespace);
+    let (a, b) = (of(a), of(b));
     a.contains("*") || b.contains("*") || !a.is_disjoint(&b)
 }
 

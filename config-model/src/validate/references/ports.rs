@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Out, Scene, about};
+use super::{Out, Scene, about, selector_text};
 use crate::{
     diagnostic::Code,
     kubernetes::{Pod, TargetPort},
@@ -27,8 +27,7 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
         if exposed.is_empty() {
             continue;
         }
-        let labels = selector.into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
-        let labels = labels.collect::<Vec<_>>().join(",");
+        let labels = selector_text(gateway);
         for (index, server) in gateway.spec.servers.iter().enumerate() {
             let Some(port) = server.port.number.filter(|port| !exposed.contains(port)) else { continue };
             let message = format!(

@@ -7,22 +7,22 @@ use std::{
     sync::Arc,
 };
 
-use super::{Validated, resolve_short_name};
+use super::{Validated, resolve_short_name, scopes, scopes_of};
 use crate::scalar::{HostPattern, PortNumber};
 
 /// An annotation of a Service that says who may see it, as a list with commas.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
 
 /// One Service or ServiceEntry that defines a host.
-struct Definition {
+struct Definition<'a> {
     ports: Vec<PortNumber>,
     /// `*` or names of namespaces.
-    scopes: BTreeSet<String>,
+    scopes: BTreeSet<&'a str>,
 }
 
 /// Every known host.
 pub(super) struct Registry<'a> {
-    hosts: HashMap<Arc<str>, Vec<Definition>>,
+    hosts: HashMap<Arc<str>, Vec<Definition<'a>>>,
     /// Hosts with a star, by what follows it.
     wildcards: BTreeMap<String, Arc<str>>,
     /// Every host turned round, so that those with one suffix stand together.
@@ -50,12 +50,12 @@ impl<'a> Registry<'a> {
             let exports = service.meta.annotations.get(EXPORT_TO).map_or("", String::as_str);
             let exports = exports.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             let ports = service.spec.ports.iter().map(|port| port.port).collect();
-            registry.define(host.into(), ports, scopes(exports, &key.namespace));
+            registry.define(host.into(), ports, scopes_of(exports, &key.namespace));
             registry.services.entry(&key.name).or_insert(&key.namespace);
         }
         for entry in validated.service_entries() {
             let own = &entry.key.namespace;
-            let exports = scopes(entry.spec.export_to.iter().map(String::as_str), own);
+            let exports = scopes(&entry.spec.export_to, own);
             for host in &entry.spec.hosts {
                 let ports = entry.spec.ports.iter().map(|port| port.number).collect();
                 registry.define(resolve_short_name(host, own, domain), ports, exports.clone());
@@ -72,7 +72,7 @@ impl<'a> Registry<'a> {
         registry
     }
 
-    fn define(&mut self, host: Arc<str>, ports: Vec<PortNumber>, scopes: BTreeSet<String>) {
+    fn define(&mut self, host: Arc<str>, ports: Vec<PortNumber>, scopes: BTreeSet<&'a str>) {
         if let Some(suffix) = host.strip_prefix('*') {
             self.wildcards.insert(suffix.to_owned(), Arc::clone(&host));
         }
@@ -87,7 +87,7 @@ impl<'a> Registry<'a> {
         namespace: &str,
         exports: &[String],
     ) -> Option<BTreeSet<PortNumber>> {
-        let sees = |definition: &Definition| {
+        let sees = |definition: &Definition<'_>| {
             let scopes = &definition.scopes;
             let exported = exports.iter().map(|entry| if entry == "." { namespace } else { entry.as_str() });
             scopes.contains("*")
@@ -147,11 +147,4 @@ impl<'a> Registry<'a> {
         let namespace = self.services.get(name)?;
         Some(format!("there is a Service {name:?} in namespace {namespace:?}"))
     }
-}
-
-/// Who may see something: everybody when it does not say.
-fn scopes<'e>(exports: impl Iterator<Item = &'e str>, own: &str) -> BTreeSet<String> {
-    let named: BTreeSet<String> =
-        exports.map(|entry| if entry == "." { own.to_owned() } else { entry.to_owned() }).collect();
-    if named.is_empty() { BTreeSet::from(["*".to_owned()]) } else { named }
 }

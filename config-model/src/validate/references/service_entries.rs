@@ -1,19 +1,43 @@
-//! ServiceEntries that describe one port of one host in two ways (Istio: ConflictingServiceEntryProtocolAnalyzer).
+//! ServiceEntries that describe one port of one host in two ways (Istio: ConflictingServiceEntryProtocolAnalyzer), and those whose
+//! TCP ports have no address to be told by (Istio: ProtocolAddressesAnalyzer).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::{Out, Scene, about, listed, name_of};
+use super::{Out, Scene, about, listed, name_of, scopes};
 use crate::{diagnostic::Code, istio::ServiceEntry, meta::Resource, scalar::PortNumber};
 
 type Entries<'a> = Vec<(&'a Arc<Resource<ServiceEntry>>, String)>;
 
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
+    conflicts(scene, out);
+    if !scene.validated.mesh().allocates_addresses() {
+        scene.validated.service_entries().iter().for_each(|resource| opaque(resource, out));
+    }
+}
+
+/// TCP needs an address to be told by, written or allocated. A gateway needs none: it is asked for the host.
+fn opaque(resource: &Resource<ServiceEntry>, out: Out<'_>) {
+    if !resource.spec.addresses.is_empty() || resource.meta.has_allocated_addresses {
+        return;
+    }
+    for (index, port) in resource.spec.ports.iter().enumerate() {
+        if port.protocol.is_empty() || port.protocol.eq_ignore_ascii_case("TCP") {
+            let message = "ServiceEntry addresses are required for this protocol.";
+            let path = format!("spec.ports[{index}]");
+            let finding = about(resource, Code::SERVICE_ENTRY_ADDRESSES, path, message);
+            let hint = "sidecars tell TCP services apart by address; for a gateway alone it does not matter";
+            out.push(finding.hint(hint));
+        }
+    }
+}
+
+fn conflicts(scene: &Scene<'_>, out: Out<'_>) {
     let mut index: BTreeMap<(&str, &str, PortNumber), Entries<'_>> = BTreeMap::new();
     for resource in scene.validated.service_entries() {
-        for scope in scopes(resource) {
+        for scope in scopes(&resource.spec.export_to, &resource.key.namespace) {
             for host in &resource.spec.hosts {
                 for port in &resource.spec.ports {
                     let entry = (resource, port.protocol.to_ascii_uppercase());
@@ -53,15 +77,6 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
     }
 }
 
-fn scopes(resource: &Resource<ServiceEntry>) -> BTreeSet<&str> {
-    let own = resource.key.namespace.as_str();
-    let list = &resource.spec.export_to;
-    if list.is_empty() || list.iter().any(|entry| entry == "*") {
-        return BTreeSet::from(["*"]);
-    }
-    list.iter().map(|entry| if entry == "." { own } else { entry.as_str() }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::validate::tests::findings;
@@ -83,5 +98,19 @@ mod tests {
         let other = format!("exportTo: [other], {tls}");
         let mine = format!("exportTo: ['.'], {http}");
         assert_eq!(findings(&(entry("a", &mine) + &entry("b", &other))), Vec::<String>::new());
+    }
+    #[test]
+    fn addresses_that_sidecars_are_given() {
+        let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nspec: {hosts: [a.com], resolution: DNS, ports: [{number: 80, name: a}]}\n";
+        assert_eq!(findings(entry), ["IST0134 spec.ports[0]"]);
+        let with = |metadata: &str| {
+            findings(&format!(
+                "{entry}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: 'defaultConfig: {{proxyMetadata: {{{metadata}}}}}'}}\n"
+            ))
+        };
+        let capture = r#"ISTIO_META_DNS_CAPTURE: "true""#;
+        let allocate = r#"ISTIO_META_DNS_AUTO_ALLOCATE: "true""#;
+        assert_eq!(with(&format!("{capture}, {allocate}")), Vec::<String>::new());
+        assert_eq!(with(capture).len() + with(allocate).len(), 2);
     }
 }

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Out, Scene, about, gateways::admits, name_of, resolve_gateway_name};
+use super::{Out, Scene, about, gateway_key, gateways::admits, name_of};
 use crate::{
     diagnostic::{Code, Severity},
     istio::VirtualService,
-    meta::{Kind, Resource, ResourceKey},
+    meta::{Resource, ResourceKey},
     scalar::HostPattern,
 };
 
@@ -40,8 +40,7 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
 
 fn gateways(resource: &Resource<VirtualService>) -> impl Iterator<Item = ResourceKey> + '_ {
     let named = resource.spec.gateways.iter();
-    let named = named.filter_map(|entry| resolve_gateway_name(entry, &resource.key.namespace));
-    named.map(|(namespace, name)| ResourceKey::new(Kind::Gateway, namespace, name))
+    named.filter_map(|entry| gateway_key(entry, &resource.key.namespace))
 }
 
 fn reversed(host: &str) -> String {

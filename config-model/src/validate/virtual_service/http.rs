@@ -101,6 +101,12 @@ pub(super) mod tests {
             ("{destination: {host: s}, weight: 0}", vec![]),
             ("{destination: {host: s}}, {destination: {host: s}}", vec!["!IST0106 route"]),
             ("{destination: {host: s}, weight: 1}, {destination: {host: s}}", vec![]),
+            ("{}", vec!["!IST0106 route[0].destination"]),
+            ("{destination: {subset: v1}}", vec!["!IST0106 route[0].destination"]),
+            (
+                "{}, {destination: {host: t}}",
+                vec!["!IST0106 route", "!IST0106 route[0].destination", "IST0101 route[1].destination.host"],
+            ),
             ("{destination: {host: '*'}}", vec!["!IST0106 route[0].destination.host"]),
             ("{destination: {host: 10.0.0.1}}", vec!["!IST0106 route[0].destination.host"]),
             ("{destination: {host: s, subset: a_b}}", vec!["!IST0106 route[0].destination.subset"]),

@@ -87,7 +87,7 @@ pub(super) fn is_token(name: &str) -> bool {
 }
 
 /// `@request.auth.claims.x` or `@request.auth.claims[x]`, the prefix without regard to case (Istio: ToRoutingClaim).
-fn is_claim(name: &str) -> bool {
+pub(in crate::validate) fn is_claim(name: &str) -> bool {
     const PREFIX: &str = "@request.auth.claims";
     let Some((start, rest)) = name.split_at_checked(PREFIX.len()) else { return false };
     let dotted = rest.starts_with('.') && rest.len() > 1;
@@ -161,7 +161,7 @@ mod tests {
         let text = format!(
             "{VS}  hosts: [a.com]\n  gateways: [gw]\n  http:\n  - match: [{{headers: {{'@request.auth.claims[a]': {{exact: b}}}}}}]\n    directResponse: {{status: 200}}\n"
         );
-        assert_eq!(findings(&text), ["IST0101 spec.gateways[0]"]);
+        assert_eq!(findings(&text), ["IST0101 spec.gateways[0]", "IST0132 spec.gateways[0]"]);
         for (name, claim) in [
             ("@Request.Auth.Claims.a", true),
             ("@request.auth.claims[a][b]", true),
