@@ -7,7 +7,7 @@
 use super::{
     ctx::Ctx,
     facts::{Exchange, SentRequest, Stage},
-    heads::{edit_request, number},
+    heads::{edit_client, edit_request, number},
     normalize::{self, Normal},
     reply::LocalReply,
 };
@@ -17,6 +17,7 @@ use crate::{
     snapshot::Snapshot,
     telemetry::Flag,
 };
+use bytes::Bytes;
 use config_model::mesh::ForwardClientCertDetails;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery,
@@ -84,7 +85,7 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
     ctx.refusal = target(request, ctx).err();
     ctx.forwarded = forwarded(&request.headers, &ctx.snapshot.edge.topology);
-    edit_request(request, |parts| mark(&mut parts.headers, ctx));
+    edit_client(request, |parts| mark(&mut parts.headers, ctx));
 }
 
 /// The answer to a request that was not read as HTTP (Envoy: `sendProtocolError`).
@@ -418,13 +419,13 @@ fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(ctx).as_str()));
     let Some(connection) = &ctx.connection else { return };
     let peer = connection.peer_header();
-    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
-    let chain = before.fold(String::new(), |chain, value| chain + value + ",");
-    let chain = match (chain.is_empty(), peer.to_str()) {
-        (false, Ok(peer)) => {
-            HeaderValue::try_from(chain + peer).unwrap_or_else(|_| HeaderValue::from_static(""))
+    let chain = match headers.contains_key(FORWARDED_FOR) {
+        false => peer.clone(),
+        true => {
+            let before = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+            let chain: Vec<&[u8]> = before.chain([peer.as_bytes()]).collect();
+            HeaderValue::from_bytes(&chain.join(&b","[..])).unwrap_or_else(|_| peer.clone())
         }
-        _ => peer.clone(),
     };
     headers.insert(FORWARDED_FOR, chain);
     let client = ctx.forwarded.and_then(|forwarded| forwarded.client);
@@ -434,21 +435,20 @@ fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
 
 /// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
 fn request_id() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut bits = fastrand::u128(..);
-    let mut text = [b'-'; 36];
-    for (i, digit) in text.iter_mut().enumerate() {
-        let value = match i {
-            8 | 13 | 18 | 23 => continue,
-            14 => 4,
-            19 => 0x8 | (bits & 0x3) as usize,
-            _ => (bits & 0xf) as usize,
-        };
-        *digit = HEX.get(value).copied().unwrap_or(b'0');
-        bits >>= 4;
+    let mut bytes = fastrand::u128(..).to_be_bytes();
+    let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
+    *version = 0x40 | *version & 0x0f;
+    *variant = 0x80 | *variant & 0x3f;
+    let mut text = Vec::with_capacity(36);
+    for (i, byte) in bytes.into_iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push(b'-');
+        }
+        let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' - 10 + n };
+        text.extend_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
     }
     // Hexadecimal digits and hyphens are what any header takes.
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl Facts for Exchange<'_> {
                 let mut text = String::new();
                 match pattern {
                     Some(pattern) => time::strftime(ctx.start_time, pattern, &mut text),
-                    None => time::iso8601(ctx.start_time, &mut text),
+                    None => text.push_str(time::iso8601(ctx.start_time).as_str()),
                 }
                 out.write_all(text.as_bytes())
             }

@@ -6,8 +6,10 @@
 use http::{HeaderValue, request, response};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-/// Headers that an edit adds as a rule: a map that has room for them grows once, not twice.
+/// Headers that the edge and then a rule add to a request, and those that are added to a response: a map that has room for them
+/// grows once, and so does the copy that is sent upstream.
 const ROOM: usize = 8;
+const RESPONSE_ROOM: usize = 3;
 
 /// A number as a header value; the small ones, which most are, are made already.
 pub(super) fn number(n: u64) -> HeaderValue {
@@ -18,12 +20,19 @@ pub(super) fn number(n: u64) -> HeaderValue {
     }
 }
 
+/// Lets `edit` change a request head whose target is in origin form, and makes room for what it and the next edit add.
+pub(super) fn edit_client<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut request::Parts) -> R) -> R {
+    edit_request(head, |parts| {
+        parts.headers.reserve(ROOM);
+        edit(parts)
+    })
+}
+
 /// Lets `edit` change a request head whose target is in origin form.
 pub(super) fn edit_request<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut request::Parts) -> R) -> R {
     let ends = head.send_end_stream();
     let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
     let mut parts = request::Parts::from(std::mem::replace(head, blank));
-    parts.headers.reserve(ROOM);
     let result = edit(&mut parts);
     *head = RequestHeader::from(parts);
     if let Some(ends) = ends {
@@ -36,7 +45,7 @@ pub(super) fn edit_request<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut r
 pub(super) fn edit_response<R>(head: &mut ResponseHeader, edit: impl FnOnce(&mut response::Parts) -> R) -> R {
     let blank = ResponseHeader::from(http::Response::new(()).into_parts().0);
     let mut parts = response::Parts::from(std::mem::replace(head, blank));
-    parts.headers.reserve(ROOM);
+    parts.headers.reserve(RESPONSE_ROOM);
     let result = edit(&mut parts);
     *head = ResponseHeader::from(parts);
     result

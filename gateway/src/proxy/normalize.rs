@@ -109,17 +109,13 @@ pub fn base(path: &str) -> Result<Cow<'_, str>, BadPath> {
     if !path.starts_with(['/', '\\']) {
         return Err(BadPath::Relative);
     }
-    // A dot segment begins with `/.`; without one, and without escapes, there is nothing to do.
-    let plain = !path.bytes().any(|b| b == b'%' || b == b'\\') && memchr_dot(path).is_none();
-    if plain {
+    // Dot segments have a dot; without one, and without escapes, there is nothing to do. No branch a byte: many at once.
+    let special = path.bytes().fold(false, |any, b| any | (b == b'%') | (b == b'\\') | (b == b'.'));
+    if !special || !path.contains(['%', '\\']) && !path.contains("/.") {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;
     Ok(Cow::Owned(remove_dot_segments(&decoded)))
-}
-
-fn memchr_dot(path: &str) -> Option<usize> {
-    path.find("/.")
 }
 
 fn decode_unreserved(path: &str) -> Result<String, BadPath> {

@@ -15,6 +15,7 @@ use routing::action::headers::Direction;
 /// Name that Istio's gateways go by.
 const SERVER: HeaderValue = HeaderValue::from_static("istio-envoy");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -66,10 +67,15 @@ pub(super) fn sign(headers: &mut HeaderMap) {
 
 /// `grpc-status` of a trailers-only head, or of trailers.
 pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    const HOP: [HeaderName; 4] = [KEEP_ALIVE, PROXY_CONNECTION, header::PROXY_AUTHENTICATE, header::CONNECTION];
+    // Most responses bear none of these: one look at each name, and no hash of any.
+    if !headers.keys().any(|name| HOP.contains(name)) {
+        return;
+    }
     let nominated: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -81,10 +87,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             !matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::CONTENT_TYPE)
         })
         .collect();
-    for name in &nominated {
-        headers.remove(name);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::PROXY_AUTHENTICATE, header::CONNECTION] {
+    for name in nominated.iter().chain(&HOP) {
         headers.remove(name);
     }
 }

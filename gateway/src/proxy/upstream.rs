@@ -104,7 +104,7 @@ pub(super) async fn refusal(ctx: &Ctx, e: &Error) -> Option<Arc<str>> {
 /// Notes what an attempt's endpoint answered, for outlier detection.
 pub(super) fn answered(ctx: &Ctx, head: &ResponseHeader) {
     let Some(attempt) = ctx.in_flight.as_ref().filter(|_| !head.status.is_informational()) else { return };
-    match response::grpc_status(&head.headers).filter(|_| ctx.grpc) {
+    match ctx.grpc.then(|| response::grpc_status(&head.headers)).flatten() {
         Some(status) => attempt.answered(http_status_of_grpc(status)),
         // How a call went stands in its trailers.
         None if ctx.grpc && head.status.is_success() => {}

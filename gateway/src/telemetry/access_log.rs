@@ -67,7 +67,7 @@ impl Pending {
 
 thread_local! {
     /// Where a thread writes its line before it is appended to the others: formatting is outside the lock.
-    static LINE: RefCell<String> = RefCell::new(String::with_capacity(1024));
+    static LINE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(1024));
 }
 
 impl AccessLog {
@@ -97,7 +97,7 @@ impl AccessLog {
                 self.dropped.inc();
                 return;
             }
-            lines.text.extend_from_slice(line.as_bytes());
+            lines.text.extend_from_slice(line);
             if std::mem::take(&mut lines.asleep) {
                 self.pending.wake.notify_one();
             }

@@ -3,7 +3,7 @@
 //! Invariant: the policy knows no method and no clock: whoever asks has seen to it that nothing of a response has gone
 //! to the client and that the request can be sent again. Counting attempts is the caller's too.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::time::Duration;
 
 /// When to try again.
@@ -258,7 +258,8 @@ impl RetryPolicy {
 
 /// The condition of the gRPC status in a head: a response without messages.
 fn grpc_condition(headers: &HeaderMap) -> Conditions {
-    match headers.get("grpc-status").map(|v| v.as_bytes()) {
+    const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+    match headers.get(STATUS).map(HeaderValue::as_bytes) {
         Some(b"1") => Conditions::CANCELLED,
         Some(b"4") => Conditions::DEADLINE_EXCEEDED,
         Some(b"8") => Conditions::RESOURCE_EXHAUSTED,
@@ -271,7 +272,6 @@ fn grpc_condition(headers: &HeaderMap) -> Conditions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
     const RESETS: [Reset; 4] =
         [Reset::ConnectFailure, Reset::RefusedStream, Reset::BeforeRequest, Reset::AfterRequest];

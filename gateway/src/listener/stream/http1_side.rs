@@ -13,6 +13,7 @@ use super::{
 use pingora_core::protocols::IO;
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -90,8 +91,8 @@ impl Http1Side {
         io: &mut BufWriter<S>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let mut room = [0; 1024];
-        let mut read = ReadBuf::new(&mut room);
+        let mut room = [const { MaybeUninit::uninit() }; 1024];
+        let mut read = ReadBuf::uninit(&mut room);
         ready!(Pin::new(io).poll_read(cx, &mut read))?;
         self.held.extend_from_slice(read.filled());
         self.unseen |= !read.filled().is_empty();

@@ -221,26 +221,26 @@ impl Format {
     }
 
     /// Appends the line of one request, line break included.
-    pub fn write(&self, entry: &Entry<'_>, out: &mut String) {
+    pub fn write(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
         match &self.0 {
             Kind::Text(segments) => {
                 for segment in segments {
                     match segment {
-                        Segment::Literal(text) => out.push_str(text),
+                        Segment::Literal(text) => out.extend_from_slice(text.as_bytes()),
                         Segment::Operator(operator) => operator.text(entry, out),
                     }
                 }
             }
             Kind::Json(fields) => {
-                out.push('{');
+                out.push(b'{');
                 for (i, (key, operator)) in fields.iter().enumerate() {
                     if i > 0 {
-                        out.push(',');
+                        out.push(b',');
                     }
                     push(out, format_args!("\"{key}\":"));
                     operator.json(entry, out);
                 }
-                out.push_str("}\n");
+                out.extend_from_slice(b"}\n");
             }
         }
     }
@@ -266,9 +266,9 @@ mod tests {
     use http::HeaderValue;
 
     fn line(format: &Format, entry: &Entry<'_>) -> String {
-        let mut out = String::new();
+        let mut out = Vec::new();
         format.write(entry, &mut out);
-        out
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

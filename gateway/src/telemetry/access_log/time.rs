@@ -15,28 +15,40 @@ struct Civil {
     epoch: u64,
 }
 
-/// Writes `2016-12-15T16:07:39.072Z`; every line has one, so it does without a pattern.
-pub(crate) fn iso8601(at: SystemTime, out: &mut String) {
-    let c = civil(at);
-    let second = c.second_of_day;
-    digits(c.year.unsigned_abs(), 4, out);
-    for (separator, value) in
-        [('-', c.month), ('-', c.day), ('T', second / 3600), (':', second / 60 % 60), (':', second % 60)]
-    {
-        out.push(separator);
-        digits(value, 2, out);
+/// A moment as every line of the log has it.
+pub(crate) struct Iso8601([u8; 24]);
+
+impl Iso8601 {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
-    out.push('.');
-    digits(u64::from(c.nanos / 1_000_000), 3, out);
-    out.push('Z');
+
+    pub(crate) fn as_str(&self) -> &str {
+        // Digits and separators.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
-/// The last `width` digits of `n`.
-fn digits(n: u64, width: u32, out: &mut String) {
-    for place in (0..width).rev() {
-        let digit = n / 10_u64.pow(place) % 10;
-        out.push(char::from(b'0' + u8::try_from(digit).unwrap_or_default()));
-    }
+/// `2016-12-15T16:07:39.072Z`; every line has one, so it does without a pattern.
+pub(crate) fn iso8601(at: SystemTime) -> Iso8601 {
+    let c = civil(at);
+    let second = c.second_of_day;
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let mut put = |at: usize, width: usize, n: u64| {
+        let mut rest = n;
+        for digit in text.iter_mut().skip(at).take(width).rev() {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+        }
+    };
+    put(0, 4, c.year.unsigned_abs());
+    put(5, 2, c.month);
+    put(8, 2, c.day);
+    put(11, 2, second / 3600);
+    put(14, 2, second / 60 % 60);
+    put(17, 2, second % 60);
+    put(20, 3, u64::from(c.nanos / 1_000_000));
+    Iso8601(text)
 }
 
 /// Writes a moment by a `strftime` pattern: `%Y %m %d %H %M %S %s %F %T`, and `%f` or `%3f`, `%6f`, `%9f` for
@@ -111,9 +123,7 @@ mod tests {
             (1_481_818_059_072, "2016-12-15T16:07:39.072Z"),
             (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
         ] {
-            let mut out = String::new();
-            iso8601(UNIX_EPOCH + Duration::from_millis(millis), &mut out);
-            assert_eq!(out, wants);
+            assert_eq!(iso8601(UNIX_EPOCH + Duration::from_millis(millis)).as_str(), wants);
         }
     }
 }
