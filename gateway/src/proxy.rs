@@ -248,9 +248,7 @@ impl ProxyHttp for GatewayProxy {
         if peer.is_tls() {
             peer::verify(ctx.cluster.as_ref().and_then(|cluster| cluster.tls()), digest)?;
         }
-        if let (Some(clock), Some(attempt)) = (&ctx.clock, ctx.attempt_started) {
-            watch::watch(session, clock, attempt);
-        }
+        watch::watch(session, ctx);
         Ok(())
     }
 
@@ -271,13 +269,16 @@ impl ProxyHttp for GatewayProxy {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
         // The engine begins with the body when the head is out.
         ctx.head_sent = true;
+        if end || body.is_none() {
+            watch::request_arrived(session, ctx);
+        }
         if let Some(copies) = &mut ctx.copies {
             copies.pass(body.as_ref(), end || body.is_none());
         }
@@ -292,7 +293,11 @@ impl ProxyHttp for GatewayProxy {
     ) -> Result<()> {
         ctx.upstream_version = Some(head.version);
         upstream::answered(ctx, head);
-        attempt::answered(session, ctx, head)
+        attempt::answered(session, ctx, head)?;
+        if !head.status.is_informational() {
+            watch::response_begun(session, ctx);
+        }
+        Ok(())
     }
 
     async fn response_filter(
@@ -339,10 +344,8 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        if let Some(clock) = &ctx.clock {
-            watch::unwatch(session, clock);
-        }
         let e = attempt::in_time(ctx, e);
+        watch::unwatch(session, ctx);
         if let Some(guard) = ctx.in_flight.take().filter(|_| e.esource() == &ErrorSource::Upstream) {
             guard.failed(failure::no_answer(&e));
         }
@@ -387,9 +390,7 @@ impl ProxyHttp for GatewayProxy {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
-        if let Some(clock) = &ctx.clock {
-            watch::unwatch(session, clock);
-        }
+        watch::unwatch(session, ctx);
         ctx.in_flight = None;
         ctx.upstream = upstream::Upstream::default();
         if e.is_some_and(|e| {

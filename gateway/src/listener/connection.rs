@@ -10,6 +10,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, StatusCode};
@@ -24,6 +25,9 @@ use crate::{
     pressure::{Level, Pressure},
     tls::ClientCertificate,
 };
+
+/// The end of an exchange that takes as long as it likes.
+const NEVER: u64 = u64::MAX;
 
 /// A downstream connection.
 ///
@@ -54,6 +58,10 @@ pub struct ConnectionInfo {
     refusal: OnceLock<(u64, Flaw)>,
     received: AtomicU64,
     sent: AtomicU64,
+    opened: Instant,
+    /// Nanoseconds from `opened` to the end of the exchange, and whether that has come.
+    exchange_end: AtomicU64,
+    exchange_over: AtomicBool,
     peer_header: HeaderValue,
     draining: watch::Receiver<bool>,
     pressure: Arc<Pressure>,
@@ -93,6 +101,9 @@ impl ConnectionInfo {
             refusal: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            opened: Instant::now(),
+            exchange_end: AtomicU64::new(NEVER),
+            exchange_over: AtomicBool::new(false),
             // An address is made of characters that any header takes.
             peer_header: HeaderValue::try_from(peer.ip().to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
@@ -145,6 +156,31 @@ impl ConnectionInfo {
     /// Bytes written to the client so far, before TLS.
     pub fn bytes_sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Says when the exchange on an HTTP/1 connection must be over; `None`: it takes as long as it likes. Reads and writes
+    /// that wait end then, with an error.
+    pub(crate) fn end_exchange_at(&self, end: Option<Instant>) {
+        let nanos = |end: Instant| u64::try_from(end.saturating_duration_since(self.opened).as_nanos());
+        // One task reads, writes and sets.
+        self.exchange_end.store(end.and_then(|end| nanos(end).ok()).unwrap_or(NEVER), Ordering::Relaxed);
+        self.exchange_over.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the exchange was ended because its time was up.
+    pub(crate) fn is_exchange_over(&self) -> bool {
+        self.exchange_over.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn exchange_end(&self) -> Option<Instant> {
+        match self.exchange_end.load(Ordering::Relaxed) {
+            NEVER => None,
+            nanos => self.opened.checked_add(Duration::from_nanos(nanos)),
+        }
+    }
+
+    pub(super) fn exchange_is_over(&self) {
+        self.exchange_over.store(true, Ordering::Relaxed);
     }
 
     /// Exchanges that are over.

@@ -74,6 +74,8 @@ pub struct EdgeStream<S: AsyncRead + AsyncWrite + Unpin> {
     side: Side,
     limits: EdgeLimits,
     timer: Timer,
+    /// For the end of an exchange.
+    exchange: Timer,
     close_idle: watch::Receiver<bool>,
     idle_closed: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
@@ -122,6 +124,7 @@ impl<S: IO> EdgeStream<S> {
             side,
             limits,
             timer: Timer::default(),
+            exchange: Timer::default(),
             close_idle,
             idle_closed: None,
         }
@@ -151,13 +154,18 @@ impl<S: IO> EdgeStream<S> {
                     return Poll::Pending;
                 }
             }
-            if side.unseen {
+            // What comes behind a request stays here until that is answered: the engine listens meanwhile, which is how it
+            // hears that the client goes, or that time is up.
+            let waits = side.awaits_answer(&self.info);
+            if side.unseen && !waits {
                 side.look(&self.info, &self.limits);
                 continue;
             }
             let before = buf.filled().len();
             let aside = buf.remaining() < SMALL_READ && side.reader.between_messages();
-            let read = if aside {
+            let read = if waits && side.held.len() > MAX_UNDECIDED {
+                Poll::Pending
+            } else if aside {
                 side.poll_aside(&mut self.io, cx)
             } else {
                 let io = Pin::new(&mut self.io);
@@ -177,6 +185,9 @@ impl<S: IO> EdgeStream<S> {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
+                    if let Poll::Ready(over) = poll_exchange(&self.info, &mut self.exchange, cx) {
+                        return Poll::Ready(Err(over));
+                    }
                     if let Some(deadline) = side.deadline {
                         ready!(self.timer.poll_deadline(deadline, cx));
                         side.held = Vec::new();
@@ -271,6 +282,14 @@ impl<S: IO> EdgeStream<S> {
     }
 }
 
+/// Ready when the time of the exchange is up.
+fn poll_exchange(info: &ConnectionInfo, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<io::Error> {
+    let Some(end) = info.exchange_end() else { return Poll::Pending };
+    ready!(timer.poll_by(end.into(), cx));
+    info.exchange_is_over();
+    Poll::Ready(io::ErrorKind::TimedOut.into())
+}
+
 impl<S: IO> AsyncRead for EdgeStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -288,16 +307,22 @@ impl<S: IO> AsyncWrite for EdgeStream<S> {
             && let Some(piece) = side.head_out.piece(buf, this.info.finished())
         {
             // The buffer has room for the whole of it, or is not ready.
-            let count = ready!(Pin::new(&mut this.io).poll_write(cx, &piece.bytes))?;
+            let Poll::Ready(count) = Pin::new(&mut this.io).poll_write(cx, &piece.bytes)? else {
+                return poll_exchange(&this.info, &mut this.exchange, cx).map(Err);
+            };
             debug_assert_eq!(count, piece.bytes.len(), "a piece is shorter than the buffer");
             this.info.count_sent(count);
             let taken = piece.taken;
             side.head_out.wrote(piece);
             return Poll::Ready(Ok(taken));
         }
-        let count = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
-        this.info.count_sent(count);
-        Poll::Ready(Ok(count))
+        match Pin::new(&mut this.io).poll_write(cx, buf)? {
+            Poll::Ready(count) => {
+                this.info.count_sent(count);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Pending => poll_exchange(&this.info, &mut this.exchange, cx).map(Err),
+        }
     }
 
     fn poll_write_vectored(
@@ -306,9 +331,13 @@ impl<S: IO> AsyncWrite for EdgeStream<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
-        this.info.count_sent(count);
-        Poll::Ready(Ok(count))
+        match Pin::new(&mut this.io).poll_write_vectored(cx, bufs)? {
+            Poll::Ready(count) => {
+                this.info.count_sent(count);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Pending => poll_exchange(&this.info, &mut this.exchange, cx).map(Err),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -316,7 +345,11 @@ impl<S: IO> AsyncWrite for EdgeStream<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        match Pin::new(&mut this.io).poll_flush(cx) {
+            Poll::Pending => poll_exchange(&this.info, &mut this.exchange, cx).map(Err),
+            flushed => flushed,
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

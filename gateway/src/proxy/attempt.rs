@@ -157,7 +157,8 @@ pub(super) fn in_time(ctx: &Ctx, e: Box<Error>) -> Box<Error> {
     if let Some(cause @ (Cause::RouteTimeout | Cause::PerTryTimeout)) = Cause::of(&e) {
         return cause.error();
     }
-    let is_timeout = failure::is_timeout(&e);
+    // The client's stream ends an exchange with an error of its own, on the client's side.
+    let is_timeout = failure::is_timeout(&e) || ctx.connection.as_ref().is_some_and(|c| c.is_exchange_over());
     let up = |clock: &std::sync::Arc<Clock>| clock.up(ctx.attempt_started?, Instant::now());
     match ctx.clock.as_ref().filter(|_| is_timeout).and_then(up) {
         Some(cause) => cause.error(),

@@ -71,7 +71,8 @@ pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    const HOP: [HeaderName; 4] = [KEEP_ALIVE, PROXY_CONNECTION, header::PROXY_AUTHENTICATE, header::CONNECTION];
+    const HOP: [HeaderName; 4] =
+        [KEEP_ALIVE, PROXY_CONNECTION, header::PROXY_AUTHENTICATE, header::CONNECTION];
     // Most responses bear none of these: one look at each name, and no hash of any.
     if !headers.keys().any(|name| HOP.contains(name)) {
         return;

@@ -1,14 +1,19 @@
-//! A client's session with an end to it.
+//! The end that an exchange is given: by the client's stream, or by a stand-in for the client's session.
 //!
-//! The engine has a time limit for each read, and none for an exchange; what it always watches meanwhile is the client.
-//! So for the attempts of a route with a limit, [`Timed`] stands in for the client's session: it passes everything on,
-//! and reports an end of its own when the time is up. It stands in for that of a client who asks for a tunnel, too, clock
-//! or not: see [`Timed::is_body_empty`].
+//! The engine has a time limit for each read, and none for an exchange; what it always watches meanwhile is the client. So
+//! for the attempts of a route with a limit the stream of an HTTP/1 connection ends its reads and writes when the time is
+//! up, which costs a request nothing but a store. The streams of an HTTP/2 connection are the engine's: there [`Timed`] stands in for the
+//! client's session, passes everything on, and reports an end of its own. It stands in for that of a client who asks for
+//! a tunnel, too, clock or not: see [`Timed::is_body_empty`].
 //!
-//! Invariant: the client's own session is back with the engine before anything of ours is written or logged. A tunnel
-//! has no end but its own.
+//! Invariant: the client's own session, with all the time it likes, is back with the engine before anything of ours is written
+//! or logged. A tunnel has no end but its own.
 
-use super::clock::{Clock, End};
+use super::{
+    clock::{Clock, End},
+    ctx::Ctx,
+};
+use crate::listener::ConnectionInfo;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
@@ -34,17 +39,47 @@ use std::{
 };
 use tokio::time::{Sleep, sleep_until};
 
-/// Puts the clock between the engine and the client for one attempt.
-pub(super) fn watch(session: &mut Session, clock: &Arc<Clock>, attempt: Instant) {
-    if !session.as_downstream().is_custom() {
+/// Begins to watch the time of one attempt. On HTTP/1 the client's stream does it; where there is none of ours, or the
+/// connection has other requests too, the clock comes between the engine and the client.
+pub(super) fn watch(session: &mut Session, ctx: &Ctx) {
+    let (Some(clock), Some(attempt)) = (&ctx.clock, ctx.attempt_started) else { return };
+    if let Some(connection) = by_stream(session, ctx) {
+        connection.end_exchange_at(clock.end(attempt).map(|end| end.at));
+    } else if !session.as_downstream().is_custom() {
         let client = mem::replace(&mut session.downstream_session, Box::new(nobody()));
         let timed = Timed { client, clock: clock.clone(), attempt, sleep: None, head_sent: false };
         *session.downstream_session = ServerSession::new_custom(Box::new(timed));
     }
 }
 
-/// Gives the engine the client's own session back.
-pub(super) fn unwatch(session: &mut Session, clock: &Clock) {
+/// The connection whose stream can end the exchange.
+fn by_stream<'c>(session: &Session, ctx: &'c Ctx) -> Option<&'c ConnectionInfo> {
+    ctx.connection.as_deref().filter(|_| !ctx.upgrade && session.as_http1().is_some())
+}
+
+/// Notes that the whole request has arrived.
+pub(super) fn request_arrived(session: &Session, ctx: &Ctx) {
+    let (Some(clock), Some(attempt)) = (&ctx.clock, ctx.attempt_started) else { return };
+    if let Some(connection) = by_stream(session, ctx) {
+        clock.request_arrived();
+        connection.end_exchange_at(clock.end(attempt).map(|end| end.at));
+    }
+}
+
+/// Notes that the response has begun: the attempt's own time no longer counts.
+pub(super) fn response_begun(session: &Session, ctx: &Ctx) {
+    let Some(clock) = &ctx.clock else { return };
+    if let Some(connection) = by_stream(session, ctx) {
+        connection.end_exchange_at(clock.end_of_route().map(|end| end.at));
+    }
+}
+
+/// Gives the engine the client's own session back, and the exchange all the time it likes.
+pub(super) fn unwatch(session: &mut Session, ctx: &Ctx) {
+    let Some(clock) = &ctx.clock else { return };
+    if let Some(connection) = &ctx.connection {
+        connection.end_exchange_at(None);
+    }
     if session.as_downstream().is_custom() {
         // The end of what stands there returns what it had borrowed.
         *session.downstream_session = nobody();

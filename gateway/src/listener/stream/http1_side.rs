@@ -184,6 +184,11 @@ impl Http1Side {
         }
     }
 
+    /// Whether what comes now is behind a whole request that is not answered yet.
+    pub(super) fn awaits_answer(&self, info: &ConnectionInfo) -> bool {
+        self.reader.between_messages() && !self.reader.asked() && info.finished() < self.reader.heads()
+    }
+
     /// Whether the engine has nothing to do for this client.
     pub(super) fn is_idle(&self, info: &ConnectionInfo) -> bool {
         self.reader.between_messages() && self.held.is_empty() && info.finished() >= self.reader.heads()

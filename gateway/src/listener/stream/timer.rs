@@ -51,6 +51,23 @@ impl Timer {
         }
     }
 
+    /// Ready at `end`. A timer that runs already, and not for longer, is left alone until it ends: ends that move on with each
+    /// request cost none of them a turn of the clock.
+    pub(super) fn poll_by(&mut self, end: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.sleep.as_ref().map(|sleep| (sleep.deadline(), sleep.is_elapsed())) {
+                Some((deadline, false)) if deadline <= end => {
+                    if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                        return Poll::Pending;
+                    }
+                    ready!(self.poll(cx));
+                }
+                Some((_, true)) if end <= Instant::now() => return Poll::Ready(()),
+                _ => self.set(end, Purpose::Deadline),
+            }
+        }
+    }
+
     pub(super) fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         if self.purpose != Purpose::Deadline || self.sleep.as_ref().is_none_or(|s| s.deadline() != deadline) {
             self.set(deadline, Purpose::Deadline);

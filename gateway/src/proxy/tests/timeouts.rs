@@ -121,6 +121,43 @@ async fn a_connection_that_serves_in_time_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn time_is_up_also_while_the_next_request_waits_behind_it() {
+    let gateway = gateway(&config(LIMIT, &[plays(&[HANG]).await.address], "HTTP")).await;
+    let next = "GET /2 HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+    // Whole, in part, and more than is kept of what waits.
+    for (behind, rest) in [(next, ""), next.split_at(9), (&*format!("GET /{} ", "2".repeat(70_000)), "")] {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        let began = Instant::now();
+        stream.write_all(b"GET /1 HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
+        // Not in one segment with the first.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(behind.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 504");
+        about(300, began);
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        let second = if behind.len() > 1000 { "HTTP/1.1 431 " } else { "HTTP/1.1 504 " };
+        assert!(text.contains(second), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_cut_off_in_time() {
+    let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n{}", "x".repeat(20_000_000));
+    let up = plays(Box::leak(Box::new([Act::SayAndHang(long.leak())]))).await;
+    let gateway = gateway(&config(LIMIT, &[up.address], "HTTP")).await;
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let began = Instant::now();
+    stream.write_all(b"GET /unread HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
+    let line = gateway.line("/unread").await;
+    about(300, began);
+    assert!(line.contains(" 200 UT response_timeout "), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_has_its_own_time() {
     let rules = "  - timeout: 5s
     retries: {attempts: 1, perTryTimeout: 200ms, retryOn: 'reset'}

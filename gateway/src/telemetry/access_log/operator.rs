@@ -274,7 +274,7 @@ fn prefix(text: &str, limit: usize) -> &str {
 
 /// Quotes, backslashes and everything that is not printable ASCII are escaped.
 fn escape(bytes: &[u8], out: &mut Vec<u8>) {
-    let plain = |b: u8| (b >= 0x20) & (b <= 0x7e) & (b != b'"') & (b != b'\\');
+    let plain = |b: u8| (0x20..=0x7e).contains(&b) & (b != b'"') & (b != b'\\');
     // Without a branch a byte, so that many are looked at with one instruction; nearly every value is plain.
     if bytes.iter().fold(true, |all, b| all & plain(*b)) {
         out.extend_from_slice(bytes);
