@@ -14,6 +14,7 @@ mod failure;
 mod filters;
 mod heads;
 mod http;
+mod mesh;
 mod mirror;
 pub mod normalize;
 mod peer;
@@ -243,7 +244,6 @@ impl ProxyHttp for GatewayProxy {
         digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        ctx.upstream_local = digest.and_then(|d| d.socket_digest.as_ref()?.local_addr()?.as_inet().copied());
         upstream::connected(ctx, digest);
         if peer.is_tls() {
             peer::verify(ctx.cluster.as_ref().and_then(|cluster| cluster.tls()), digest)?;

@@ -1,10 +1,14 @@
 //! Connections that the engine cannot make by itself: counted ones, ones that begin with a PROXY header, abstract unix
-//! sockets, and hosts with several addresses.
+//! sockets, hosts with several addresses, and endpoints of the mesh.
 //!
 //! Invariant: a cluster that needs none of it is dialled by the engine. What limits say comes before the socket is
 //! opened; the PROXY header comes before everything else on the wire, in clear (Istio: before TLS).
 
-use super::{failure::Cause, race};
+use super::{
+    failure::Cause,
+    mesh::{self, Handshake},
+    peer, race,
+};
 use crate::{
     listener::ConnectionInfo,
     runtime::{
@@ -19,6 +23,7 @@ use pingora_core::{
         Digest, GetProxyDigest as _,
         l4::{socket::SocketAddr as PeerAddress, stream::Stream},
         raw_connect::ProxyDigest,
+        tls::SslStream,
     },
 };
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
@@ -44,16 +49,18 @@ pub(super) struct Dial {
     header: Option<Box<[u8]>>,
     /// Name of an abstract socket.
     abstract_name: Option<Box<str>>,
-    /// The addresses to try, where there are several.
+    /// The addresses to try, where the engine is not given the one.
     addresses: Option<(SocketAddr, Arc<[SocketAddr]>)>,
+    /// TLS with an endpoint of the mesh.
+    mesh: Option<Handshake>,
 }
 
 /// What is remembered with a connection.
 struct Made {
     /// Where it is counted.
     counted: Option<Arc<Connection>>,
-    /// Which address it goes to, where there were several.
-    remote: Option<SocketAddr>,
+    /// Its two ends, where the engine was not told the address.
+    ends: Option<(SocketAddr, SocketAddr)>,
 }
 
 impl Dial {
@@ -63,11 +70,12 @@ impl Dial {
         endpoint: &Endpoint,
         protocol: UpstreamProtocol,
         client: Option<&ConnectionInfo>,
+        mesh: Option<Handshake>,
     ) -> Option<Self> {
         let header = cluster.spec.proxy_protocol.map(|version| header(version, client));
         let (abstract_name, addresses) = match &endpoint.address {
             Address::Unix(path) => (path.strip_prefix('@').map(Box::from), None),
-            Address::Ip(first) if !endpoint.alternates.is_empty() => {
+            Address::Ip(first) if !endpoint.alternates.is_empty() || mesh.is_some() => {
                 (None, Some((*first, endpoint.alternates.clone())))
             }
             Address::Ip(_) | Address::Name(..) => (None, None),
@@ -75,8 +83,9 @@ impl Dial {
         let needed = header.is_some()
             || abstract_name.is_some()
             || addresses.is_some()
+            || mesh.is_some()
             || cluster.tracks_connections();
-        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name, addresses })
+        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name, addresses, mesh })
     }
 
     /// Connections that begin with different headers are different; and so are those to different hosts, where the
@@ -86,10 +95,10 @@ impl Dial {
         if self.header.is_none() && host.is_none() {
             return 0;
         }
-        foldhash::fast::FixedState::with_seed(0).hash_one((&self.header, host))
+        foldhash::fast::FixedState::with_seed(0).hash_one((&self.header, host, self.mesh.is_some()))
     }
 
-    /// The address that the engine is given in place of the first, where there are several. It takes a connection from
+    /// The address that the engine is given in place of the first, where it does not see the socket. It takes a connection from
     /// its pool only where the other end has the address that it was given, and any will do where that is unspecified.
     pub(super) fn stand_in(&self) -> Option<SocketAddr> {
         let (first, _) = self.addresses.as_ref()?;
@@ -103,7 +112,16 @@ impl Dial {
         }
     }
 
-    fn finish(&self, socket: &impl AsFd, remote: Option<SocketAddr>) -> Result<Option<ProxyDigest>> {
+    /// Whether the connection is one of the mesh.
+    pub(super) fn is_of_mesh(&self) -> bool {
+        self.mesh.is_some()
+    }
+
+    fn finish(
+        &self,
+        socket: &impl AsFd,
+        ends: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<Option<ProxyDigest>> {
         let counted = if self.cluster.tracks_connections() {
             let life = self.cluster.spec.pool.max_connection_duration;
             let connection = self
@@ -115,35 +133,31 @@ impl Dial {
         } else {
             None
         };
-        if counted.is_none() && remote.is_none() {
+        if counted.is_none() && ends.is_none() {
             return Ok(None);
         }
-        let made = Made { counted, remote };
-        // The engine has no place for what belongs to a connection but this one, which is for connections by way of a
-        // proxy; it never looks at it.
-        Ok(Some(ProxyDigest::new(Box::new(ResponseHeader::build(200, None)?), Some(Box::new(made)))))
+        Made { counted, ends }.digest().map(Some)
     }
-}
 
-#[async_trait]
-impl L4Connect for Dial {
-    async fn connect(&self, address: &PeerAddress) -> Result<Stream> {
+    /// The connection, with its header sent and without TLS.
+    async fn plain(&self, address: &PeerAddress) -> Result<Stream> {
         if self.cluster.room_for_connection(self.protocol).is_none() {
             return Err(Cause::Overflow.error());
         }
         let (mut stream, tracked) = match address {
             PeerAddress::Inet(address) => {
-                let (mut socket, remote) = match &self.addresses {
+                let (mut socket, ends) = match &self.addresses {
                     None => (TcpStream::connect(address).await.map_err(|e| refused(&e))?, None),
                     Some((first, others)) => {
                         let all = std::iter::once(*first).chain(others.iter().copied());
                         let (socket, remote) =
                             race::first(all, TcpStream::connect).await.map_err(|e| refused(&e))?;
-                        (socket, Some(remote))
+                        let local = socket.local_addr().map_err(|e| refused(&e))?;
+                        (socket, Some((local, remote)))
                     }
                 };
                 self.begin(&mut socket).await?;
-                let tracked = self.finish(&socket, remote)?;
+                let tracked = self.finish(&socket, ends)?;
                 (Stream::from(socket), tracked)
             }
             PeerAddress::Unix(address) => {
@@ -164,6 +178,40 @@ impl L4Connect for Dial {
         }
         Ok(stream)
     }
+
+    /// The connection to an endpoint of the mesh.
+    ///
+    /// # Errors
+    /// Where it cannot be made, or is to somebody else; or the endpoint is not of the mesh.
+    pub(super) async fn of_mesh(&self, address: &PeerAddress) -> Result<SslStream<Stream>> {
+        let Some(mesh) = &self.mesh else {
+            return Err(Cause::UntrustedUpstream.explain("not an endpoint of the mesh"));
+        };
+        let mut stream = self.plain(address).await?;
+        // The engine does this to sockets that it sees.
+        stream.set_nodelay()?;
+        if let Some(asked) = &self.cluster.spec.pool.keepalive {
+            stream.set_keepalive(&peer::keepalive(asked))?;
+        }
+        mesh.with(stream).await
+    }
+}
+
+#[async_trait]
+impl L4Connect for Dial {
+    async fn connect(&self, address: &PeerAddress) -> Result<Stream> {
+        if self.mesh.is_none() {
+            return self.plain(address).await;
+        }
+        let secured = self.of_mesh(address).await?;
+        let made = secured.get_proxy_digest();
+        let made = made_of(made.as_deref()).map(Made::again);
+        let mut stream = Stream::from(mesh::relay(secured)?);
+        if let Some(made) = made {
+            stream.set_proxy_digest(made.digest()?);
+        }
+        Ok(stream)
+    }
 }
 
 impl Dial {
@@ -175,17 +223,29 @@ impl Dial {
     }
 }
 
+impl Made {
+    fn again(&self) -> Self {
+        Self { counted: self.counted.clone(), ends: self.ends }
+    }
+
+    /// The engine has no place for what belongs to a connection but this one, which is for connections by way of a proxy;
+    /// it never looks at it.
+    fn digest(self) -> Result<ProxyDigest> {
+        Ok(ProxyDigest::new(Box::new(ResponseHeader::build(200, None)?), Some(Box::new(self))))
+    }
+}
+
 /// The counted connection that an attempt got.
 pub(super) fn tracked(digest: Option<&Digest>) -> Option<&Arc<Connection>> {
-    made(digest?.proxy_digest.as_deref())?.counted.as_ref()
+    made_of(digest?.proxy_digest.as_deref())?.counted.as_ref()
 }
 
-/// The address that a connection goes to, where the endpoint has several.
-pub(super) fn remote(digest: Option<&ProxyDigest>) -> Option<SocketAddr> {
-    made(digest)?.remote
+/// The two ends of a connection, ours first, where the engine was not told the address.
+pub(super) fn ends(digest: Option<&ProxyDigest>) -> Option<(SocketAddr, SocketAddr)> {
+    made_of(digest)?.ends
 }
 
-fn made(digest: Option<&ProxyDigest>) -> Option<&Made> {
+fn made_of(digest: Option<&ProxyDigest>) -> Option<&Made> {
     digest?.user_data.as_ref()?.downcast_ref()
 }
 

@@ -3,24 +3,29 @@
 //! Invariant: connections are shared only where cluster, protocol and trust are the same. TLS that cannot be verified
 //! as its specification asks is not used: it fails closed.
 
-use super::{connect::Dial, failure::Cause};
+use super::{
+    connect::Dial,
+    failure::Cause,
+    mesh::{Carries, Handshake},
+};
 use crate::{
     listener::ConnectionInfo,
     runtime::Cluster,
     tls::{Revocation, Trust},
 };
 use pingora_core::{
+    connectors::TransportConnector,
     protocols::{
-        Digest,
+        Digest, Stream,
         l4::{ext::TcpKeepalive, socket::SocketAddr as PeerAddress},
-        tls::TlsRef,
+        tls::{HandshakeCompleteHook, TlsRef},
     },
     tls::x509::X509,
     upstreams::peer::HttpPeer,
 };
-use pingora_error::Result;
+use pingora_error::{Error, ErrorType, Result};
 use routing::{
-    cluster::{Address, Endpoint, UpstreamProtocol, UpstreamTls},
+    cluster::{Address, Endpoint, KeepAlive, UpstreamProtocol, UpstreamTls},
     host::without_port,
 };
 use std::{
@@ -58,26 +63,74 @@ pub(super) fn build(
     authority: &str,
     client: Option<&ConnectionInfo>,
 ) -> Result<HttpPeer> {
+    parts(cluster, endpoint, (protocol, Carries::http(protocol)), authority, client).map(|(peer, _)| peer)
+}
+
+/// A connection for what is not HTTP, made and verified.
+///
+/// # Errors
+/// As [`build`], and why it could not be made.
+pub(super) async fn connect(
+    connector: &TransportConnector,
+    cluster: &Arc<Cluster>,
+    endpoint: &Endpoint,
+    client: &ConnectionInfo,
+) -> Result<Stream> {
+    let server_name = client.sni.as_deref().unwrap_or_default();
+    let what = (UpstreamProtocol::Http1, Carries::Tcp);
+    let (peer, dial) = parts(cluster, endpoint, what, server_name, Some(client))?;
+    if let Some(dial) = dial.filter(|dial| dial.is_of_mesh()) {
+        let limit = cluster.spec.connect_timeout;
+        return match tokio::time::timeout(limit, dial.of_mesh(&peer._address)).await {
+            Ok(stream) => Ok(Box::new(stream?)),
+            Err(_) => Error::e_explain(ErrorType::ConnectTimedout, format!("not connected in {limit:?}")),
+        };
+    }
+    let stream = connector.new_stream(&peer).await?;
+    if peer.is_tls() {
+        let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
+        verify(cluster.tls(), Some(&digest))?;
+    }
+    Ok(stream)
+}
+
+fn parts(
+    cluster: &Arc<Cluster>,
+    endpoint: &Endpoint,
+    (protocol, carries): (UpstreamProtocol, Carries),
+    authority: &str,
+    client: Option<&ConnectionInfo>,
+) -> Result<(HttpPeer, Option<Arc<Dial>>)> {
     let spec = &cluster.spec;
     let secured = cluster.tls_to(endpoint);
     let sni = secured.as_ref().map(|(tls, _)| server_name(tls, authority)).unwrap_or_default();
+    let pool_key = cluster.pool_key(secured.as_ref().map(|(_, trust)| trust));
+    let (mesh, secured) = match secured {
+        Some((tls, Trust::Usable(material)))
+            if tls.is_of_mesh() && matches!(endpoint.address, Address::Ip(_)) =>
+        {
+            (Some(Handshake::new(tls, &material, sni.clone(), carries)?), None)
+        }
+        other => (None, other),
+    };
     let mut peer = match &endpoint.address {
         Address::Ip(address) => HttpPeer::new(*address, secured.is_some(), sni),
         Address::Unix(path) => HttpPeer::new_uds(path, secured.is_some(), sni)?,
         // Views hold resolved addresses only.
         Address::Name(..) => return Err(Cause::NoHealthyUpstream.error()),
     };
-    peer.group_key = cluster.pool_key(secured.as_ref().map(|(_, trust)| trust));
+    peer.group_key = pool_key;
     let options = &mut peer.options;
     options.connection_timeout = Some(spec.connect_timeout);
     options.total_connection_timeout = Some(spec.connect_timeout);
     options.idle_timeout = spec.idle_timeout;
-    if let Some(dial) = Dial::for_attempt(cluster, endpoint, protocol, client) {
+    let dial = Dial::for_attempt(cluster, endpoint, protocol, client, mesh).map(Arc::new);
+    if let Some(dial) = &dial {
         peer.group_key ^= dial.pool_key();
         if let Some(address) = dial.stand_in() {
             peer._address = PeerAddress::Inet(address);
         }
-        options.custom_l4 = Some(Arc::new(dial));
+        options.custom_l4 = Some(dial.clone());
     }
     let once = spec.pool.max_requests_per_connection == Some(1);
     if once || matches!(&endpoint.address, Address::Unix(path) if path.starts_with('@')) {
@@ -86,14 +139,7 @@ pub(super) fn build(
         peer.group_key = fastrand::u64(..);
         options.idle_timeout = Some(Duration::ZERO);
     }
-    if let Some(keepalive) = &spec.pool.keepalive {
-        options.tcp_keepalive = Some(TcpKeepalive {
-            idle: keepalive.time.unwrap_or(KEEPALIVE_IDLE),
-            interval: keepalive.interval.unwrap_or(KEEPALIVE_INTERVAL),
-            count: keepalive.probes.unwrap_or(KEEPALIVE_PROBES) as usize,
-            user_timeout: Duration::ZERO,
-        });
-    }
+    options.tcp_keepalive = spec.pool.keepalive.as_ref().map(keepalive);
     match protocol {
         UpstreamProtocol::Http1 | UpstreamProtocol::Client => options.set_http_version(1, 1),
         UpstreamProtocol::Http2 => {
@@ -105,7 +151,17 @@ pub(super) fn build(
     if let Some((tls, trust)) = &secured {
         verification(&mut peer, tls, trust, authority)?;
     }
-    Ok(peer)
+    Ok((peer, dial))
+}
+
+/// TCP keep-alive as a DestinationRule asks for it.
+pub(super) fn keepalive(asked: &KeepAlive) -> TcpKeepalive {
+    TcpKeepalive {
+        idle: asked.time.unwrap_or(KEEPALIVE_IDLE),
+        interval: asked.interval.unwrap_or(KEEPALIVE_INTERVAL),
+        count: asked.probes.unwrap_or(KEEPALIVE_PROBES) as usize,
+        user_timeout: Duration::ZERO,
+    }
 }
 
 /// Checks what [`build`] left to be checked after the handshake, on new and on pooled connections alike.
@@ -150,11 +206,21 @@ fn verification(peer: &mut HttpPeer, tls: &UpstreamTls, trust: &Trust, authority
     peer.options.verify_cert = true;
     peer.options.verify_hostname = tls.verify_host && address.is_none();
     let address = address.filter(|_| tls.verify_host);
-    let (names, revocation) = (tls.subject_alt_names.clone(), material.revocation.clone());
-    peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl: &TlsRef| {
-        Some(Arc::new(judge(ssl, &names, address, revocation.as_deref())) as Arc<dyn Any + Send + Sync>)
-    }));
+    let names = tls.subject_alt_names.clone();
+    peer.options.upstream_tls_handshake_complete_hook =
+        Some(look(names, address, material.revocation.clone()));
     Ok(())
+}
+
+/// Looks at the certificate at the end of a handshake, for [`verify`].
+pub(super) fn look(
+    names: Vec<Arc<str>>,
+    address: Option<IpAddr>,
+    revocation: Option<Arc<Revocation>>,
+) -> HandshakeCompleteHook {
+    Arc::new(move |ssl: &TlsRef| {
+        Some(Arc::new(judge(ssl, &names, address, revocation.as_deref())) as Arc<dyn Any + Send + Sync>)
+    })
 }
 
 fn judge(
@@ -232,7 +298,13 @@ mod tests {
     }
 
     fn usable() -> Trust {
-        Trust::Usable(Arc::new(Material { roots: None, client: None, revocation: None, digest: 0 }))
+        Trust::Usable(Arc::new(Material {
+            roots: None,
+            client: None,
+            revocation: None,
+            digest: 0,
+            connector: std::sync::OnceLock::new(),
+        }))
     }
 
     #[test]

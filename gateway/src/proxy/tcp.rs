@@ -12,14 +12,8 @@ use std::{
 };
 
 use http::HeaderMap;
-use pingora_core::{
-    connectors::TransportConnector,
-    protocols::{Digest, Stream},
-};
-use routing::{
-    cluster::{Address, UpstreamProtocol},
-    listener::TcpRoute,
-};
+use pingora_core::{connectors::TransportConnector, protocols::Stream};
+use routing::{cluster::Address, listener::TcpRoute};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{GatewayProxy, connect, peer};
@@ -109,17 +103,7 @@ impl Tunnels {
         };
         outcome.upstream_host = Some(endpoint.endpoint.address.clone());
         let attempt = endpoint.begin(&cluster);
-        let server_name = info.sni.as_deref().unwrap_or_default();
-        let connected = async {
-            let peer =
-                peer::build(&cluster, &endpoint.endpoint, UpstreamProtocol::Http1, server_name, Some(info))?;
-            let upstream = self.connector.new_stream(&peer).await?;
-            if cluster.spec.tls.is_some() {
-                let digest = Digest { ssl_digest: upstream.get_ssl_digest(), ..Digest::default() };
-                peer::verify(cluster.spec.tls.as_ref(), Some(&digest))?;
-            }
-            Ok::<_, Box<pingora_error::Error>>(upstream)
-        };
+        let connected = peer::connect(&self.connector, &cluster, &endpoint.endpoint, info);
         let mut upstream = match connected.await {
             Ok(upstream) => upstream,
             Err(error) => {
@@ -131,7 +115,8 @@ impl Tunnels {
         };
         outcome.upstream_local =
             upstream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
-        if let Some(remote) = connect::remote(upstream.get_proxy_digest().as_deref()) {
+        if let Some((local, remote)) = connect::ends(upstream.get_proxy_digest().as_deref()) {
+            outcome.upstream_local = Some(local);
             outcome.upstream_host = Some(Address::Ip(remote));
         }
         let idle = cluster.spec.idle_timeout.unwrap_or(IDLE);

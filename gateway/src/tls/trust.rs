@@ -7,6 +7,7 @@ use super::{
     material::{self, CertifiedKey},
     revocation::Revocation,
 };
+use boring::ssl::SslConnector;
 use config_model::{
     kubernetes::{ConfigMap, Secret},
     meta::{Kind, ResourceKey},
@@ -21,7 +22,7 @@ use routing::{
 use std::{
     hash::{BuildHasher, Hash, Hasher},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
@@ -111,6 +112,8 @@ pub struct Material {
     pub revocation: Option<Arc<Revocation>>,
     /// Tells one content from another: connections made with one are not used with the other.
     pub digest: u64,
+    /// What handshakes of our own begin with, made of these by the first; or why it cannot be made.
+    pub connector: OnceLock<Result<SslConnector, String>>,
 }
 
 impl std::fmt::Debug for Trust {
@@ -185,7 +188,7 @@ impl Material {
                 Some(Arc::new(lists))
             }
         };
-        Ok(Self { roots, client, revocation, digest: hasher.finish() })
+        Ok(Self { roots, client, revocation, digest: hasher.finish(), connector: OnceLock::new() })
     }
 }
 

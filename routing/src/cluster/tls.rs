@@ -24,6 +24,14 @@ pub struct UpstreamTls {
     pub insecure_skip_verify: bool,
 }
 
+impl UpstreamTls {
+    /// Whether it is the mesh's own (Istio: `ISTIO_MUTUAL`, auto mTLS), which sidecars know by its protocol names.
+    #[must_use]
+    pub fn is_of_mesh(&self) -> bool {
+        self.identity == ClientIdentity::Workload
+    }
+}
+
 /// What a server's certificate is verified against.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Roots {

@@ -354,3 +354,82 @@ spec: {host: up.example, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
     assert_eq!(gateway_with(&yaml(upstream("a"), rule), registry(nowhere)).await.get("/x").await.0, 503);
     assert_eq!(gateway_with(&yaml(echo().await, ""), registry(nowhere)).await.get("/x").await.0, 200);
 }
+
+/// An endpoint of the mesh: like a sidecar that takes plain text too, it knows its own by their protocol names only. It
+/// answers with those that were offered and counts connections.
+fn sidecar(mesh: &Authority, http2: bool) -> (SocketAddr, Arc<AtomicUsize>) {
+    use boring::ssl::{AlpnError, SslAcceptor, SslMethod, SslVerifyMode};
+    use std::sync::Mutex;
+    let offered = Arc::new(Mutex::new(String::new()));
+    let (certificate, key) = mesh.issue(3, &["spiffe://cluster.local/ns/default/sa/a"], Validity::Now);
+    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
+    acceptor.set_certificate(&certificate).unwrap();
+    acceptor.set_private_key(&key).unwrap();
+    acceptor.cert_store_mut().add_cert(&mesh.certificate).unwrap();
+    acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    let seen = offered.clone();
+    acceptor.set_alpn_select_callback(move |_, client| {
+        *seen.lock().unwrap() = String::from_utf8_lossy(client).into_owned();
+        let position =
+            client.windows(6).position(|name| name == b"\x05istio").ok_or(AlpnError::ALERT_FATAL)?;
+        Ok(&client[position + 1..position + 6])
+    });
+    let acceptor = acceptor.build();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::from_std(listener).unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let ssl = boring::ssl::Ssl::new(acceptor.context()).unwrap();
+            let mut stream = pingora_core::tls::tokio_ssl::SslStream::new(ssl, socket).unwrap();
+            if std::pin::Pin::new(&mut stream).accept().await.is_err()
+                || stream.ssl().selected_alpn_protocol().is_none()
+            {
+                continue;
+            }
+            let offered = offered.clone();
+            let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+                let offered = offered.lock().unwrap().clone();
+                async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(offered)))) }
+            });
+            let io = TokioIo::new(stream);
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                let server = if http2 { server.http2_only() } else { server.http1_only() };
+                drop(server.serve_connection(io, service).await);
+            });
+        }
+    });
+    (address, accepted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecars_know_the_gateway_by_the_names_of_its_protocols() {
+    let mesh = Authority::new("mesh");
+    let files = Files::new();
+    files.write("root-cert.pem", &mesh.pem());
+    let (certificate, key) = mesh.issue(2, &["spiffe://cluster.local/ns/istio-system/sa/gw"], Validity::Now);
+    files.write("cert-chain.pem", &certificate.to_pem().unwrap());
+    files.write("key.pem", &key.private_key_to_pem_pkcs8().unwrap());
+    for (protocol, first) in
+        [("HTTP", "\u{e}istio-http/1.1\u{5}istio\u{8}http/1.1"), ("HTTP2", "\u{8}istio-h2\u{5}istio\u{2}h2")]
+    {
+        let (address, accepted) = sidecar(&mesh, protocol == "HTTP2");
+        let ports = format!("    ports: {{main: {}}}\n", address.port());
+        let yaml =
+            config(FORWARD, &[address], protocol).replace(&ports, &format!("{ports}    serviceAccount: a\n"));
+        let workload = crate::tls::WorkloadFiles::within(files.folder.path());
+        let registry = Registry::with_workload(Arc::new(SystemResolver::new()), Handle::current(), workload);
+        let gateway = gateway_with(&yaml, registry).await;
+        for _ in 0..3 {
+            let (status, _, body) = gateway.get("/x").await;
+            assert_eq!((status, body.as_str()), (200, first), "{protocol}");
+        }
+        assert_eq!(accepted.load(Ordering::SeqCst), 1, "one connection is enough: {protocol}");
+        assert!(gateway.line("/x").await.contains(&address.to_string()), "the endpoint is logged");
+    }
+}

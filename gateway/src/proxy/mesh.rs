@@ -1,0 +1,197 @@
+//! TLS as Istio's mesh speaks it: with protocol names that tell its own connections from others.
+//!
+//! Invariant: a sidecar that takes plain text too (`PERMISSIVE`, Istio's default) refuses TLS that does not offer one of
+//! them, and the engine can offer none: so these handshakes are ours. The engine's pool knows connections by their file
+//! descriptors, which TLS of ours has not; so it is given one end of a pair of sockets, and [`relay`] carries what goes
+//! through. That costs each byte one more copy, and no connection outside the mesh goes this way.
+
+use super::{failure::Cause, peer};
+use crate::tls::{Material, Revocation};
+use boring::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
+use pingora_core::{
+    protocols::{
+        Digest, Ssl as _,
+        l4::stream::Stream,
+        tls::{SslStream, client::handshake},
+    },
+    tls::x509::store::X509StoreBuilder,
+};
+use pingora_error::{ErrorType, OrErr as _, Result};
+use routing::cluster::{UpstreamProtocol, UpstreamTls};
+use std::sync::Arc;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
+
+/// Bytes that are carried at a time, each way: a TLS record.
+const BUFFER: usize = 16 * 1024;
+
+/// What a connection carries: Istio's `istio.alpn` filter names it so to sidecars, and TCP clusters `istio` alone. (Istio's
+/// name before that one, `istio-peer-exchange`, promises metadata in front of the data.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    Http1,
+    Http2,
+    Tcp,
+}
+
+impl Carries {
+    /// Protocol names, as ALPN has them on the wire (RFC 7301 §3.1).
+    const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"\x0eistio-http/1.1\x05istio\x08http/1.1",
+            Self::Http2 => b"\x08istio-h2\x05istio\x02h2",
+            Self::Tcp => b"\x05istio",
+        }
+    }
+
+    /// What an HTTP connection carries.
+    pub(super) const fn http(protocol: UpstreamProtocol) -> Self {
+        match protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::Client => Self::Http1,
+            UpstreamProtocol::Http2 => Self::Http2,
+        }
+    }
+}
+
+/// One handshake with an endpoint of the mesh.
+pub(super) struct Handshake {
+    connector: SslConnector,
+    server_name: String,
+    carries: Carries,
+    tls: UpstreamTls,
+    revocation: Option<Arc<Revocation>>,
+}
+
+impl std::fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Handshake({:?}, {:?})", self.server_name, self.carries)
+    }
+}
+
+impl Handshake {
+    /// With these certificates, for a server of this name.
+    ///
+    /// # Errors
+    /// [`Cause::UntrustedUpstream`] where they cannot be used together.
+    pub(super) fn new(
+        tls: &UpstreamTls,
+        material: &Material,
+        server_name: String,
+        carries: Carries,
+    ) -> Result<Self> {
+        // Made once for each content of the files, and shared by connections.
+        let connector = material.connector.get_or_init(|| connector(material).map_err(|e| e.to_string()));
+        match connector {
+            Ok(connector) => Ok(Self {
+                connector: connector.clone(),
+                server_name,
+                carries,
+                tls: tls.clone(),
+                revocation: material.revocation.clone(),
+            }),
+            Err(why) => Err(Cause::UntrustedUpstream.explain(why.as_str())),
+        }
+    }
+
+    /// Makes TLS of a connection that was just made.
+    ///
+    /// # Errors
+    /// As the engine has them for its own handshakes, and [`Cause::UntrustedUpstream`] for a certificate of another
+    /// workload.
+    pub(super) async fn with(&self, stream: Stream) -> Result<SslStream<Stream>> {
+        let mut configuration =
+            self.connector.configure().or_err(ErrorType::TLSHandshakeFailure, "no configuration")?;
+        // Workloads are known by the names in `subject_alt_names`, not by that of the server.
+        configuration.set_verify_hostname(false);
+        configuration
+            .set_alpn_protos(self.carries.alpn())
+            .or_err(ErrorType::TLSHandshakeFailure, "protocol names")?;
+        let (names, revocation) = (self.tls.subject_alt_names.clone(), self.revocation.clone());
+        let look = peer::look(names, None, revocation);
+        let stream = handshake(configuration, &self.server_name, stream, Some(look)).await?;
+        let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
+        peer::verify(Some(&self.tls), Some(&digest))?;
+        Ok(stream)
+    }
+}
+
+fn connector(material: &Material) -> Result<SslConnector, boring::error::ErrorStack> {
+    let mut builder = SslConnector::builder(SslMethod::tls())?;
+    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    builder.set_max_proto_version(Some(SslVersion::TLS1_3))?;
+    builder.set_verify(SslVerifyMode::PEER);
+    // Roots of the mesh, and nobody else's.
+    let mut roots = X509StoreBuilder::new()?;
+    for root in material.roots.iter().flat_map(|roots| roots.iter()) {
+        roots.add_cert(root.clone())?;
+    }
+    builder.set_verify_cert_store(roots.build())?;
+    if let Some(own) = &material.client {
+        builder.set_certificate(own.leaf())?;
+        for intermediate in own.intermediates() {
+            builder.add_extra_chain_cert(intermediate.clone())?;
+        }
+        builder.set_private_key(own.key())?;
+    }
+    Ok(builder.build())
+}
+
+/// Gives the other end of what a task carries to and from `upstream`, until either is at its end.
+///
+/// # Errors
+/// When the process has no file descriptors left.
+pub(super) fn relay(upstream: SslStream<Stream>) -> Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair().or_err(ErrorType::ConnectError, "no file descriptor is left")?;
+    tokio::spawn(carry(upstream, theirs));
+    Ok(ours)
+}
+
+/// The engine ends a connection whole, never half of it: with the end of one way there is nobody for the other.
+async fn carry(upstream: SslStream<Stream>, mut engine: UnixStream) {
+    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+    let (mut from_engine, mut to_engine) = engine.split();
+    let there = async {
+        let mut buffer = vec![0; BUFFER];
+        while let Ok(read @ 1..) = from_engine.read(&mut buffer).await {
+            let part = buffer.get(..read).unwrap_or_default();
+            if to_upstream.write_all(part).await.is_err() || to_upstream.flush().await.is_err() {
+                return;
+            }
+        }
+        // That the other side is gone already is as good.
+        let _closed = to_upstream.shutdown().await;
+    };
+    let back = async {
+        let mut buffer = vec![0; BUFFER];
+        while let Ok(read @ 1..) = from_upstream.read(&mut buffer).await {
+            if to_engine.write_all(buffer.get(..read).unwrap_or_default()).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = there => {}
+        () = back => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_length_prefixed_and_none_promises_metadata() {
+        for carries in [Carries::Http1, Carries::Http2, Carries::Tcp] {
+            let (mut rest, mut names) = (carries.alpn(), Vec::new());
+            while let [length, after @ ..] = rest {
+                let (name, left) = after.split_at(usize::from(*length));
+                names.push(std::str::from_utf8(name).unwrap());
+                rest = left;
+            }
+            assert!(names.contains(&"istio"), "{names:?}");
+            assert!(!names.contains(&"istio-peer-exchange"), "{names:?}");
+        }
+    }
+}
