@@ -1,5 +1,6 @@
 //! What `limen check` costs on a folder of 10,000 resources: processor time of the one thread it runs on, and the memory of the
-//! whole process. Once without a mistake, once with one in most resources, so that every document is searched for the place.
+//! whole process. Once without a mistake; once with one in most resources, so that every document is searched for the place; once
+//! with resources that are in each other's way, all on one gateway, so that every rule between resources has much to compare and to say.
 //!
 //! Invariant: fails above the limits that are promised. Run as a test it reads a hundred resources and measures nothing.
 
@@ -25,11 +26,15 @@ const LIMIT_TIME: Duration = Duration::from_secs(2);
 const LIMIT_MEMORY_MIB: u64 = 300;
 const RUNS: usize = 5;
 
-/// Whether the resources have a mistake each.
+/// What the resources are like.
 #[derive(Clone, Copy)]
 enum Config {
+    /// Nothing is to be said.
     Clean,
+    /// Most have a mistake of their own.
     Mistaken,
+    /// Each is at odds with others.
+    Entangled,
 }
 
 /// The four resources of one service; `mistake` is a line of `spec`.
@@ -123,6 +128,80 @@ spec:
     );
 }
 
+/// The four resources of one service that is at odds with all others: one host and certificate for every Gateway, claims that nobody
+/// checks, a host for all VirtualServices, credentials and subsets that are not there, one external host with two protocols.
+fn entangled(n: usize, text: &mut String) {
+    let namespace = n % 100;
+    let (protocol, host) = match n % 2 {
+        0 => ("TCP", "*.example.com".to_owned()),
+        _ => ("TLS", format!("app-{}.example.com", n % 1000)),
+    };
+    let _infallible = write!(
+        text,
+        "---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata:
+  name: door-{n}
+  namespace: team-{namespace}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers:
+  - port: {{number: 443, name: https, protocol: HTTPS}}
+    hosts:
+    - '*.example.com'
+    tls: {{mode: SIMPLE, credentialName: shared}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: app-{n}
+  namespace: team-{namespace}
+spec:
+  hosts:
+  - '{host}'
+  gateways:
+  - istio-system/public
+  - door-{n}
+  http:
+  - match:
+    - uri: {{prefix: /api/}}
+      headers:
+        '@request.auth.claims.group': {{exact: testers}}
+    - uri: {{exact: /api/x}}
+    route:
+    - destination: {{host: ext.partner.example, subset: v1}}
+  - route:
+    - destination: {{host: nowhere-{n}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: app-{n}
+  namespace: team-{namespace}
+spec:
+  host: '*.partner.example'
+  trafficPolicy:
+    tls: {{mode: SIMPLE, credentialName: missing}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata:
+  name: ext-{n}
+  namespace: team-{namespace}
+spec:
+  hosts:
+  - ext.partner.example
+  location: MESH_EXTERNAL
+  resolution: DNS
+  ports:
+  - number: 443
+    name: port
+    protocol: {protocol}
+"
+    );
+}
+
 const GATEWAY: &str = "apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: public, namespace: istio-system}
@@ -137,14 +216,16 @@ spec:
 fn folder(config: Config, resources: usize) -> std::io::Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("gateway.yaml"), GATEWAY)?;
-    let mistake = match config {
-        Config::Clean => "",
-        Config::Mistaken => "  exportsTo: [x]\n",
-    };
     let services: Vec<usize> = (0..resources / 4).collect();
     for (file, services) in services.chunks(25).enumerate() {
         let mut text = String::new();
-        services.iter().for_each(|n| service(*n, mistake, &mut text));
+        for n in services {
+            match config {
+                Config::Clean => service(*n, "", &mut text),
+                Config::Mistaken => service(*n, "  exportsTo: [x]\n", &mut text),
+                Config::Entangled => entangled(*n, &mut text),
+            }
+        }
         fs::write(folder.path().join(format!("services-{file}.yaml")), text)?;
     }
     Ok(folder)
@@ -175,7 +256,7 @@ fn main() -> std::io::Result<ExitCode> {
     let measuring = std::env::args().any(|argument| argument == "--bench");
     let resources = if measuring { RESOURCES } else { 100 };
     let mut within = true;
-    for config in [Config::Clean, Config::Mistaken] {
+    for config in [Config::Clean, Config::Mistaken, Config::Entangled] {
         let folder = folder(config, resources)?;
         let mut times = Vec::new();
         let mut said = 0;
@@ -186,10 +267,12 @@ fn main() -> std::io::Result<ExitCode> {
             times.push(spent.unwrap_or_else(|| clock.elapsed()));
             said = lines;
             let wanted = match config {
-                Config::Clean => 0,
-                Config::Mistaken => resources / 4 * 3,
+                Config::Clean => (Exit::Ok, 0),
+                Config::Mistaken => (Exit::Ok, resources / 4 * 3),
+                // Each is named at least twice.
+                Config::Entangled => (Exit::Failed, lines.max(resources * 2)),
             };
-            assert_eq!((exit, lines), (Exit::Ok, wanted), "limen check {}", folder.path().display());
+            assert_eq!((exit, lines), wanted, "limen check {}", folder.path().display());
         }
         times.sort_unstable();
         let median = times.get(times.len() / 2).copied().unwrap_or_default();
