@@ -166,6 +166,7 @@ impl ProxyHttp for GatewayProxy {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         ctx.connection = connection_info(session).cloned();
+        ctx.tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
         if ctx.connection.as_ref().is_some_and(|connection| connection.draining()) {
             session.set_keepalive(None);
         }
@@ -218,7 +219,7 @@ impl ProxyHttp for GatewayProxy {
         let authority = forward
             .authority
             .as_deref()
-            .or_else(|| ctx.destination().and_then(|d| d.headers.authority.as_deref()))
+            .or_else(|| ctx.destination().and_then(|d| d.headers.authority()).map(|authority| &**authority))
             .unwrap_or(&ctx.authority);
         let protocol = upstream::protocol(&cluster, session);
         let mut peer =
@@ -307,6 +308,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut Ctx,
     ) -> Result<()> {
         upstream_head::check(session.req_header(), head, ctx)?;
+        ctx.received = session.body_bytes_read() as u64;
         response::upstream(head, ctx);
         Ok(())
     }

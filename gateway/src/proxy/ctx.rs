@@ -13,6 +13,7 @@ use crate::{
     telemetry::Flags,
 };
 use http::{HeaderValue, Version};
+use pingora_core::protocols::tls::SslDigest;
 use routing::{
     action::{headers::HeaderOps, retry::RetryPolicy, timeout::Protocol},
     cluster::Address,
@@ -75,6 +76,10 @@ pub struct Ctx {
     pub(super) copies: Option<Box<Copies>>,
     pub(super) upstream_host: Option<Address>,
     pub(super) upstream_local: Option<SocketAddr>,
+    /// What the client's handshake agreed on.
+    pub(super) tls: Option<Arc<SslDigest>>,
+    /// Bytes of the request's body when the response began.
+    pub(super) received: u64,
     /// Version of HTTP that the upstream answered in.
     pub(super) upstream_version: Option<Version>,
     /// Path and query as sent upstream, where a rule rewrote it.
@@ -123,6 +128,8 @@ impl Ctx {
             copies: None,
             upstream_host: None,
             upstream_local: None,
+            tls: None,
+            received: 0,
             upstream_version: None,
             upstream_path: None,
             upstream_authority: None,

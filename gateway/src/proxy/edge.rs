@@ -214,13 +214,17 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
             ctx.upstream_path = Some(target);
         }
     }
-    let authority =
+    // One of several destinations gives its authority before the rule does, and leaves no word of the one before
+    // (Envoy: only a route's own rewrite does).
+    let passing = ctx.destination().and_then(|d| d.headers.passing.clone());
+    let of_rule =
         forward.authority.clone().or_else(|| ctx.destination().and_then(|d| d.headers.authority.clone()));
-    if let Some(authority) = authority {
+    let before = of_rule.is_some().then(|| passing.as_deref().unwrap_or(&ctx.authority).to_owned());
+    if let Some(authority) = of_rule.or(passing) {
         let host = HeaderValue::from_str(&authority)
             .or_err_with(ErrorType::InternalError, || "the rewritten authority is not a host")?;
         headers.insert(header::HOST, host);
-        if let Ok(original) = HeaderValue::from_str(&ctx.authority) {
+        if let Some(Ok(original)) = before.as_deref().map(HeaderValue::from_str) {
             headers.insert(ORIGINAL_HOST, original);
         }
         ctx.upstream_authority = Some(authority);
@@ -434,7 +438,7 @@ fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
 }
 
 /// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
-fn request_id() -> HeaderValue {
+pub(super) fn request_id() -> HeaderValue {
     let mut bytes = fastrand::u128(..).to_be_bytes();
     let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
     *version = 0x40 | *version & 0x0f;

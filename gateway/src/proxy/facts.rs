@@ -4,10 +4,23 @@
 //! code. Nothing here is computed for rules whose values are all literal.
 
 use super::{ctx::Ctx, edge};
-use crate::telemetry::access_log::time;
+use crate::{
+    telemetry::{Flag, access_log::time},
+    tls::ClientCertificate,
+};
+use config_model::istio::virtual_service::GRPC_STATUS_NAMES;
 use http::{HeaderMap, Version};
-use routing::action::headers::format::{Fact, Facts, Field};
-use std::{fs, io::Write, net::SocketAddr, sync::OnceLock, time::Instant};
+use routing::{
+    action::headers::format::{Fact, Facts, Field, GrpcForm},
+    cluster::Address,
+};
+use std::{
+    fs,
+    io::Write,
+    net::SocketAddr,
+    sync::OnceLock,
+    time::{Instant, SystemTime},
+};
 
 /// How far an exchange has come.
 #[derive(Clone, Copy)]
@@ -16,8 +29,8 @@ pub(super) enum Stage {
     Request,
     /// The upstream answered with this status.
     Response(u16),
-    /// The gateway answers itself; Envoy knows no status of such a reply yet.
-    Local,
+    /// The gateway answers itself, with this status.
+    Local(u16),
 }
 
 /// A request as a rule left it: what a response's values may read of it.
@@ -92,33 +105,43 @@ impl Facts for Exchange<'_> {
         let connection = ctx.connection.as_deref();
         let shown = connection.and_then(|c| c.client.as_ref());
         let answered = matches!(self.stage, Stage::Response(_));
+        // Envoy knows the endpoint of a request that it gives up, too.
+        let tried = !matches!(self.stage, Stage::Request);
         let (peer, local) = (connection.map(|c| c.peer), connection.map(|c| c.local));
         // Whom trusted proxies name has no port that we know (Envoy: 0).
         let named = ctx.forwarded.and_then(|forwarded| forwarded.client);
         let client = named.map(|ip| SocketAddr::new(ip, 0)).or(peer);
+        let remote = match &ctx.upstream_host {
+            Some(Address::Ip(address)) => Some(*address),
+            _ => None,
+        };
         // Writing to memory cannot fail.
         let _ = match fact {
-            Fact::StartTime(pattern) => {
-                let mut text = String::new();
-                match pattern {
-                    Some(pattern) => time::strftime(ctx.start_time, pattern, &mut text),
-                    None => text.push_str(time::iso8601(ctx.start_time).as_str()),
-                }
-                out.write_all(text.as_bytes())
+            Fact::StartTime(pattern) => return moment(ctx.start_time, pattern.as_deref(), out),
+            Fact::EmitTime(pattern) => return moment(SystemTime::now(), pattern.as_deref(), out),
+            Fact::Protocol => out.write_all(protocol(ctx.version).as_bytes()),
+            Fact::UpstreamProtocol if answered => {
+                out.write_all(ctx.upstream_version.map_or("", protocol).as_bytes())
             }
-            Fact::Protocol => out.write_all(match ctx.version {
-                Version::HTTP_2 => b"HTTP/2",
-                Version::HTTP_10 => b"HTTP/1.0",
-                _ => b"HTTP/1.1",
-            }),
             Fact::ResponseCode => match self.stage {
                 Stage::Response(status) => write!(out, "{status}"),
-                Stage::Request | Stage::Local => out.write_all(b"0"),
+                Stage::Request | Stage::Local(_) => out.write_all(b"0"),
             },
+            Fact::Status => match self.stage {
+                Stage::Response(status) | Stage::Local(status) => write!(out, "{status}"),
+                Stage::Request => Ok(()),
+            },
+            Fact::GrpcStatus(form) if ctx.grpc && tried => {
+                out.write_all(grpc_status(ctx.grpc_status, *form).as_bytes())
+            }
+            Fact::BytesReceived => write!(out, "{}", ctx.received),
             Fact::ResponseCodeDetails if !matches!(self.stage, Stage::Request) => {
                 out.write_all(ctx.details.as_bytes())
             }
-            Fact::ResponseFlags if ctx.flags.is_empty() => out.write_all(b"-"),
+            Fact::ResponseFlags | Fact::ResponseFlagsLong if ctx.flags.is_empty() => out.write_all(b"-"),
+            Fact::ResponseFlagsLong => {
+                out.write_all(ctx.flags.iter().map(Flag::long).collect::<Vec<_>>().join(",").as_bytes())
+            }
             Fact::ResponseFlags => write!(out, "{}", ctx.flags),
             Fact::RouteName => {
                 let name = ctx.route.as_deref().and_then(|route| route.origin.name.as_deref());
@@ -128,6 +151,17 @@ impl Facts for Exchange<'_> {
                 out.write_all(connection.and_then(|c| c.sni.as_deref()).unwrap_or_default().as_bytes())
             }
             Fact::Hostname => out.write_all(hostname().as_bytes()),
+            Fact::UniqueId => out.write_all(edge::request_id().as_bytes()),
+            Fact::DownstreamTlsVersion => {
+                out.write_all(ctx.tls.as_deref().map_or("", |tls| &tls.version).as_bytes())
+            }
+            Fact::DownstreamTlsCipher => {
+                out.write_all(ctx.tls.as_deref().map_or("", |tls| &tls.cipher).as_bytes())
+            }
+            Fact::DownstreamPeerIssuer => out.write_all(shown.map_or("", |client| &client.issuer).as_bytes()),
+            Fact::DownstreamPeerSerial => out.write_all(shown.map_or("", |client| &client.serial).as_bytes()),
+            Fact::DownstreamPeerFingerprint256 => out.write_all(part_of(shown, "Hash=", ';').as_bytes()),
+            Fact::DownstreamPeerCert => out.write_all(part_of(shown, "Cert=\"", '"').as_bytes()),
             Fact::DownstreamRemoteAddress => return self.address(client, Part::Whole, out),
             Fact::DownstreamRemoteAddressWithoutPort => return self.address(client, Part::Ip, out),
             Fact::DownstreamRemotePort => return self.address(client, Part::Port, out),
@@ -146,20 +180,82 @@ impl Facts for Exchange<'_> {
             Fact::DownstreamPeerDnsSan => {
                 out.write_all(shown.map_or_else(String::new, |client| client.dns.join(",")).as_bytes())
             }
-            Fact::UpstreamHost if answered => match &ctx.upstream_host {
+            Fact::UpstreamHost if tried => match &ctx.upstream_host {
                 Some(host) => write!(out, "{host}"),
                 None => Ok(()),
             },
+            Fact::UpstreamHostWithoutPort if tried => return self.address(remote, Part::Ip, out),
+            Fact::UpstreamPort if tried => return self.address(remote, Part::Port, out),
             Fact::UpstreamLocalAddress if answered => {
                 return self.address(ctx.upstream_local, Part::Whole, out);
             }
-            Fact::ResponseCodeDetails | Fact::UpstreamHost | Fact::UpstreamLocalAddress => Ok(()),
+            Fact::UpstreamLocalAddressWithoutPort if answered => {
+                return self.address(ctx.upstream_local, Part::Ip, out);
+            }
+            Fact::UpstreamLocalPort if answered => return self.address(ctx.upstream_local, Part::Port, out),
+            Fact::UpstreamTransportFailureReason => {
+                out.write_all(ctx.transport_failure.as_deref().unwrap_or_default().as_bytes())
+            }
+            Fact::ResponseCodeDetails
+            | Fact::UpstreamProtocol
+            | Fact::GrpcStatus(_)
+            | Fact::UpstreamHost
+            | Fact::UpstreamHostWithoutPort
+            | Fact::UpstreamPort
+            | Fact::UpstreamLocalAddress
+            | Fact::UpstreamLocalAddressWithoutPort
+            | Fact::UpstreamLocalPort => Ok(()),
+            Fact::ResponseDuration if !answered => Ok(()),
             Fact::UpstreamCluster => {
                 out.write_all(ctx.cluster.as_deref().map_or("", |c| c.spec.name.as_str()).as_bytes())
             }
             Fact::UpstreamRequestAttemptCount => write!(out, "{}", ctx.attempt),
-            Fact::Duration => write!(out, "{}", Instant::now().duration_since(ctx.started).as_millis()),
+            Fact::Duration | Fact::ResponseDuration => {
+                write!(out, "{}", Instant::now().duration_since(ctx.started).as_millis())
+            }
         };
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn moment(at: SystemTime, pattern: Option<&str>, out: &mut Vec<u8>) {
+    let mut text = String::new();
+    match pattern {
+        Some(pattern) => time::strftime(at, pattern, &mut text),
+        None => text.push_str(time::iso8601(at).as_str()),
+    }
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// What stands between `begin` and `end` in what upstreams are told of a client's certificate.
+fn part_of<'c>(client: Option<&'c ClientCertificate>, begin: &str, end: char) -> &'c str {
+    let said = client.and_then(|client| client.forwarded.to_str().ok()).unwrap_or_default();
+    let rest = said.split_once(begin).map_or("", |(_, rest)| rest);
+    rest.split_once(end).map_or(rest, |(part, _)| part)
+}
+
+/// A gRPC status by name, where it has one.
+fn grpc_status(status: Option<u8>, form: GrpcForm) -> String {
+    let Some(status) = status else { return String::new() };
+    let name = GRPC_STATUS_NAMES.get(usize::from(status));
+    match (form, name) {
+        (GrpcForm::Number, _) | (_, None) => status.to_string(),
+        (GrpcForm::Camel, Some(&"OK")) => "OK".to_owned(),
+        (GrpcForm::Snake, Some(name)) => (*name).to_owned(),
+        (GrpcForm::Camel, Some(name)) => name
+            .split('_')
+            .map(|word| {
+                let (first, rest) = word.split_at_checked(1).unwrap_or((word, ""));
+                first.to_owned() + &rest.to_ascii_lowercase()
+            })
+            .collect(),
     }
 }
 
@@ -170,4 +266,23 @@ fn hostname() -> &'static str {
         let of_kernel = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         std::env::var("HOSTNAME").unwrap_or_else(|_| of_kernel()).trim().to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_statuses_have_envoys_names() {
+        for (status, form, want) in [
+            (None, GrpcForm::Camel, ""),
+            (Some(0), GrpcForm::Camel, "OK"),
+            (Some(4), GrpcForm::Camel, "DeadlineExceeded"),
+            (Some(4), GrpcForm::Snake, "DEADLINE_EXCEEDED"),
+            (Some(14), GrpcForm::Number, "14"),
+            (Some(99), GrpcForm::Camel, "99"),
+        ] {
+            assert_eq!(grpc_status(status, form), want);
+        }
+    }
 }

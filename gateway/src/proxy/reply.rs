@@ -161,7 +161,7 @@ fn compose(reply: LocalReply, ctx: &mut Ctx) -> Result<(ResponseHeader, Bytes)> 
         headers.extend(reply.headers);
         headers.insert(header::DATE, get_cached_date());
         match reply.operations {
-            Operations::Apply => response::finish(headers, ctx, Stage::Local),
+            Operations::Apply => response::finish(headers, ctx, Stage::Local(parts.status.as_u16())),
             Operations::Skip => response::sign(headers),
         }
         if grpc {

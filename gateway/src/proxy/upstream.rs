@@ -151,7 +151,7 @@ pub(super) async fn endpoint(
         let authority = ctx
             .forward()
             .and_then(|forward| forward.authority.as_deref())
-            .or_else(|| ctx.destination().and_then(|d| d.headers.authority.as_deref()))
+            .or_else(|| ctx.destination().and_then(|d| d.headers.authority()).map(|authority| &**authority))
             .unwrap_or(&ctx.authority);
         return cluster.named(without_port(authority)).await.ok_or_else(|| Cause::NoHealthyUpstream.error());
     }

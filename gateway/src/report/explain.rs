@@ -213,7 +213,8 @@ fn forward_parts(
     answer.actions.timeout_ms =
         forward.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     let shown = picked.or(forward.destinations.first());
-    let of_headers = shown.and_then(|destination| destination.headers.authority.as_deref());
+    let of_headers =
+        shown.and_then(|destination| destination.headers.authority()).map(|authority| &**authority);
     answer.actions.authority =
         Some(forward.authority.as_deref().or(of_headers).unwrap_or(head.authority).to_owned());
     if let Some(destination) = shown {

@@ -20,6 +20,13 @@ macro_rules! flags {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
+
+            /// Envoy's long name.
+            #[must_use]
+            pub fn long(self) -> &'static str {
+                let name = match self { $(Self::$name => stringify!($name),)* };
+                if name == "Overloaded" { "OverloadManagerTerminated" } else { name }
+            }
         }
     };
 }

@@ -18,7 +18,9 @@ use pingora_core::tls::{
     hash::{MessageDigest, hash},
     nid::Nid,
     ssl::{SslContextBuilder, SslRef, SslVerifyMode},
-    x509::{GeneralNameRef, X509, X509Name, X509Ref, X509StoreContextRef, store::X509StoreBuilder},
+    x509::{
+        GeneralNameRef, X509, X509Name, X509NameRef, X509Ref, X509StoreContextRef, store::X509StoreBuilder,
+    },
 };
 use routing::listener::{ClientAuth, ClientRoots};
 
@@ -172,6 +174,10 @@ pub struct ClientCertificate {
     pub dns: Vec<String>,
     /// Subject (RFC 2253).
     pub subject: String,
+    /// Who signed it (RFC 2253).
+    pub issuer: String,
+    /// Serial number, in hexadecimal digits.
+    pub serial: String,
 }
 
 impl ClientCertificate {
@@ -184,7 +190,10 @@ impl ClientCertificate {
             names.iter().flatten().filter_map(of).map(str::to_owned).collect()
         };
         let (uris, dns) = (all(|name| name.uri()), all(|name| name.dnsname()));
-        let subject = subject(&certificate);
+        let (subject, issuer) =
+            (distinguished(certificate.subject_name()), distinguished(certificate.issuer_name()));
+        let serial =
+            certificate.serial_number().to_bn().map(|number| hex(&number.to_vec())).unwrap_or_default();
         let mut parts = Vec::new();
         let own = ssl.certificate().and_then(X509Ref::subject_alt_names);
         if let Some(by) = own.iter().flatten().find_map(|name| name.uri()) {
@@ -196,7 +205,7 @@ impl ClientCertificate {
         parts.extend(uris.iter().map(|uri| format!("URI={uri}")));
         parts.extend(dns.iter().map(|name| format!("DNS={name}")));
         let forwarded = HeaderValue::from_str(&parts.join(";")).ok()?;
-        Some(ClientCertificate { forwarded, uris, dns, subject })
+        Some(ClientCertificate { forwarded, uris, dns, subject, issuer, serial })
     }
 }
 
@@ -217,9 +226,8 @@ fn escaped(pem: &str) -> String {
 }
 
 /// RFC 2253: last first, special characters escaped.
-fn subject(certificate: &X509Ref) -> String {
-    let entries: Vec<String> = certificate
-        .subject_name()
+fn distinguished(name: &X509NameRef) -> String {
+    let entries: Vec<String> = name
         .entries()
         .map(|entry| {
             let kind = match entry.object().nid() {

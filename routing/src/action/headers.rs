@@ -11,6 +11,7 @@ use crate::header::lines::{is_single_in_requests, is_single_in_responses};
 pub use compile::{CompiledOps, HeaderProblem, ProblemKind};
 pub use format::{Facts, HeaderText, NoFacts};
 
+use format::{Fact, Field};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub struct HeaderOps {
     pub add: Box<[(HeaderName, HeaderText)]>,
     /// A block that runs after this one and sees what it did.
     pub then: Option<Box<HeaderOps>>,
+    /// Authority that the values of this block read, where that is no longer the request's own.
+    pub authority: Option<Arc<str>>,
 }
 
 impl HeaderOps {
@@ -87,6 +90,14 @@ impl HeaderOps {
                 add(headers, direction, name, value);
             }
         } else {
+            let moved;
+            let facts = match &self.authority {
+                Some(authority) => {
+                    moved = Moved { facts, authority };
+                    &moved
+                }
+                None => facts,
+            };
             let make = |list: &[(HeaderName, HeaderText)],
                         headers: &HeaderMap|
              -> SmallVec<[Option<HeaderValue>; 4]> {
@@ -107,6 +118,25 @@ impl HeaderOps {
         if let Some(then) = &self.then {
             then.apply(headers, direction, facts);
         }
+    }
+}
+
+/// Facts of a request that a destination has given another authority.
+struct Moved<'f> {
+    facts: &'f dyn Facts,
+    authority: &'f str,
+}
+
+impl Facts for Moved<'_> {
+    fn request(&self, field: &Field) -> Option<&[u8]> {
+        match field {
+            Field::Authority => Some(self.authority.as_bytes()),
+            other => self.facts.request(other),
+        }
+    }
+
+    fn fact(&self, fact: &Fact, out: &mut Vec<u8>) {
+        self.facts.fact(fact, out);
     }
 }
 
@@ -146,6 +176,17 @@ pub struct HeaderPlan {
     pub response: HeaderOps,
     /// Authority to send upstream; `rewrite.authority` beats it.
     pub authority: Option<Arc<str>>,
+    /// Authority that one of several destinations gives before the rule's own operations, which read it, and may give
+    /// another. As long as nobody does, it is the one to send.
+    pub passing: Option<Arc<str>>,
+}
+
+impl HeaderPlan {
+    /// The authority that header operations give; `rewrite.authority` beats it.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Arc<str>> {
+        self.authority.as_ref().or(self.passing.as_ref())
+    }
 }
 
 /// The plan of a rule with one destination: both blocks run as one, so that the destination's sets win; the rule's
@@ -158,11 +199,13 @@ pub fn combine_single(rule: &HeaderPlan, destination: &HeaderPlan) -> HeaderPlan
         add: a.add.iter().chain(&b.add).cloned().collect(),
         // A plan as it is compiled is one block.
         then: None,
+        authority: None,
     };
     HeaderPlan {
         request: join(&rule.request, &destination.request),
         response: join(&rule.response, &destination.response),
         authority: rule.authority.clone().or_else(|| destination.authority.clone()),
+        passing: None,
     }
 }
 
@@ -171,18 +214,21 @@ pub fn combine_single(rule: &HeaderPlan, destination: &HeaderPlan) -> HeaderPlan
 #[must_use]
 pub fn combine_weighted(rule: &HeaderPlan, destination: &HeaderPlan) -> HeaderPlan {
     HeaderPlan {
-        request: one_after_the_other(&destination.request, &rule.request),
-        response: one_after_the_other(&destination.response, &rule.response),
-        authority: rule.authority.clone().or_else(|| destination.authority.clone()),
+        request: one_after_the_other(&destination.request, &rule.request, destination.authority.as_ref()),
+        // A response reads the authority as it was sent.
+        response: one_after_the_other(&destination.response, &rule.response, None),
+        authority: rule.authority.clone(),
+        passing: destination.authority.clone(),
     }
 }
 
 /// The effect of two blocks: as one, in which what the second removes or sets undoes what the first did to that name;
-/// where the second makes values, after the first, which it may read.
-fn one_after_the_other(first: &HeaderOps, second: &HeaderOps) -> HeaderOps {
+/// where the second makes values, after the first, which it may read, as it may the `authority` that came with the first.
+fn one_after_the_other(first: &HeaderOps, second: &HeaderOps, authority: Option<&Arc<str>>) -> HeaderOps {
     let makes = |(_, text): &(HeaderName, HeaderText)| text.literal().is_none();
     if [first, second].into_iter().any(|block| block.set.iter().chain(&block.add).any(makes)) {
-        return HeaderOps { then: Some(Box::new(second.clone())), ..first.clone() };
+        let second = HeaderOps { authority: authority.cloned(), ..second.clone() };
+        return HeaderOps { then: Some(Box::new(second)), ..first.clone() };
     }
     let survives = |(name, _): &&(HeaderName, HeaderText)| {
         !second.remove.contains(name) && !second.set.iter().any(|(other, _)| other == name)
@@ -192,6 +238,7 @@ fn one_after_the_other(first: &HeaderOps, second: &HeaderOps) -> HeaderOps {
         set: first.set.iter().filter(survives).chain(&second.set).cloned().collect(),
         add: first.add.iter().filter(survives).chain(&second.add).cloned().collect(),
         then: None,
+        authority: None,
     }
 }
 

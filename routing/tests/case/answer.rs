@@ -146,7 +146,7 @@ fn forwarded(
     });
     let path = forward.rewrite.as_ref().map_or(head.path.into(), |rewrite| rewrite.apply(head.path));
     let destination = forward.destinations.get(request.destination);
-    let of_headers = destination.and_then(|d| d.headers.authority.as_deref());
+    let of_headers = destination.and_then(|d| d.headers.authority()).map(|authority| &**authority);
     let mut sent = Sent {
         authority: forward.authority.as_deref().or(of_headers).unwrap_or(head.authority).to_owned(),
         path: path_and_query(&path, head.query),

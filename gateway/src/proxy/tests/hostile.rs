@@ -64,7 +64,7 @@ async fn each_ends_its_own_request_and_no_other() {
         ("half a head", "HTTP/1.1 200 OK\r\nX-Half", Hang, 504, "UT"),
         ("slow loris", "H", Hang, 504, "UT"),
         ("resets before the head", "", Reset, 503, "UC"),
-        ("resets within the head", "HTTP/1.1 200 OK\r\nX-Half", Reset, 503, "UC"),
+        ("resets within the head", "HTTP/1.1 200 OK\r\nX-Half", Reset, 502, "UPE"),
         ("ends before the head", "", HalfClose, 503, "UC"),
         (
             "two lengths",
@@ -74,15 +74,15 @@ async fn each_ends_its_own_request_and_no_other() {
             "UPE",
         ),
         ("not HTTP", "SSH-2.0-OpenSSH_9.9\r\n\r\n", Hang, 502, "UPE"),
-        ("resets within the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", Reset, 200, "UC"),
+        ("resets within the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", Reset, 200, "UPE"),
         (
             "resets within a chunk",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
             Reset,
             200,
-            "UC",
+            "UPE",
         ),
-        ("ends before its length", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", HalfClose, 200, "UC"),
+        ("ends before its length", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", HalfClose, 200, "UPE"),
         ("stalls within the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", Hang, 200, "UT"),
     ] {
         let (upstream, _) = misbehaves_once(answer, then).await;

@@ -166,3 +166,34 @@ async fn a_body_that_is_cut_off_is_not_made_whole_for_a_mirror() {
     let copies = eventually(&copy, 1).await;
     assert!(copies[0].contains("/v1/after"), "{copies:?}");
 }
+
+/// Takes connections, and nothing from them.
+async fn deaf() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_that_reads_nothing_is_given_up_and_slows_nobody() {
+    // More than sockets buffer, so that the copy must wait or go.
+    let body = "0123456789abcdef".repeat(3 << 19);
+    let request = format!(
+        "POST /api/big HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let up = plays(&[OK]).await;
+    let yaml = config(&rule(ONE), &[up.address], "HTTP") + &service("copy", deaf().await, "HTTP");
+    let gateway = gateway(&yaml).await;
+    assert_eq!(gateway.send(&request).await.0, 200);
+    assert_eq!(gateway.metrics.mirror_dropped.get(), 1, "what waits for a mirror is bounded");
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/api/small").await.0, 200);
+    }
+}

@@ -98,7 +98,7 @@ async fn nothing_is_retried_once_the_client_has_a_byte() {
     let (status, body, attempts, flags) =
         outcome(&rule, &[Act::SayAndLeave("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"), OK]).await;
     assert_eq!((status, &*body, attempts), (200, "begun", 1));
-    assert_eq!(flags, "UC");
+    assert_eq!(flags, "UPE");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,3 +129,35 @@ async fn operations_on_replies_of_ours_stop_at_their_frame() {
         assert!(head.contains(wanted), "{wanted:?} in {head}");
     }
 }
+
+const FACTS: &str = "  - match: [{uri: {prefix: /facts}}]
+    headers:
+      request: {set: {x-q: '%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_PROTOCOL%|%RESPONSE_FLAGS_LONG%|%RESP(:STATUS)%|%UPSTREAM_REMOTE_PORT%|%DOWNSTREAM_TLS_VERSION%|%DOWNSTREAM_PEER_ISSUER%|%RESPONSE_DURATION%|%QUERY_PARAM(a)%|%PATH(NQ)%', x-none: '%DYNAMIC_METADATA(a:b)%%FILTER_STATE(x)%'}}
+      response: {set: {x-s: '%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_PROTOCOL%|%RESPONSE_FLAGS_LONG%|%RESP(:STATUS)%|%UPSTREAM_REMOTE_PORT%|%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%|%QUERY_PARAM(a)%|%PATH(NQ:ORIG)%'}}
+    rewrite: {uri: /new}
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+  - match: [{uri: {prefix: /dead}}]
+    headers: {response: {set: {x-s: '%UPSTREAM_TRANSPORT_FAILURE_REASON%|%RESPONSE_FLAGS_LONG%|%UPSTREAM_HOST%|%RESPONSE_CODE%|%RESP(:STATUS)%|%UPSTREAM_PROTOCOL%'}}}
+    retries: {attempts: 0}
+    route: [{destination: {host: dead.example, port: {number: 80}}}]
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_are_those_of_envoy() {
+    let (up, dead) = (echo().await, nobody().await);
+    let gateway = gateway(&(config(FACTS, &[up], "HTTP") + &service("dead", dead, "HTTP"))).await;
+    let (_, head, body) = gateway
+        .send(
+            "POST /facts/1?a=1%202 HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+        )
+        .await;
+    assert!(body.contains("x-q: 0|0||-||||||1 2|/facts/1\n"), "{body}");
+    assert!(!body.contains("x-none"), "{body}");
+    let port = up.port();
+    assert!(head.contains(&format!("x-s: 5|0|http/1.1|-|200|{port}|127.0.0.1|1 2|/facts/1\r\n")), "{head}");
+    let (status, head, _) = gateway.get("/dead").await;
+    assert_eq!(status, 503);
+    let wants =
+        format!("x-s: delayed_connect_error:_connection_refused|upstreamconnectionfailure|{dead}|0|503|\r\n");
+    assert!(head.contains(&wants), "{wants:?} in {head}");
+}

@@ -46,7 +46,8 @@ impl HeaderOps {
         let [set, add] = blocks;
         let [from_set, from_add] = authorities;
         compiled.authority = from_set.or(from_add);
-        compiled.ops = Self { remove: remove.into(), set: set.into(), add: add.into(), then: None };
+        compiled.ops =
+            Self { remove: remove.into(), set: set.into(), add: add.into(), then: None, authority: None };
         compiled
     }
 }
@@ -114,7 +115,13 @@ impl HeaderPlan {
         let request = block(model.and_then(|headers| headers.request.as_ref()), Direction::Request);
         let response = block(model.and_then(|headers| headers.response.as_ref()), Direction::Response);
         let problems = request.problems.into_iter().chain(response.problems).collect();
-        (Self { request: request.ops, response: response.ops, authority: request.authority }, problems)
+        let plan = Self {
+            request: request.ops,
+            response: response.ops,
+            authority: request.authority,
+            passing: None,
+        };
+        (plan, problems)
     }
 }
 

@@ -3,10 +3,12 @@
 //! Invariant: a format is read once. What an operator stands for is asked of [`Facts`]; what is not known is nothing, and
 //! a value that comes out empty makes no header (asked of Envoy 1.40).
 
+mod operators;
+
 use super::{Direction, ProblemKind};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
-use std::fmt;
+use operators::{Meaning, meaning};
+use std::{borrow::Cow, fmt};
 
 /// A value as it will be: known, or made for each exchange.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,10 +41,36 @@ enum Piece {
 pub enum Operator {
     /// `REQ(a?b)`: a field of the request, or else another.
     Request(Field, Option<Field>),
-    /// `RESP(a?b)`: a header of the response, or else another.
-    Response(HeaderName, Option<HeaderName>),
+    /// `RESP(a?b)`: a header of the response, or else another; `None` is the status.
+    Response(Option<HeaderName>, Option<Option<HeaderName>>),
+    /// `QUERY_PARAM(a)`: the first value of that name, decoded; without a name the whole query, as it is.
+    Query(Option<Box<str>>),
+    /// `PATH(NQ)`: the path, and whether its query is a part.
+    Path(PathPart, bool),
     /// Something that no header says.
     Fact(Fact),
+}
+
+/// Whose path it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathPart {
+    /// As it was before a rule rewrote it; nothing where none did.
+    Original,
+    /// As it is now.
+    Current,
+    /// The first of these that there is.
+    OriginalOrCurrent,
+}
+
+/// How a gRPC status is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum GrpcForm {
+    /// `DeadlineExceeded`.
+    Camel,
+    /// `DEADLINE_EXCEEDED`.
+    Snake,
+    Number,
 }
 
 /// A field of a request.
@@ -67,13 +95,25 @@ pub enum Field {
 pub enum Fact {
     /// With its pattern; without one, to the millisecond in UTC.
     StartTime(Option<Box<str>>),
+    /// The time at which the value is made.
+    EmitTime(Option<Box<str>>),
     Protocol,
+    UpstreamProtocol,
+    /// 0 for a reply of the gateway's own.
     ResponseCode,
+    /// Of the head, whoever made it.
+    Status,
     ResponseCodeDetails,
     ResponseFlags,
+    ResponseFlagsLong,
+    GrpcStatus(GrpcForm),
+    /// Of the request's body, so far.
+    BytesReceived,
     RouteName,
     RequestedServerName,
     Hostname,
+    /// Another for each value.
+    UniqueId,
     DownstreamRemoteAddress,
     DownstreamRemoteAddressWithoutPort,
     DownstreamRemotePort,
@@ -83,17 +123,31 @@ pub enum Fact {
     DownstreamLocalAddress,
     DownstreamLocalAddressWithoutPort,
     DownstreamLocalPort,
+    DownstreamTlsVersion,
+    DownstreamTlsCipher,
     /// Of the client's certificate, where it was found good.
     DownstreamPeerSubject,
     DownstreamPeerUriSan,
     DownstreamPeerDnsSan,
+    DownstreamPeerIssuer,
+    DownstreamPeerSerial,
+    DownstreamPeerFingerprint256,
+    /// PEM, URL-encoded.
+    DownstreamPeerCert,
     /// Also `UPSTREAM_REMOTE_ADDRESS`.
     UpstreamHost,
+    UpstreamHostWithoutPort,
+    UpstreamPort,
     UpstreamLocalAddress,
+    UpstreamLocalAddressWithoutPort,
+    UpstreamLocalPort,
     /// Also `UPSTREAM_CLUSTER_RAW`.
     UpstreamCluster,
     UpstreamRequestAttemptCount,
+    UpstreamTransportFailureReason,
     Duration,
+    /// Until the upstream's head came.
+    ResponseDuration,
 }
 
 /// Where values come from.
@@ -154,7 +208,12 @@ impl HeaderText {
 
     /// Whether it reads the request, which a response may have to keep for it.
     pub(super) fn reads_request(&self) -> bool {
-        let reads = |piece: &Piece| matches!(piece, Piece::Operator { operator: Operator::Request(..), .. });
+        let reads = |piece: &Piece| match piece {
+            Piece::Operator { operator, .. } => {
+                matches!(operator, Operator::Request(..) | Operator::Query(_) | Operator::Path(..))
+            }
+            Piece::Text(_) => false,
+        };
         matches!(self, Self::Format(format) if format.pieces.iter().any(reads))
     }
 
@@ -208,32 +267,102 @@ impl Format {
 
 impl Operator {
     fn push(&self, headers: &HeaderMap, direction: Direction, facts: &dyn Facts, out: &mut Vec<u8>) {
-        let first_line = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
-        let found = match (self, direction) {
-            (Self::Request(first, second), Direction::Request) => {
-                let of = |field: &Field| match field {
-                    Field::Header(name) => first_line(name),
-                    pseudo => facts.request(pseudo),
-                };
-                // An empty value is none, and the other is tried.
-                of(first)
-                    .filter(|v| !v.is_empty())
-                    .map(<[u8]>::to_vec)
-                    .or_else(|| second.as_ref().and_then(of).map(<[u8]>::to_vec))
+        let request = |field: &Field| {
+            match (field, direction) {
+                (Field::Header(name), Direction::Request) => headers.get(name).map(HeaderValue::as_bytes),
+                (field, _) => facts.request(field),
             }
-            (Self::Request(first, second), Direction::Response) => {
-                let other = || second.as_ref().and_then(|field| facts.request(field));
-                facts.request(first).filter(|v| !v.is_empty()).or_else(other).map(<[u8]>::to_vec)
-            }
-            (Self::Response(first, second), Direction::Response) => {
-                let other = || second.as_ref().and_then(first_line);
-                first_line(first).or_else(other).map(<[u8]>::to_vec)
-            }
-            (Self::Response(..), Direction::Request) => None,
-            (Self::Fact(fact), _) => return facts.fact(fact, out),
+            // An empty value is none, and the other is tried.
+            .filter(|value| !value.is_empty())
         };
-        out.extend_from_slice(found.as_deref().unwrap_or_default());
+        match self {
+            Self::Request(first, second) => {
+                let found = request(first).or_else(|| request(second.as_ref()?));
+                out.extend_from_slice(found.unwrap_or_default());
+            }
+            Self::Response(..) if direction == Direction::Request => {}
+            Self::Response(first, second) => {
+                let mut push = |field: &Option<HeaderName>| match field {
+                    None => {
+                        facts.fact(&Fact::Status, out);
+                        true
+                    }
+                    Some(name) => match headers.get(name) {
+                        Some(value) => {
+                            out.extend_from_slice(value.as_bytes());
+                            true
+                        }
+                        None => false,
+                    },
+                };
+                let _found = push(first) || second.as_ref().is_some_and(push);
+            }
+            Self::Query(name) => {
+                let Some((_, query)) = request(&Field::Path).and_then(|path| split_query(path)) else {
+                    return;
+                };
+                match name {
+                    None => out.extend_from_slice(query),
+                    Some(name) => {
+                        out.extend_from_slice(&parameter(query, name.as_bytes()).unwrap_or_default())
+                    }
+                }
+            }
+            Self::Path(part, with_query) => {
+                let original = || request(&Field::Header(ORIGINAL_PATH));
+                let current = || request(&Field::Path);
+                let path = match part {
+                    PathPart::Original => original(),
+                    PathPart::Current => current(),
+                    PathPart::OriginalOrCurrent => original().or_else(current),
+                };
+                let path = path.unwrap_or_default();
+                let shown = split_query(path).filter(|_| !with_query).map_or(path, |(path, _)| path);
+                out.extend_from_slice(shown);
+            }
+            Self::Fact(fact) => facts.fact(fact, out),
+        }
     }
+}
+
+const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+
+fn split_query(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(b'?', path)?;
+    Some((path.get(..at)?, path.get(at + 1..)?))
+}
+
+/// The first value of a name, both decoded (Envoy: `parseAndDecodeQueryString`).
+fn parameter(query: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    query.split(|b| *b == b'&').find_map(|pair| {
+        let (key, value) = match memchr::memchr(b'=', pair) {
+            Some(at) => (pair.get(..at)?, pair.get(at + 1..)?),
+            None => (pair, &[][..]),
+        };
+        (&*decoded(key) == name).then(|| decoded(value).into_owned())
+    })
+}
+
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'%', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let digit = |at: usize| char::from(*tail.get(at)?).to_digit(16);
+        rest = match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                tail.get(2..).unwrap_or_default()
+            }
+            _ => {
+                out.push(*first);
+                tail
+            }
+        };
+    }
+    Cow::Owned(out)
 }
 
 /// Splits a value into text and operators (Envoy: substitution_format_utility.h `CommandParser`).
@@ -249,12 +378,19 @@ fn pieces(text: &str) -> Result<Vec<Piece>, ProblemKind> {
             continue;
         }
         let (command, tail) = command(after).ok_or(ProblemKind::Formatter)?;
-        if !plain.is_empty() {
-            pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
-        }
-        let operator = operator(command.name, command.argument).ok_or(ProblemKind::Formatter)?;
-        pieces.push(Piece::Operator { operator, limit: command.limit });
         rest = tail;
+        match meaning(command.name, command.argument, command.limit.is_some())
+            .ok_or(ProblemKind::Formatter)?
+        {
+            Meaning::Operator(operator) => {
+                if !plain.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
+                }
+                pieces.push(Piece::Operator { operator, limit: command.limit });
+            }
+            Meaning::Always(text) => plain.push_str(text),
+            Meaning::Nothing => {}
+        }
     }
     plain.push_str(rest);
     if !plain.is_empty() {
@@ -293,63 +429,6 @@ fn ending(text: &str) -> Option<(Option<usize>, &str)> {
     let (limit, tail) = text.strip_prefix(':')?.split_once('%')?;
     let digits = !limit.is_empty() && limit.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| limit.parse().ok()).flatten().map(|limit| (Some(limit), tail))
-}
-
-fn operator(name: &str, argument: Option<&str>) -> Option<Operator> {
-    if let Some(argument) = argument {
-        let mut names: SmallVec<[&str; 2]> = argument.splitn(2, '?').collect();
-        let second = if names.len() > 1 { names.pop() } else { None };
-        let first = names.pop()?;
-        let header = |name: &str| HeaderName::from_bytes(name.as_bytes()).ok();
-        return Some(match name {
-            "REQ" => {
-                Operator::Request(field(first)?, second.map_or(Some(None), |name| field(name).map(Some))?)
-            }
-            "RESP" => {
-                Operator::Response(header(first)?, second.map_or(Some(None), |name| header(name).map(Some))?)
-            }
-            "START_TIME" => Operator::Fact(Fact::StartTime(Some(argument.into()))),
-            _ => return None,
-        });
-    }
-    Some(Operator::Fact(match name {
-        "START_TIME" => Fact::StartTime(None),
-        "PROTOCOL" => Fact::Protocol,
-        "RESPONSE_CODE" => Fact::ResponseCode,
-        "RESPONSE_CODE_DETAILS" => Fact::ResponseCodeDetails,
-        "RESPONSE_FLAGS" => Fact::ResponseFlags,
-        "ROUTE_NAME" => Fact::RouteName,
-        "REQUESTED_SERVER_NAME" => Fact::RequestedServerName,
-        "HOSTNAME" => Fact::Hostname,
-        "DOWNSTREAM_REMOTE_ADDRESS" => Fact::DownstreamRemoteAddress,
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Fact::DownstreamRemoteAddressWithoutPort,
-        "DOWNSTREAM_REMOTE_PORT" => Fact::DownstreamRemotePort,
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Fact::DownstreamDirectRemoteAddress,
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Fact::DownstreamDirectRemoteAddressWithoutPort,
-        "DOWNSTREAM_DIRECT_REMOTE_PORT" => Fact::DownstreamDirectRemotePort,
-        "DOWNSTREAM_LOCAL_ADDRESS" => Fact::DownstreamLocalAddress,
-        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Fact::DownstreamLocalAddressWithoutPort,
-        "DOWNSTREAM_LOCAL_PORT" => Fact::DownstreamLocalPort,
-        "DOWNSTREAM_PEER_SUBJECT" => Fact::DownstreamPeerSubject,
-        "DOWNSTREAM_PEER_URI_SAN" => Fact::DownstreamPeerUriSan,
-        "DOWNSTREAM_PEER_DNS_SAN" => Fact::DownstreamPeerDnsSan,
-        "UPSTREAM_HOST" | "UPSTREAM_REMOTE_ADDRESS" => Fact::UpstreamHost,
-        "UPSTREAM_LOCAL_ADDRESS" => Fact::UpstreamLocalAddress,
-        "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Fact::UpstreamCluster,
-        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Fact::UpstreamRequestAttemptCount,
-        "DURATION" => Fact::Duration,
-        _ => return None,
-    }))
-}
-
-fn field(name: &str) -> Option<Field> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        ":method" => Field::Method,
-        ":scheme" => Field::Scheme,
-        ":authority" | "host" => Field::Authority,
-        ":path" => Field::Path,
-        _ => Field::Header(HeaderName::from_bytes(name.as_bytes()).ok()?),
-    })
 }
 
 #[cfg(test)]
@@ -400,6 +479,14 @@ mod tests {
             ("%START_TIME(%Y(%m)/%d)%", "%Y(%m)/%d"),
             ("%REQ(x-a)%%PROTOCOL%", "oneHTTP/2"),
             ("%REQ(x-a)%%%", "one%"),
+            ("%REQ(x-a?)%", "one"),
+            ("<%QUERY_PARAMS%>", "<q>"),
+            ("<%QUERY_PARAM(q)%>", "<>"),
+            ("%PATH%", "/p?q"),
+            ("%PATH(NQ)%", "/p"),
+            ("<%PATH(WQ:ORIG)%>", "<>"),
+            ("%BYTES_SENT%", "0"),
+            ("a%DYNAMIC_METADATA(a:b)%b%FILTER_STATE(x:PLAIN):3%", "ab"),
         ] {
             assert_eq!(made(text, Direction::Request).as_deref(), Some(want), "{text}");
         }
@@ -407,7 +494,15 @@ mod tests {
 
     #[test]
     fn what_comes_out_empty_is_no_header() {
-        for text in ["", "%REQ(nope)%", "%RESP(x-a)%", "%RESPONSE_CODE%"] {
+        for text in [
+            "",
+            "%REQ(nope)%",
+            "%RESP(x-a)%",
+            "%RESPONSE_CODE%",
+            "%DYNAMIC_METADATA([\"a\", \"b\"])%",
+            "%FILTER_STATE(x)%%TRAILER(x?y):3%",
+            "%CONNECTION_TERMINATION_DETAILS%",
+        ] {
             assert_eq!(made(text, Direction::Request), None, "{text}");
         }
     }
@@ -420,6 +515,21 @@ mod tests {
         assert_eq!(made("%REQ(x-a)%", Direction::Response), None);
         assert!(HeaderText::parse("%REQ(x)%").unwrap().unwrap().reads_request());
         assert!(!HeaderText::parse("%RESP(x)%").unwrap().unwrap().reads_request());
+    }
+
+    #[test]
+    fn parameters_are_decoded_and_the_first_counts() {
+        let query = b"a=1%202&a=3&b=&c&d=%41%4&%65=x";
+        for (name, want) in [
+            ("a", Some("1 2")),
+            ("b", Some("")),
+            ("c", Some("")),
+            ("d", Some("A%4")),
+            ("e", Some("x")),
+            ("B", None),
+        ] {
+            assert_eq!(parameter(query, name.as_bytes()).as_deref(), want.map(str::as_bytes), "{name}");
+        }
     }
 
     #[test]
@@ -437,6 +547,10 @@ mod tests {
             "%REQ(a)",
             "%REQ%",
             "%PROTOCOL(x)%",
+            "%PROTOCOL:3%",
+            "%REQ(a?b?c)%",
+            "%PATH(X)%",
+            "%ENVIRONMENT(HOME)%",
         ] {
             assert_eq!(HeaderText::parse(text), Err(ProblemKind::Formatter), "{text}");
         }

@@ -150,5 +150,5 @@ pub(super) fn headers(model: Option<&Headers>, path: &str, notes: &mut Notes<'_>
     };
     let request = block(model.request.as_ref(), "request", Direction::Request);
     let response = block(model.response.as_ref(), "response", Direction::Response);
-    HeaderPlan { request: request.ops, response: response.ops, authority: request.authority }
+    HeaderPlan { request: request.ops, response: response.ops, authority: request.authority, passing: None }
 }
