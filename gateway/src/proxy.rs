@@ -25,6 +25,7 @@ mod response;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod upstream;
 mod upstream_head;
 mod watch;

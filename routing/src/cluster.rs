@@ -7,8 +7,8 @@ mod limits;
 mod tls;
 
 pub(crate) use hash_key::hash_key_text;
-pub use hash_key::{HashCookie, HashKey};
-pub use limits::{KeepAlive, Outlier, Pool, ProxyVersion, RetryLimit, Warmup};
+pub use hash_key::{HashCookie, HashKey, combined_hash};
+pub use limits::{KeepAlive, Outlier, Pool, ProxyVersion, RetryLimit, Tunnel, TunnelMethod, Warmup};
 pub use tls::{ClientIdentity, Roots, UpstreamTls};
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
@@ -226,6 +226,8 @@ pub struct ClusterSpec {
     pub outlier: Option<Outlier>,
     /// The PROXY header that begins each connection.
     pub proxy_protocol: Option<ProxyVersion>,
+    /// The way of connections that are not HTTP; `None`: straight to the endpoint.
+    pub tunnel: Option<Tunnel>,
     /// `namespace/name` of the DestinationRule in force, for people.
     pub destination_rule: Option<Arc<str>>,
 }
@@ -252,6 +254,7 @@ impl ClusterSpec {
             pool: Pool::default(),
             outlier: None,
             proxy_protocol: None,
+            tunnel: None,
             destination_rule: None,
         }
     }

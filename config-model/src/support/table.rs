@@ -40,11 +40,14 @@ const fn w(path: &'static str, support: Support, below: &'static [&'static str])
     Row { kind: Kind::WorkloadEntry, path, support, below }
 }
 
-const L4: Support = NotYet("tunnels");
 const STATS: Support = NotYet("statistics by name");
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
+const NO_ORIGINAL: Support =
+    NoEffectOnGateway("there is no original destination; such a host has no endpoints");
+const POST: Support = NotYet("tunnels by POST; such connections are refused");
 const PING: Support = NotYet("the time to answer a PING, which is five seconds");
-const ZONE_AWARE: Support = NotYet("the share of each zone; the region is preferred, and its zones are alike");
+const ZONE_AWARE: Support =
+    NotYet("the share of each zone; the region is preferred, and its zones are alike");
 
 const GATEWAY: &[Row] = &[
     g("spec.selector", Honoured, &[]),
@@ -171,8 +174,21 @@ const DESTINATION_RULE: &[Row] = &[
     d("spec.subsets[].trafficPolicy.connectionPool.http.http2KeepAlive.timeout", PING, &[]),
     d("spec.subsets[].trafficPolicy.outlierDetection", Honoured, OUTLIER),
     d("spec.subsets[].trafficPolicy.tls", Honoured, TLS),
+    d("spec.subsets[].trafficPolicy.loadBalancer.simple=PASSTHROUGH", NO_ORIGINAL, &[]),
     d("spec.subsets[].trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
-    d("spec.subsets[].trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
+    d(
+        "spec.subsets[].trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting",
+        ZONE_AWARE,
+        ZONE_AWARE_FIELDS,
+    ),
+    d("spec.subsets[].trafficPolicy.portLevelSettings[].loadBalancer.simple=PASSTHROUGH", NO_ORIGINAL, &[]),
+    d(
+        "spec.subsets[].trafficPolicy.portLevelSettings[].connectionPool.http.http2KeepAlive.timeout",
+        PING,
+        &[],
+    ),
+    d("spec.subsets[].trafficPolicy.tunnel", Honoured, &["protocol", "targetHost", "targetPort"]),
+    d("spec.subsets[].trafficPolicy.tunnel.protocol=POST", POST, &[]),
     d("spec.subsets[].trafficPolicy.proxyProtocol", Honoured, &["version"]),
     d(
         "spec.subsets[].trafficPolicy.retryBudget",
@@ -180,11 +196,7 @@ const DESTINATION_RULE: &[Row] = &[
         &["percent", "minRetryConcurrency", "budgetInterval"],
     ),
     d("spec.trafficPolicy.loadBalancer.simple", Honoured, &[]),
-    d(
-        "spec.trafficPolicy.loadBalancer.simple=PASSTHROUGH",
-        NoEffectOnGateway("there is no original destination; such a host has no endpoints"),
-        &[],
-    ),
+    d("spec.trafficPolicy.loadBalancer.simple=PASSTHROUGH", NO_ORIGINAL, &[]),
     d(
         "spec.trafficPolicy.loadBalancer.consistentHash",
         Honoured,
@@ -232,7 +244,15 @@ const DESTINATION_RULE: &[Row] = &[
     d("spec.trafficPolicy.outlierDetection", Honoured, OUTLIER),
     d("spec.trafficPolicy.tls", Honoured, TLS),
     d("spec.trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
-    d("spec.trafficPolicy.tunnel", L4, &["protocol", "targetHost", "targetPort"]),
+    d(
+        "spec.trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting",
+        ZONE_AWARE,
+        ZONE_AWARE_FIELDS,
+    ),
+    d("spec.trafficPolicy.portLevelSettings[].loadBalancer.simple=PASSTHROUGH", NO_ORIGINAL, &[]),
+    d("spec.trafficPolicy.portLevelSettings[].connectionPool.http.http2KeepAlive.timeout", PING, &[]),
+    d("spec.trafficPolicy.tunnel", Honoured, &["protocol", "targetHost", "targetPort"]),
+    d("spec.trafficPolicy.tunnel.protocol=POST", POST, &[]),
     d("spec.trafficPolicy.proxyProtocol", Honoured, &["version"]),
     d("spec.trafficPolicy.retryBudget", Honoured, &["percent", "minRetryConcurrency", "budgetInterval"]),
 ];
@@ -269,16 +289,18 @@ const SERVICE_ENTRY: &[Row] = &[
     s("spec.ports", Honoured, &["number", "protocol", "name", "targetPort"]),
     s("spec.location", Honoured, &[]),
     s("spec.resolution", Honoured, &[]),
-    s(
-        "spec.resolution=NONE",
-        NoEffectOnGateway("there is no original destination; such a host has no endpoints"),
-        &[],
-    ),
+    s("spec.resolution=NONE", NO_ORIGINAL, &[]),
     s("spec.resolution=DYNAMIC_DNS", Honoured, &[]),
     s("spec.endpoints[].address", Honoured, &[]),
     s("spec.endpoints[].ports", Honoured, &[]),
     s("spec.endpoints[].labels", Honoured, &[]),
-    s("spec.endpoints[].network", NotYet("east-west gateways; the endpoint is reached at its own address, and the network is its label"), &[]),
+    s(
+        "spec.endpoints[].network",
+        NotYet(
+            "east-west gateways; the endpoint is reached at its own address, and the network is its label",
+        ),
+        &[],
+    ),
     s("spec.endpoints[].locality", Honoured, &[]),
     s("spec.endpoints[].weight", Honoured, &[]),
     s("spec.endpoints[].serviceAccount", Honoured, &[]),
@@ -291,7 +313,13 @@ const WORKLOAD_ENTRY: &[Row] = &[
     w("spec.address", Honoured, &[]),
     w("spec.ports", Honoured, &[]),
     w("spec.labels", Honoured, &[]),
-    w("spec.network", NotYet("east-west gateways; the endpoint is reached at its own address, and the network is its label"), &[]),
+    w(
+        "spec.network",
+        NotYet(
+            "east-west gateways; the endpoint is reached at its own address, and the network is its label",
+        ),
+        &[],
+    ),
     w("spec.locality", Honoured, &[]),
     w("spec.weight", Honoured, &[]),
     w("spec.serviceAccount", Honoured, &[]),

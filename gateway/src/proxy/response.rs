@@ -40,7 +40,7 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             parts.headers.insert(SERVICE_TIME, number(millis));
         }
-        if let Some(cookie) = ctx.upstream.set_cookie() {
+        for cookie in ctx.upstream.set_cookies() {
             parts.headers.append(header::SET_COOKIE, cookie.clone());
         }
         finish(&mut parts.headers, ctx, Stage::Response(parts.status.as_u16()));

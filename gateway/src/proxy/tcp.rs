@@ -13,21 +13,20 @@ use std::{
 
 use http::HeaderMap;
 use pingora_core::{connectors::TransportConnector, protocols::Stream};
+use pingora_error::{Error, ErrorType, Result};
 use routing::{cluster::Address, listener::TcpRoute};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{GatewayProxy, connect, peer};
+use super::{GatewayProxy, connect, peer, tunnel};
 use crate::{
     listener::ConnectionInfo,
-    runtime::{Cluster, endpoint::NoAnswer},
+    runtime::{Admission, Cluster, EndpointState, endpoint::NoAnswer},
     snapshot::SnapshotCell,
     telemetry::{AccessLog, Flag, Flags, Metrics, access_log::Entry},
 };
 
 /// Bytes that are carried at a time, each way.
 const BUFFER: usize = 16 * 1024;
-/// Where the cluster says nothing (Istio's default).
-const IDLE: Duration = Duration::from_secs(3600);
 
 /// Makes the upstream's side of connections.
 pub(super) struct Tunnels {
@@ -102,10 +101,13 @@ impl Tunnels {
             return outcome;
         };
         outcome.upstream_host = Some(endpoint.endpoint.address.clone());
+        let Admission::Granted(_place) = cluster.admit_connection() else {
+            outcome.flags.insert(Flag::UpstreamOverflow);
+            return outcome;
+        };
         let attempt = endpoint.begin(&cluster);
-        let connected = peer::connect(&self.connector, &cluster, &endpoint.endpoint, info);
-        let mut upstream = match connected.await {
-            Ok(upstream) => upstream,
+        let (mut upstream, early) = match self.connect(&cluster, &endpoint, info).await {
+            Ok(connected) => connected,
             Err(error) => {
                 attempt.failed(NoAnswer::Connection);
                 outcome.flags.insert(Flag::UpstreamConnectionFailure);
@@ -119,13 +121,16 @@ impl Tunnels {
             outcome.upstream_local = Some(local);
             outcome.upstream_host = Some(Address::Ip(remote));
         }
-        let idle = cluster.spec.idle_timeout.unwrap_or(IDLE);
+        if !early.is_empty() && client.write_all(&early).await.is_err() {
+            return outcome;
+        }
+        let idle = cluster.spec.idle_timeout;
         let life = cluster.spec.pool.max_connection_duration;
         let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
         let over = both_ways(&mut client, &mut upstream, (&received, &sent));
         tokio::select! {
             () = over => {}
-            () = idle_for(idle, || received.load(Ordering::Relaxed) + sent.load(Ordering::Relaxed)) => {
+            () = idle_for(idle.unwrap_or_default(), || received.load(Ordering::Relaxed) + sent.load(Ordering::Relaxed)), if idle.is_some() => {
                 outcome.flags.insert(Flag::StreamIdleTimeout);
             }
             // Envoy: `max_downstream_connection_duration`; Istio sets it from the DestinationRule.
@@ -133,8 +138,24 @@ impl Tunnels {
                 outcome.flags.insert(Flag::DurationTimeout);
             }
         }
-        (outcome.received, outcome.sent) = (received.into_inner(), sent.into_inner());
+        (outcome.received, outcome.sent) = (received.into_inner(), sent.into_inner() + early.len() as u64);
         outcome
+    }
+
+    /// A connection for a client, through the cluster's tunnel where it has one; and what came through that already.
+    async fn connect(
+        &self,
+        cluster: &Arc<Cluster>,
+        endpoint: &EndpointState,
+        info: &ConnectionInfo,
+    ) -> Result<(Stream, Vec<u8>)> {
+        let mut upstream = peer::connect(&self.connector, cluster, &endpoint.endpoint, info).await?;
+        let Some(way) = &cluster.spec.tunnel else { return Ok((upstream, Vec::new())) };
+        let limit = cluster.spec.connect_timeout;
+        match tokio::time::timeout(limit, tunnel::open(&mut upstream, way)).await {
+            Ok(early) => Ok((upstream, early?)),
+            Err(_) => Error::e_explain(ErrorType::ConnectTimedout, format!("no tunnel in {limit:?}")),
+        }
     }
 }
 

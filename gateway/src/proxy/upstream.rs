@@ -18,10 +18,10 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use routing::{
-    cluster::{Address, Discovery, HashCookie, HashKey, UpstreamProtocol},
+    cluster::{Address, Discovery, HashCookie, HashKey, UpstreamProtocol, combined_hash},
     host::without_port,
 };
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 /// What one request holds of its upstream.
 #[derive(Default)]
@@ -33,14 +33,14 @@ pub(super) struct Upstream {
     /// The connection of the attempt under way, where connections are counted.
     connection: Option<InUse>,
     hash: Option<u64>,
-    /// The cookie that was made for it.
-    set_cookie: Option<HeaderValue>,
+    /// The cookies that were made for it.
+    set_cookies: Vec<HeaderValue>,
 }
 
 impl Upstream {
-    /// The cookie that the response sets.
-    pub(super) fn set_cookie(&self) -> Option<&HeaderValue> {
-        self.set_cookie.as_ref()
+    /// The cookies that the response sets.
+    pub(super) fn set_cookies(&self) -> &[HeaderValue] {
+        &self.set_cookies
     }
 }
 
@@ -142,9 +142,7 @@ pub(super) async fn endpoint(
     ctx: &mut Ctx,
 ) -> Result<Arc<EndpointState>> {
     if ctx.tried.is_empty() {
-        if let Some(key) = &cluster.spec.hash_key {
-            hash(key, session, ctx);
-        }
+        hash(cluster, session, ctx);
         admit(cluster, protocol(cluster, session), ctx).await?;
     }
     if cluster.spec.discovery == Discovery::DynamicDns {
@@ -186,33 +184,48 @@ async fn admit(cluster: &Arc<Cluster>, protocol: UpstreamProtocol, ctx: &mut Ctx
     }
 }
 
-fn hash(key: &HashKey, session: &Session, ctx: &mut Ctx) {
+/// The number by which the endpoint is chosen: of the key of the cluster, or of those of all destinations of the rule, one
+/// after the other (Istio: route.go `processWeightedDestination` gives the route each destination's key).
+fn hash(cluster: &Cluster, session: &Session, ctx: &mut Ctx) {
+    let Some(own) = &cluster.spec.hash_key else { return };
     let request = session.req_header();
     // Behind trusted proxies the peer is always one of them.
     let told = ctx.forwarded.and_then(|forwarded| forwarded.client);
     let source = told.or_else(|| ctx.connection.as_ref().map(|c| c.peer.ip()));
-    ctx.upstream.hash = key.hash(&request.headers, request.uri.query(), source);
-    if let (None, HashKey::Cookie(cookie)) = (ctx.upstream.hash, key)
-        && cookie.ttl.is_some()
-    {
-        make_cookie(cookie, source, ctx);
-    }
+    let key_of = |key: &HashKey, cookies: &mut Vec<HeaderValue>| {
+        let found = key.hash(&request.headers, request.uri.query(), source);
+        match (found, key) {
+            (None, HashKey::Cookie(cookie)) if cookie.ttl.is_some() => made(cookie, ctx, cookies),
+            (found, _) => found,
+        }
+    };
+    let mut cookies = Vec::new();
+    let destinations = ctx.forward().map(|forward| &*forward.destinations).unwrap_or_default();
+    let hash = match destinations {
+        [_, _, ..] => {
+            let clusters = destinations.iter().filter_map(|d| ctx.snapshot.clusters.get(&d.cluster));
+            let numbers = clusters.filter_map(|other| key_of(other.spec.hash_key.as_ref()?, &mut cookies));
+            combined_hash(numbers)
+        }
+        _ => key_of(own, &mut cookies),
+    };
+    ctx.upstream.hash = hash;
+    ctx.upstream.set_cookies = cookies;
 }
 
-/// A cookie for a client that brought none: this request and the next go to the same endpoint.
-fn make_cookie(cookie: &HashCookie, source: Option<IpAddr>, ctx: &mut Ctx) {
+/// A cookie for a client that brought none, and its number: this request and the next go to the same endpoint.
+fn made(cookie: &HashCookie, ctx: &Ctx, cookies: &mut Vec<HeaderValue>) -> Option<u64> {
     let ends = ctx.connection.as_ref().map(|c| format!("{}{}", c.peer, c.local)).unwrap_or_default();
     let value = HashCookie::value_for(&ends);
-    let Ok(set) = HeaderValue::from_str(&cookie.set_cookie(&value)) else {
-        // Only attributes that no header can hold get here; the choice is then random.
-        return;
-    };
-    let mut made = HeaderMap::new();
-    if let Ok(sent) = HeaderValue::from_str(&format!("{}={value}", cookie.name)) {
-        made.insert(http::header::COOKIE, sent);
+    // Only attributes that no header can hold fail here; the choice is then random.
+    let set = HeaderValue::from_str(&cookie.set_cookie(&value)).ok()?;
+    let mut sent = HeaderMap::new();
+    sent.insert(header::COOKIE, HeaderValue::from_str(&format!("{}={value}", cookie.name)).ok()?);
+    // Destinations of one rule often have one key.
+    if !cookies.contains(&set) {
+        cookies.push(set);
     }
-    ctx.upstream.hash = HashKey::Cookie(cookie.clone()).hash(&made, None, source);
-    ctx.upstream.set_cookie = Some(set);
+    HashKey::Cookie(cookie.clone()).hash(&sent, None, None)
 }
 
 /// The HTTP status that a gRPC status stands for when endpoints are judged (Envoy: `grpcToHttpStatus`).

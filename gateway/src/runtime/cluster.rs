@@ -15,6 +15,7 @@ use super::{
 use crate::tls::{Sources, Trust};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::FixedState;
+use futures::FutureExt as _;
 use routing::{
     balance::{self, EndpointSet, Fitness, Turn, configured},
     cluster::{Address, ClusterSpec, Discovery, Endpoint, LbPolicy, Pool, RetryLimit, UpstreamProtocol},
@@ -198,6 +199,18 @@ impl Cluster {
         match self.counters.admit(&self.spec.pool, protocol != UpstreamProtocol::Http2).await {
             Admission::Granted(admitted) => Admission::Granted(Some(admitted)),
             Admission::Overflow => Admission::Overflow,
+        }
+    }
+
+    /// Admits one connection that is not HTTP; nothing waits for one (Envoy: `tcp_proxy` refuses what its pool would
+    /// queue).
+    pub fn admit_connection(&self) -> Admission<Option<Admitted>> {
+        if self.spec.pool.max_connections.is_none() {
+            return Admission::Granted(None);
+        }
+        match self.admit(UpstreamProtocol::Http1).now_or_never() {
+            Some(Admission::Granted(admitted)) => Admission::Granted(admitted),
+            Some(Admission::Overflow) | None => self.counters.overflow(Limit::Connections),
         }
     }
 

@@ -95,6 +95,12 @@ impl HashCookie {
     }
 }
 
+/// One number of those of several keys, in their order; `None` where there is none (Envoy: `HashPolicyImpl`).
+#[must_use]
+pub fn combined_hash(numbers: impl IntoIterator<Item = u64>) -> Option<u64> {
+    numbers.into_iter().reduce(|all, number| all.rotate_left(1) ^ number)
+}
+
 fn hash(text: &[u8]) -> u64 {
     hash_key_text(text, 0)
 }
@@ -167,6 +173,14 @@ mod tests {
         assert_eq!(by(HashKey::SourceIp, &none), None);
         let ip = "2001:db8::1".parse().unwrap();
         assert_eq!(HashKey::SourceIp.hash(&none, None, Some(ip)), Some(hash(b"2001:db8::1")));
+    }
+
+    #[test]
+    fn several_keys_make_one_number() {
+        assert_eq!(combined_hash([]), None);
+        assert_eq!(combined_hash([5]), Some(5));
+        assert_eq!(combined_hash([1 << 63, 2]), Some(1 ^ 2));
+        assert_ne!(combined_hash([1, 2]), combined_hash([2, 1]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `None` is no limit, as 0 is in a DestinationRule; nothing here holds state.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Limits of connections and requests (Envoy: circuit breakers and connection pools).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -126,6 +126,24 @@ pub enum ProxyVersion {
     V1,
     /// The binary header.
     V2,
+}
+
+/// Connections that are not HTTP go through a proxy, which the endpoints are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// `host:port` that the proxy is asked to connect to.
+    pub target: Arc<str>,
+    /// How it is asked.
+    pub method: TunnelMethod,
+}
+
+/// How a proxy is asked for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TunnelMethod {
+    /// CONNECT.
+    Connect,
+    /// POST, whose body is the connection.
+    Post,
 }
 
 #[cfg(test)]

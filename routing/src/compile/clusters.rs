@@ -182,6 +182,7 @@ impl Builder<'_> {
             pool: traffic::pool(pool, policy.retry_budget, self.mesh.tcp_keepalive.as_ref()),
             outlier: outlier.map(traffic::outlier),
             proxy_protocol: policy.proxy_protocol.map(traffic::proxy_version),
+            tunnel: rule.and_then(|rule| rule.tunnel(subset)).map(traffic::tunnel),
             destination_rule: rule
                 .map(|r| format!("{}/{}", r.resource.key.namespace, r.resource.key.name).into()),
         };

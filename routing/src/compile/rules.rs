@@ -9,7 +9,7 @@ use config_model::{
         DestinationRule,
         destination_rule::{
             ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection,
-            PortTrafficPolicy, ProxyProtocol, RetryBudget, Subset, TrafficPolicy,
+            PortTrafficPolicy, ProxyProtocol, RetryBudget, Subset, TrafficPolicy, TunnelSettings,
         },
     },
     meta::Resource,
@@ -182,6 +182,16 @@ impl<'a> Rule<'a> {
     pub(super) fn policy(&self, subset: Option<&'a Subset>, port: u16) -> Policy<'a> {
         let base = Policy::default().overlaid(self.policy, port);
         base.overlaid(subset.and_then(|subset| subset.traffic_policy.as_ref()), port)
+    }
+
+    /// The tunnel of a cluster: a subset's own, or the rule's for the cluster that is none; neither is inherited, nor
+    /// hidden by settings for the port (Istio: tunnelingconfig/apply.go).
+    pub(super) fn tunnel(&self, subset: Option<&'a Subset>) -> Option<&'a TunnelSettings> {
+        let policy = match subset {
+            Some(subset) => subset.traffic_policy.as_ref(),
+            None => self.policy,
+        };
+        policy?.tunnel.as_ref()
     }
 }
 

@@ -3,13 +3,13 @@
 //! Invariant: what is not written is Istio's default, and 0 is no limit, as there.
 
 use crate::cluster::{
-    HashCookie, HashKey, KeepAlive, LbPolicy, Outlier, Pool, ProxyVersion, RetryLimit, UpstreamProtocol,
-    Warmup,
+    HashCookie, HashKey, KeepAlive, LbPolicy, Outlier, Pool, ProxyVersion, RetryLimit, Tunnel, TunnelMethod,
+    UpstreamProtocol, Warmup,
 };
 use config_model::{
     istio::destination_rule::{
         ConnectionPoolSettings, H2UpgradePolicy, LoadBalancerSettings, OutlierDetection, ProxyProtocol,
-        ProxyProtocolVersion, RetryBudget, SimpleLb, TcpKeepalive,
+        ProxyProtocolVersion, RetryBudget, SimpleLb, TcpKeepalive, TunnelSettings,
     },
     mesh::MeshConfig,
     scalar::{self, Protocol},
@@ -216,6 +216,15 @@ pub(super) fn proxy_version(settings: &ProxyProtocol) -> ProxyVersion {
         ProxyProtocolVersion::V1 => ProxyVersion::V1,
         ProxyProtocolVersion::V2 => ProxyVersion::V2,
     }
+}
+
+/// The way through a proxy (Istio: tunnelingconfig/apply.go).
+pub(super) fn tunnel(settings: &TunnelSettings) -> Tunnel {
+    let host = &settings.target_host;
+    let port = settings.target_port.map_or(0, |port| port.get());
+    let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let method = if settings.protocol == "POST" { TunnelMethod::Post } else { TunnelMethod::Connect };
+    Tunnel { target: target.into(), method }
 }
 
 #[cfg(test)]

@@ -190,3 +190,90 @@ async fn a_host_with_several_addresses_is_reached_at_the_one_that_answers_and_it
     assert_eq!(seen.lock().unwrap().len(), 1, "connections");
     assert!(gateway.line("/2").await.contains(&upstream.to_string()), "the address that was used is logged");
 }
+
+/// A proxy that answers CONNECT with `status`, says "early" through the tunnel and then what it hears.
+async fn forward_proxy(status: &'static str) -> (SocketAddr, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::<Mutex<String>>::default();
+    let heard = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|n| n > 0) {}
+            *heard.lock().unwrap() = String::from_utf8_lossy(&head).into_owned();
+            let answer = format!("HTTP/1.1 {status}\r\nVia: 1.1 p\r\n\r\nearly ");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let (mut read, mut write) = stream.split();
+            drop(tokio::io::copy(&mut read, &mut write).await);
+        }
+    });
+    (address, asked)
+}
+
+fn tcp_config(up: SocketAddr, policy: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: gw, namespace: default}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers: [{{port: {{number: 80, name: tcp, protocol: TCP}}, hosts: ['*']}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: vs, namespace: default}}
+spec:
+  hosts: ['*']
+  gateways: [gw]
+  tcp: [{{route: [{{destination: {{host: up.example, port: {{number: 80}}}}}}]}}]
+{}{}",
+        rule(policy),
+        service("up", up, "TCP")
+    )
+}
+
+/// What a client gets who says `word` and nothing more.
+async fn say(gateway: &TestGateway, word: &str) -> String {
+    let exchange = async {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client.write_all(word.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        // A connection that is refused may be reset.
+        let _end = client.read_to_end(&mut got).await;
+        String::from_utf8(got).unwrap()
+    };
+    tokio::time::timeout(PATIENCE, exchange).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_leads_through_a_proxy_or_nowhere() {
+    let tunnel = "tunnel: {targetHost: far.example, targetPort: 8443}";
+    let (proxy, asked) = forward_proxy("200 Connection established").await;
+    let gateway = gateway(&tcp_config(proxy, tunnel)).await;
+    assert_eq!(say(&gateway, "hello").await, "early hello");
+    assert_eq!(*asked.lock().unwrap(), "CONNECT far.example:8443 HTTP/1.1\r\nHost: far.example:8443\r\n\r\n");
+    let (proxy, _) = forward_proxy("407 Proxy Authentication Required").await;
+    publish(&gateway.cell, &gateway.registry, &tcp_config(proxy, tunnel)).await;
+    assert_eq!(say(&gateway, "hello").await, "");
+    assert!(gateway.line(" UF ").await.contains("answered 407"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_not_http_overflow_at_once() {
+    let (up, _) = forward_proxy("200 OK").await;
+    let gateway = gateway(&tcp_config(up, "connectionPool: {tcp: {maxConnections: 1}}")).await;
+    let mut first = TcpStream::connect(gateway.address).await.unwrap();
+    first.write_all(b"\r\n\r\n").await.unwrap();
+    first.read_exact(&mut [0; 8]).await.unwrap();
+    assert_eq!(say(&gateway, "\r\n\r\n").await, "", "there is one already");
+    gateway.line(" UO ").await;
+    drop(first);
+    let again = async {
+        while say(&gateway, "\r\n\r\n").await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+}
