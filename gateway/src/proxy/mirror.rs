@@ -32,6 +32,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 const MOST_COPIES: usize = 1024;
 /// Bytes of a body that may wait for one mirror (Envoy: the buffer limit of a shadowed request, 1 MiB).
 const MOST_HELD: usize = 1 << 20;
+/// The same for all mirrors together: slow ones may hold memory that nobody else gets.
+const MOST_HELD_IN_ALL: usize = 64 << 20;
 /// How long a copy may take where the rule gives no time.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Idle connections to mirrors that are kept.
@@ -51,7 +53,43 @@ const OF_THE_HOP: [HeaderName; 6] = [
 pub(super) struct Mirrors {
     connector: OnceLock<Connector>,
     room: Arc<Semaphore>,
+    held: Arc<AtomicUsize>,
     dropped: IntCounter,
+}
+
+/// Bytes of a body that wait for one mirror; a part of those that wait for all.
+#[derive(Default)]
+struct Held {
+    own: AtomicUsize,
+    all: Arc<AtomicUsize>,
+}
+
+/// Whether there was room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+enum Hold {
+    Held,
+    TooMuch,
+}
+
+impl Held {
+    fn hold(&self, bytes: usize) -> Hold {
+        let own = self.own.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let all = self.all.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if own > MOST_HELD || all > MOST_HELD_IN_ALL { Hold::TooMuch } else { Hold::Held }
+    }
+
+    fn release(&self, bytes: usize) {
+        self.own.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    /// What was never sent on goes with the copy.
+    fn drop(&mut self) {
+        self.all.fetch_sub(*self.own.get_mut(), Ordering::Relaxed);
+    }
 }
 
 /// The copies of one request while its body arrives.
@@ -66,7 +104,7 @@ pub(super) struct Copies {
 
 struct Copy {
     body: mpsc::UnboundedSender<Part>,
-    held: Arc<AtomicUsize>,
+    held: Arc<Held>,
 }
 
 enum Part {
@@ -79,7 +117,7 @@ enum Part {
 struct Delivery {
     peer: HttpPeer,
     head: RequestHeader,
-    body: Option<(mpsc::UnboundedReceiver<Part>, Arc<AtomicUsize>)>,
+    body: Option<(mpsc::UnboundedReceiver<Part>, Arc<Held>)>,
     cluster: Arc<Cluster>,
     _load: InFlight,
     _place: Option<Admitted>,
@@ -90,7 +128,7 @@ impl Mirrors {
     /// `dropped` counts the copies that were not made, or given up for want of room.
     pub(super) fn new(dropped: IntCounter) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(MOST_COPIES));
-        Arc::new(Self { connector: OnceLock::new(), room, dropped })
+        Arc::new(Self { connector: OnceLock::new(), room, held: Arc::default(), dropped })
     }
 
     /// Begins the copies of a request whose `head` is ready to go upstream for the first time.
@@ -143,7 +181,7 @@ impl Mirrors {
         let (copy, body) = has_body
             .then(|| {
                 let (sender, receiver) = mpsc::unbounded_channel();
-                let held = Arc::new(AtomicUsize::new(0));
+                let held = Arc::new(Held { own: AtomicUsize::new(0), all: self.held.clone() });
                 (Copy { body: sender, held: held.clone() }, (receiver, held))
             })
             .unzip();
@@ -164,7 +202,7 @@ impl Mirrors {
             loop {
                 match parts.recv().await {
                     Some(Part::Data(data)) => {
-                        held.fetch_sub(data.len(), Ordering::Relaxed);
+                        held.release(data.len());
                         session.write_request_body(data, false).await?;
                     }
                     Some(Part::End) => break,
@@ -254,7 +292,7 @@ impl Copies {
 
     fn send(&mut self, data: &Bytes) {
         self.copies.retain(|copy| {
-            if copy.held.fetch_add(data.len(), Ordering::Relaxed) + data.len() > MOST_HELD {
+            if copy.held.hold(data.len()) == Hold::TooMuch {
                 self.dropped.inc();
                 return false;
             }
@@ -311,6 +349,22 @@ mod tests {
         let (text, ended) = arrived(&mut parts);
         assert_eq!((text.len(), ended), (MOST_HELD, false));
         assert_eq!(copies.dropped.get(), 1);
+    }
+
+    #[test]
+    fn all_mirrors_together_hold_no_more_than_there_is_for_them() {
+        let all = Arc::new(AtomicUsize::new(MOST_HELD_IN_ALL - 10));
+        let held = |bytes| {
+            let held = Held { own: AtomicUsize::new(0), all: all.clone() };
+            (held.hold(bytes), held)
+        };
+        let (first, kept) = held(10);
+        assert_eq!(first, Hold::Held);
+        assert_eq!(held(1).0, Hold::TooMuch, "and gives back what it asked for");
+        kept.release(4);
+        assert_eq!(held(4).0, Hold::Held);
+        drop(kept);
+        assert_eq!(all.load(Ordering::Relaxed), MOST_HELD_IN_ALL - 10);
     }
 
     #[test]

@@ -147,9 +147,10 @@ async fn several_destinations_do_theirs_before_the_rule_does() {
         .map(|n| Several {
             rule: Ops::random(&mut random, &format!("r{n}")),
             own: [0, 1].map(|d| Ops::random(&mut random, &format!("d{n}-{d}"))),
-            of_rewrite: (n % 2 == 1).then_some("rewrite.example"),
-            of_rule: (n / 2 % 2 == 1).then_some("rule.example"),
-            of_destination: (n / 4 % 2 == 1).then_some("dest.example"),
+            // A rule that gives two authorities is refused.
+            of_rewrite: (n % 3 == 1).then_some("rewrite.example"),
+            of_rule: (n % 3 == 2).then_some("rule.example"),
+            of_destination: (n / 3 % 2 == 1).then_some("dest.example"),
         })
         .collect();
     let mut rules = String::new();
