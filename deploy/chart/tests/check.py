@@ -1,0 +1,218 @@
+"""Renders the chart for each case beside this file, and holds what comes out to the case and to Kubernetes' schemas.
+
+A case says `values` (and `files`, values files of the chart), and then either `refuse`, a part of the error, or `expect`, a list of
+objects: each must be there by kind (and name), and have what is written; a list whose elements have names is searched by name, any
+other list has the same length; `null` means that the field is absent, and `absent: true` that the whole object is.
+
+With ISTIO_CHART set, what Istio's gateway chart makes of the same values is compared wherever both charts have the field.
+"""
+
+import copy
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import kubernetes_validate
+import yaml
+
+OLDEST, NEWEST = "1.29", "1.37"
+# Kinds of others, whose schemas are not Kubernetes'.
+FOREIGN = {"PodMonitor"}
+
+
+def render(chart, case, values):
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        command = ["helm", "template", case.get("release", "istio-ingressgateway"), str(chart)]
+        command += ["--namespace", case.get("namespace", "istio-system")]
+        for name in case.get("files", []):
+            command += ["--values", str(pathlib.Path(__file__).parents[1] / name)]
+        command += ["--values", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def objects(text):
+    return [found for found in yaml.safe_load_all(text) if found]
+
+
+def schema_faults(found):
+    if found["kind"] in FOREIGN:
+        return
+    for version in (OLDEST, NEWEST):
+        try:
+            kubernetes_validate.validate(found, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            yield f"{found['kind']} {found['metadata']['name']}: Kubernetes {version}: {error}"
+
+
+def lacks(wanted, found, path=""):
+    """Yields what of `wanted` is not in `found`."""
+    if isinstance(wanted, dict):
+        if not isinstance(found, dict):
+            yield f"{path}: wanted an object, found {found!r}"
+            return
+        for key, value in wanted.items():
+            where = f"{path}.{key}"
+            if value is None:
+                if key in found:
+                    yield f"{where}: wanted none, found {found[key]!r}"
+            elif key not in found:
+                yield f"{where}: is not there"
+            else:
+                yield from lacks(value, found[key], where)
+    elif isinstance(wanted, list) and wanted and all(isinstance(one, dict) and "name" in one for one in wanted):
+        named = {one.get("name"): one for one in found or []}
+        for one in wanted:
+            if one["name"] not in named:
+                yield f"{path}[{one['name']}]: is not there"
+            else:
+                yield from lacks(one, named[one["name"]], f"{path}[{one['name']}]")
+    elif isinstance(wanted, list):
+        if not isinstance(found, list) or len(found) != len(wanted):
+            yield f"{path}: wanted {wanted!r}, found {found!r}"
+            return
+        for index, (one, other) in enumerate(zip(wanted, found)):
+            yield from lacks(one, other, f"{path}[{index}]")
+    elif wanted != found:
+        yield f"{path}: wanted {wanted!r}, found {found!r}"
+
+
+def expectation_faults(expect, rendered):
+    wanted = copy.deepcopy(expect)
+    kind, name, absent = wanted.pop("kind"), wanted.pop("name", None), wanted.pop("absent", False)
+    found = [one for one in rendered if one["kind"] == kind and name in (None, one["metadata"]["name"])]
+    if absent:
+        if found:
+            yield f"{kind} {name or ''}: is there"
+    elif len(found) != 1:
+        yield f"{kind} {name or ''}: found {len(found)} of them"
+    else:
+        yield from (f"{kind}{fault}" for fault in lacks(wanted, found[0]))
+
+
+# What an installation with Istio's chart and one with ours have in common, so that one can stand in place of the other.
+
+
+def shared_parts(rendered):
+    parts = {}
+    for one in rendered:
+        kind, name, spec = one["kind"], one["metadata"]["name"], one.get("spec", {})
+        notes = one["metadata"].get("annotations") or {}
+        if kind in ("Deployment", "DaemonSet"):
+            parts[kind, name] = workload_part(spec) | {"annotations": notes}
+        elif kind == "NetworkPolicy":
+            ports = {(port["port"], port["protocol"]) for rule in spec["ingress"] for port in rule["ports"]}
+            parts[kind, name] = {"ports": ports, "pods": spec["podSelector"], "egress": spec["egress"]}
+        elif kind in ("Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"):
+            parts[kind, name] = {"spec": spec, "annotations": notes}
+        elif kind == "ServiceAccount":
+            parts[kind, name] = {}
+    return parts
+
+
+def workload_part(spec):
+    spec = copy.deepcopy(spec)
+    template = spec.pop("template")
+    pod = template["spec"]
+    strategy = spec.pop("strategy", spec.pop("updateStrategy", None))
+    notes = {key: value for key, value in (template["metadata"].get("annotations") or {}).items() if "inject" not in key}
+    proxy = next(one for one in pod["containers"] if one["name"] == "istio-proxy")
+    ours = {"limen-cache", "workload-certificate"}
+    own_labels = ("app.kubernetes.io/", "helm.sh/", "sidecar.istio.io/inject")
+    guard = {key: value for key, value in (proxy.get("securityContext") or {}).items() if not key.startswith(("runAs", "secc"))}
+    return {
+        "spec": spec,
+        "strategy": strategy,
+        "pod annotations": notes,
+        "pod labels": {key: value for key, value in template["metadata"]["labels"].items() if not key.startswith(own_labels)},
+        "pod": {
+            key: value
+            for key, value in pod.items()
+            if key not in ("containers", "volumes", "topologySpreadConstraints")
+        },
+        "spread": [one for one in pod.get("topologySpreadConstraints", []) if one.get("whenUnsatisfiable") != "ScheduleAnyway"],
+        "containers beside": [one for one in pod["containers"] if one["name"] != "istio-proxy"],
+        "volumes": [one for one in pod.get("volumes") or [] if one["name"] not in ours],
+        "mounts": [one for one in proxy.get("volumeMounts") or [] if one["name"] not in ours],
+        "resources": proxy.get("resources") or {},
+        "guard": guard,
+        "lifecycle": proxy.get("lifecycle"),
+        "pull": proxy.get("imagePullPolicy"),
+    }
+
+
+def set_variables(rendered):
+    for one in rendered:
+        if one["kind"] in ("Deployment", "DaemonSet"):
+            proxy = next(each for each in one["spec"]["template"]["spec"]["containers"] if each["name"] == "istio-proxy")
+            return {each["name"]: each for each in proxy.get("env") or []}
+    return {}
+
+
+def istio_faults(istio, case, values, rendered):
+    for name in case.get("files", []):
+        given = yaml.safe_load((pathlib.Path(__file__).parents[1] / name).read_text())
+        values = {**given, **values}
+    values = {key: value for key, value in values.items() if key != "limen"}
+    code, text, error = render(istio, {**case, "files": []}, values)
+    if code != 0:
+        yield f"Istio's chart refuses what ours takes: {error.strip()}"
+        return
+    theirs = objects(text)
+    ours, wanted = shared_parts(rendered), shared_parts(theirs)
+    differs = set(case.get("differs", []))
+    for key, part in wanted.items():
+        if key not in ours:
+            yield f"as Istio's: no {' '.join(key)}"
+            continue
+        for field, value in part.items():
+            mine = ours[key].get(field)
+            if field not in differs and (mine or None) != (value or None):
+                yield f"as Istio's: {' '.join(key)} {field}: Istio's has {value!r}, ours {mine!r}"
+    for name, variable in set_variables(theirs).items():
+        if set_variables(rendered).get(name) != variable:
+            yield f"as Istio's: variable {name}"
+
+
+def main():
+    chart, manifests = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    istio = os.environ.get("ISTIO_CHART")
+    passed = failed = 0
+
+    def report(name, faults):
+        nonlocal passed, failed
+        faults = list(faults)
+        passed, failed = passed + (not faults), failed + bool(faults)
+        for fault in faults:
+            print(f"deploy: {name}: {fault}", file=sys.stderr)
+
+    for path in manifests:
+        rendered = objects(pathlib.Path(path).read_text())
+        report(pathlib.Path(path).name, (fault for one in rendered for fault in schema_faults(one)))
+    cases = sorted((pathlib.Path(__file__).parent / "cases").glob("*.yaml"))
+    assert cases, "no cases"
+    for path in cases:
+        case = yaml.safe_load(path.read_text())
+        values = case.get("values") or {}
+        code, text, error = render(chart, case, values)
+        if "refuse" in case:
+            report(path.name, [] if code != 0 and case["refuse"] in error else [f"was not refused so: {error.strip() or 'rendered'}"])
+            continue
+        if code != 0:
+            report(path.name, [error.strip()])
+            continue
+        rendered = objects(text)
+        faults = [fault for one in rendered for fault in schema_faults(one)]
+        faults += [fault for expect in case.get("expect", []) for fault in expectation_faults(expect, rendered)]
+        if istio and case.get("istio", True):
+            faults += istio_faults(istio, case, values, rendered)
+        report(path.name, faults)
+    print(f"deploy: {passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+sys.exit(main())
