@@ -8,8 +8,10 @@ With ISTIO_CHART set, what Istio's gateway chart makes of the same values is com
 """
 
 import copy
+import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -178,8 +180,32 @@ def istio_faults(istio, case, values, rendered):
             yield f"as Istio's: variable {name}"
 
 
+# What is named here must be there: metrics in the dashboards, variables and flags in the manifests.
+
+
+def sources(root, pattern):
+    return {found for path in (root / "gateway/src").rglob("*.rs") for found in re.findall(pattern, path.read_text())}
+
+
+def dashboard_faults(path, root):
+    metrics = set(re.findall(r'"((?:istio|limen)_\w+)"', (root / "gateway/src/telemetry/names.rs").read_text()))
+    for panel in json.loads(path.read_text())["panels"]:
+        for target in panel.get("targets", []):
+            for name in re.findall(r"\b(?:istio|limen)_\w+", target["expr"]):
+                if name not in metrics and re.sub("_(bucket|sum|count)$", "", name) not in metrics:
+                    yield f"panel {panel['title']}: there is no metric {name}"
+
+
+def variable_faults(rendered, root):
+    known = sources(root, r'env = "(LIMEN_\w+)"')
+    for name in set_variables(rendered):
+        if name.startswith("LIMEN_") and name not in known:
+            yield f"there is no variable {name}"
+
+
 def main():
     chart, manifests = pathlib.Path(sys.argv[1]), sys.argv[2:]
+    root = chart.resolve().parents[1]
     istio = os.environ.get("ISTIO_CHART")
     passed = failed = 0
 
@@ -193,6 +219,8 @@ def main():
     for path in manifests:
         rendered = objects(pathlib.Path(path).read_text())
         report(pathlib.Path(path).name, (fault for one in rendered for fault in schema_faults(one)))
+    for path in sorted((root / "deploy/dashboards").glob("*.json")):
+        report(path.name, dashboard_faults(path, root))
     cases = sorted((pathlib.Path(__file__).parent / "cases").glob("*.yaml"))
     assert cases, "no cases"
     for path in cases:
