@@ -156,16 +156,17 @@ impl GatewayProxy {
 
 #[async_trait]
 impl ProxyHttp for GatewayProxy {
-    type CTX = Ctx;
+    /// Boxed: the engine keeps and moves it by value in the state of each of its phases.
+    type CTX = Box<Ctx>;
 
-    fn new_ctx(&self) -> Ctx {
-        Ctx::new(self.snapshots.load())
+    fn new_ctx(&self) -> Box<Ctx> {
+        Box::new(Ctx::new(self.snapshots.load()))
     }
 
     /// None: compression and the like are policies of ours, not of the engine.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<()> {
         ctx.connection = connection_info(session).cloned();
         ctx.tls = session.digest().and_then(|digest| digest.ssl_digest.clone());
         if ctx.connection.as_ref().is_some_and(|connection| connection.draining()) {
@@ -185,7 +186,7 @@ impl ProxyHttp for GatewayProxy {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         if self.decide(session, ctx).await? {
             return Ok(true);
         }
@@ -201,7 +202,7 @@ impl ProxyHttp for GatewayProxy {
         Ok(false)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         ctx.attempt += 1;
         ctx.head_sent = false;
         let left = attempt::begin(session, ctx).await?;
@@ -244,7 +245,7 @@ impl ProxyHttp for GatewayProxy {
         peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
         digest: Option<&Digest>,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         upstream::connected(ctx, digest);
         if peer.is_tls() {
@@ -258,7 +259,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         session: &mut Session,
         head: &mut RequestHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         edge::forward(session.req_header(), head, ctx)?;
         match &mut ctx.copies {
@@ -274,7 +275,7 @@ impl ProxyHttp for GatewayProxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         // The engine begins with the body when the head is out.
         ctx.head_sent = true;
@@ -291,7 +292,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         ctx.upstream_version = Some(head.version);
         upstream::answered(ctx, head);
@@ -306,7 +307,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         upstream_head::check(session.req_header(), head, ctx)?;
         ctx.received = session.body_bytes_read() as u64;
@@ -318,7 +319,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         _session: &mut Session,
         trailers: &mut ::http::HeaderMap,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<Option<Bytes>> {
         upstream::ended(ctx, trailers);
         ctx.grpc_status = response::grpc_status(trailers).or(ctx.grpc_status);
@@ -329,7 +330,7 @@ impl ProxyHttp for GatewayProxy {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
         e: Box<Error>,
     ) -> Box<Error> {
         let e = attempt::in_time(ctx, e);
@@ -344,7 +345,7 @@ impl ProxyHttp for GatewayProxy {
         _peer: &HttpPeer,
         session: &mut Session,
         e: Box<Error>,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
         client_reused: bool,
     ) -> Box<Error> {
         let e = attempt::in_time(ctx, e);
@@ -356,7 +357,7 @@ impl ProxyHttp for GatewayProxy {
         attempt::failed(session, ctx, e, connection)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Box<Ctx>) -> FailToProxy {
         let started = session.response_written().is_some_and(|r| !r.status.is_informational());
         let mut failure = failure::classify(e, ctx.connection.as_ref().and_then(|c| c.refusal()));
         if started {
@@ -392,7 +393,7 @@ impl ProxyHttp for GatewayProxy {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Box<Ctx>) {
         watch::unwatch(session, ctx);
         ctx.in_flight = None;
         ctx.upstream = upstream::Upstream::default();
@@ -414,11 +415,17 @@ impl ProxyHttp for GatewayProxy {
     }
 
     /// The access log has it, with its flag; the process log is for what an operator must act on.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, e: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Ctx>, e: &Error) -> bool {
         matches!(e.esource(), ErrorSource::Upstream | ErrorSource::Downstream) || Cause::of(e).is_some()
     }
 
-    fn suppress_proxy_warn_log(&self, _s: &Session, _c: &Ctx, _e: &Error, _w: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(
+        &self,
+        _s: &Session,
+        _c: &Box<Ctx>,
+        _e: &Error,
+        _w: ProxyWarnLogContext,
+    ) -> bool {
         true
     }
 }

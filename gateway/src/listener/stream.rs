@@ -14,7 +14,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -78,6 +78,7 @@ pub struct EdgeStream<S: AsyncRead + AsyncWrite + Unpin> {
     exchange: Timer,
     close_idle: watch::Receiver<bool>,
     idle_closed: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    idle_waker: Option<Waker>,
 }
 
 /// What is known of the client's side.
@@ -127,6 +128,7 @@ impl<S: IO> EdgeStream<S> {
             exchange: Timer::default(),
             close_idle,
             idle_closed: None,
+            idle_waker: None,
         }
     }
 
@@ -256,7 +258,13 @@ impl<S: IO> EdgeStream<S> {
     }
 
     fn poll_idle_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let EdgeStream { idle_closed, close_idle, .. } = self;
+        let EdgeStream { idle_closed, idle_waker, close_idle, .. } = self;
+        // Who waits already is woken.
+        if idle_waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            && !close_idle.has_changed().unwrap_or(false)
+        {
+            return Poll::Pending;
+        }
         let waiting = idle_closed.get_or_insert_with(|| {
             let mut close_idle = close_idle.clone();
             Box::pin(async move {
@@ -266,7 +274,9 @@ impl<S: IO> EdgeStream<S> {
                 }
             })
         });
-        waiting.as_mut().poll(cx)
+        let polled = waiting.as_mut().poll(cx);
+        *idle_waker = Some(cx.waker().clone());
+        polled
     }
 
     /// Reads what nobody wants to know, so that what was said last arrives.
@@ -304,17 +314,16 @@ impl<S: IO> AsyncWrite for EdgeStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if let Side::Http1(side) = &mut this.side
-            && let Some(piece) = side.head_out.piece(buf, this.info.finished())
+            && let Some(piece) = side.head_out.piece(buf, this.info.finished(), &mut side.out)
         {
             // The buffer has room for the whole of it, or is not ready.
-            let Poll::Ready(count) = Pin::new(&mut this.io).poll_write(cx, &piece.bytes)? else {
+            let Poll::Ready(count) = Pin::new(&mut this.io).poll_write(cx, &side.out)? else {
                 return poll_exchange(&this.info, &mut this.exchange, cx).map(Err);
             };
-            debug_assert_eq!(count, piece.bytes.len(), "a piece is shorter than the buffer");
+            debug_assert_eq!(count, side.out.len(), "a piece is shorter than the buffer");
             this.info.count_sent(count);
-            let taken = piece.taken;
-            side.head_out.wrote(piece);
-            return Poll::Ready(Ok(taken));
+            side.head_out.wrote(&piece);
+            return Poll::Ready(Ok(piece.taken));
         }
         match Pin::new(&mut this.io).poll_write(cx, buf)? {
             Poll::Ready(count) => {

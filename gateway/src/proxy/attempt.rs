@@ -39,13 +39,15 @@ pub(super) async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<Option
         }
         return Ok(None);
     };
-    clock.note(session);
+    let mut now = Instant::now();
+    clock.note(session, now);
     if let Some(pause) = ctx.pause.take() {
         let left = clock.left_of_route()?;
         tokio::time::sleep(left.map_or(pause, |left| pause.min(left))).await;
         clock.left_of_route()?;
+        now = Instant::now();
     }
-    clock.left(Instant::now())
+    clock.left(now)
 }
 
 /// Addresses that an attempt should not go to while there are others.

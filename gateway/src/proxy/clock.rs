@@ -43,9 +43,9 @@ impl Clock {
     }
 
     /// Notes that the request has arrived, where it has.
-    pub(super) fn note(&self, session: &mut Session) {
+    pub(super) fn note(&self, session: &mut Session, now: Instant) {
         if session.as_downstream_mut().is_body_done() {
-            self.request_arrived();
+            self.complete.get_or_init(|| now);
         }
     }
 
@@ -103,11 +103,14 @@ impl Clock {
         self.end_of_route().is_some_and(|end| end.at <= Instant::now())
     }
 
-    /// What an upstream is told it has, for an attempt that begins now (Envoy: `setTimeoutHeaders`): at least 1 ms,
+    /// What an upstream is told it has, for an attempt that began at `attempt` (Envoy: `setTimeoutHeaders`): at least 1 ms,
     /// because 0 would be no limit.
-    pub(super) fn expected(&self) -> Option<Duration> {
+    pub(super) fn expected(&self, attempt: Instant) -> Option<Duration> {
         const LEAST: Duration = Duration::from_millis(1);
-        let elapsed = self.complete.get().map(Instant::elapsed).unwrap_or_default();
+        let elapsed = self.complete.get().map(|complete| attempt.saturating_duration_since(*complete));
+        // In whole milliseconds, as Envoy counts: a moment takes nothing off.
+        let elapsed = elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+        let elapsed = Duration::from_millis(elapsed);
         let left = self.limit.map(|limit| limit.saturating_sub(elapsed));
         let expected = match (self.per_try, left) {
             (Some(one), Some(left)) => one.min(left),
@@ -142,7 +145,7 @@ mod tests {
         assert!(matches!(clock.left(Instant::now()), Ok(None)));
         assert_eq!(clock.up(long_ago, Instant::now()), None);
         assert!(!clock.is_over());
-        assert_eq!(clock.expected(), Some(millis(1)));
+        assert_eq!(clock.expected(long_ago), Some(millis(1)));
     }
 
     #[test]

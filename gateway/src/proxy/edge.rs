@@ -17,7 +17,6 @@ use crate::{
     snapshot::Snapshot,
     telemetry::Flag,
 };
-use bytes::Bytes;
 use config_model::mesh::ForwardClientCertDetails;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery,
@@ -178,7 +177,8 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
     let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else { return Ok(()) };
     // Before the rule's operations, which may change it; what a rewrite tells of comes after them (Envoy: router.cc).
     headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
-    if let Some(expected) = ctx.clock.as_ref().and_then(|clock| clock.expected()) {
+    let clocks = ctx.clock.as_ref().zip(ctx.attempt_started);
+    if let Some(expected) = clocks.and_then(|(clock, attempt)| clock.expected(attempt)) {
         let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
         headers.insert(EXPECTED_TIMEOUT, number(millis));
         if ctx.grpc {
@@ -320,8 +320,8 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
             Err(_) => return Err(refuse("path_normalization_failed")),
         }
     }
-    let host = HeaderValue::from_str(&ctx.authority).map_err(|_| refusal(Flaw::Authority))?;
-    if request.headers.get(header::HOST) != Some(&host) {
+    if request.headers.get(header::HOST).is_none_or(|host| host.as_bytes() != ctx.authority.as_bytes()) {
+        let host = HeaderValue::from_str(&ctx.authority).map_err(|_| refusal(Flaw::Authority))?;
         request.insert_header(header::HOST, host).map_err(|_| refusal(Flaw::Authority))?;
     }
     Ok(())
@@ -439,20 +439,11 @@ fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
 
 /// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
 pub(super) fn request_id() -> HeaderValue {
-    let mut bytes = fastrand::u128(..).to_be_bytes();
-    let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
-    *version = 0x40 | *version & 0x0f;
-    *variant = 0x80 | *variant & 0x3f;
-    let mut text = Vec::with_capacity(36);
-    for (i, byte) in bytes.into_iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push(b'-');
-        }
-        let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' - 10 + n };
-        text.extend_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
-    }
+    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     // Hexadecimal digits and hyphens are what any header takes.
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
+        .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

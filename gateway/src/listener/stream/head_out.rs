@@ -5,8 +5,6 @@
 //! Invariant: nothing but heads is touched, and of heads nothing but names and that one line. A response has one head;
 //! what comes until the exchange is over is its body, whatever it looks like.
 
-use smallvec::SmallVec;
-
 /// The most that is looked at in one go; less than the stream's buffer holds, so that it is taken whole.
 const MOST: usize = 2048;
 const KEPT: &[u8] = b"Connection: keep-alive\r\n";
@@ -22,25 +20,25 @@ enum Place {
 }
 
 /// What has been written of heads so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HeadOut {
     /// Requests that have got the head of their response.
     answered: u64,
     place: Place,
 }
 
-/// The beginning of what is to be written, as it goes out.
+/// The beginning of what is to be written, and where its end leaves off.
 pub(super) struct Piece {
     /// Bytes that it stands for.
     pub(super) taken: usize,
-    pub(super) bytes: SmallVec<[u8; 1024]>,
     after: HeadOut,
 }
 
 impl HeadOut {
-    /// What goes out in place of the beginning of `bytes`, where that is of a head; `finished`: exchanges that are over.
-    pub(super) fn piece(&self, bytes: &[u8], finished: u64) -> Option<Piece> {
-        let mut after = HeadOut { answered: self.answered, place: self.place };
+    /// What goes out in place of the beginning of `bytes`, where that is of a head; it is left in `out`. `finished`: exchanges that are
+    /// over.
+    pub(super) fn piece(&self, bytes: &[u8], finished: u64, out: &mut Vec<u8>) -> Option<Piece> {
+        let mut after = *self;
         if after.place == Place::Elsewhere {
             if finished < self.answered {
                 return None;
@@ -56,39 +54,51 @@ impl HeadOut {
             Some(most) => memchr::memrchr(b'\n', most).map_or(MOST, |at| at + 1),
             None => bytes.len(),
         };
-        let mut out = SmallVec::from_slice(bytes.get(..cut).unwrap_or(bytes));
-        let mut dropped = 0;
-        let mut at = 0;
-        while let Some(rest) = out.get_mut(at..).filter(|rest| !rest.is_empty()) {
-            let end = memchr::memchr(b'\n', rest);
-            let line = rest.get_mut(..end.map_or(rest.len(), |end| end + 1)).unwrap_or_default();
-            let len = line.len();
-            if after.place == Place::LineStart {
-                if line == b"\r\n" {
-                    after.place = Place::Elsewhere;
-                    out.truncate(at + len);
+        let bytes = bytes.get(..cut).unwrap_or(bytes);
+        out.clear();
+        out.extend_from_slice(bytes);
+        let mut end = None;
+        let mut kept = None;
+        let first = (after.place == Place::LineStart).then_some(0);
+        for start in first.into_iter().chain(memchr::memchr_iter(b'\n', bytes).map(|at| at + 1)) {
+            match bytes.get(start..).unwrap_or_default() {
+                [b'\r', b'\n', ..] => {
+                    end = Some(start + 2);
                     break;
                 }
-                if line == KEPT {
-                    out.drain(at..at + len);
-                    dropped += len;
-                    continue;
-                }
-                if line.first().is_some_and(u8::is_ascii_uppercase) {
-                    let name = memchr::memchr(b':', line).unwrap_or_default();
-                    line.get_mut(..name).unwrap_or_default().make_ascii_lowercase();
-                }
+                [b'A'..=b'Z', ..] => kept = lower(out, start).or(kept),
+                _ => {}
             }
-            after.place = if end.is_some() { Place::LineStart } else { Place::InLine };
-            at += len;
         }
-        Some(Piece { taken: out.len() + dropped, bytes: out, after })
+        after.place = match (end, bytes.last()) {
+            (Some(_), _) => Place::Elsewhere,
+            (None, Some(b'\n')) => Place::LineStart,
+            (None, _) => Place::InLine,
+        };
+        let taken = end.unwrap_or(cut);
+        out.truncate(taken);
+        if let Some(kept) = kept {
+            out.drain(kept..kept + KEPT.len());
+        }
+        Some(Piece { taken, after })
     }
 
     /// Notes that a piece has been written.
-    pub(super) fn wrote(&mut self, piece: Piece) {
+    pub(super) fn wrote(&mut self, piece: &Piece) {
         *self = piece.after;
     }
+}
+
+/// Writes the name of the line at `start` in lower case; gives the line back where it is not to go out at all.
+fn lower(out: &mut [u8], start: usize) -> Option<usize> {
+    let line = out.get_mut(start..).unwrap_or_default();
+    if line.starts_with(KEPT) {
+        return Some(start);
+    }
+    for byte in line.iter_mut().take_while(|byte| **byte != b':') {
+        byte.make_ascii_lowercase();
+    }
+    None
 }
 
 #[cfg(test)]
@@ -101,11 +111,12 @@ mod tests {
         let mut rest = text.as_bytes();
         while !rest.is_empty() {
             let bytes = &rest[..step.min(rest.len())];
-            match out.piece(bytes, finished) {
+            let mut instead = Vec::new();
+            match out.piece(bytes, finished, &mut instead) {
                 Some(piece) => {
-                    sent.extend_from_slice(&piece.bytes);
+                    sent.extend_from_slice(&instead);
                     rest = &rest[piece.taken..];
-                    out.wrote(piece);
+                    out.wrote(&piece);
                 }
                 None => {
                     sent.extend_from_slice(bytes);

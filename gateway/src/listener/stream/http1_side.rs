@@ -68,6 +68,8 @@ pub(super) struct Http1Side {
     /// The body is bad from here on.
     pub(super) body_flaw: Option<Flaw>,
     pub(super) head_out: HeadOut,
+    /// The piece of a head that goes out.
+    pub(super) out: Vec<u8>,
 }
 
 impl Http1Side {
@@ -81,6 +83,7 @@ impl Http1Side {
             body_deadline: None,
             body_flaw: None,
             head_out: HeadOut::default(),
+            out: Vec::new(),
         }
     }
 

@@ -226,7 +226,10 @@ impl Format {
             Kind::Text(segments) => {
                 for segment in segments {
                     match segment {
-                        Segment::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                        Segment::Literal(text) => match *text.as_bytes() {
+                            [byte] => out.push(byte),
+                            ref bytes => out.extend_from_slice(bytes),
+                        },
                         Segment::Operator(operator) => operator.text(entry, out),
                     }
                 }

@@ -142,6 +142,8 @@ fn header(name: &str) -> Result<HeaderName, FormatError> {
 
 /// A value on its way into a line.
 enum Value<'v> {
+    /// Our own words and configuration's names: printable by themselves.
+    Plain(&'v str),
     Text(&'v str),
     Bytes(&'v [u8]),
     Number(u64),
@@ -154,6 +156,7 @@ enum Value<'v> {
 impl Operator {
     fn value<'v>(&'v self, e: &'v Entry<'_>) -> Value<'v> {
         let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
+        let plain = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Plain(s) };
         let address = |a: Option<SocketAddr>| a.map_or(Value::Missing, Value::Address);
         match &self.what {
             What::StartTime(None) => Value::Time(e.start),
@@ -172,7 +175,7 @@ impl Operator {
                 .response
                 .and_then(|h| h.get(first).or_else(|| second.as_ref().and_then(|s| h.get(s))))
                 .map_or(Value::Missing, |v| Value::Bytes(v.as_bytes())),
-            What::Protocol => text(e.protocol),
+            What::Protocol => plain(e.protocol),
             What::ResponseCode => Value::Number(e.response_code.into()),
             What::ResponseFlags if e.flags.is_empty() => Value::Missing,
             What::ResponseFlags => Value::Owned(e.flags.to_string()),
@@ -187,7 +190,7 @@ impl Operator {
                 Some(Address::Ip(address)) => Value::Address(*address),
                 Some(other) => Value::Owned(other.to_string()),
             },
-            What::UpstreamCluster => text(e.upstream_cluster),
+            What::UpstreamCluster => plain(e.upstream_cluster),
             What::UpstreamLocal => address(e.upstream_local),
             What::DownstreamLocal => address(e.downstream_local),
             What::DownstreamLocalPort => {
@@ -211,6 +214,7 @@ impl Operator {
             Value::Number(n) => number(n, out),
             Value::Address(a) => socket(a, out),
             Value::Time(at) => out.extend_from_slice(time::iso8601(at).as_bytes()),
+            Value::Plain(t) => out.extend_from_slice(t.as_bytes()),
             Value::Text(t) => escape(t.as_bytes(), out),
             Value::Owned(t) => escape(t.as_bytes(), out),
             Value::Bytes(b) => escape(b, out),
@@ -229,7 +233,7 @@ impl Operator {
             Value::Number(n) => number(n, out),
             Value::Address(a) => quote(&a.to_string(), out),
             Value::Time(at) => quote(time::iso8601(at).as_str(), out),
-            Value::Text(t) => quote(t, out),
+            Value::Plain(t) | Value::Text(t) => quote(t, out),
             Value::Owned(t) => quote(&t, out),
             Value::Bytes(b) => quote(&String::from_utf8_lossy(b), out),
         }
@@ -292,13 +296,30 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
 /// An address and its port. Every line has four, and nearly all are of version 4.
 fn socket(address: SocketAddr, out: &mut Vec<u8>) {
     let SocketAddr::V4(v4) = address else { return push(out, format_args!("{address}")) };
-    for octet in v4.ip().octets() {
-        number(octet.into(), out);
-        out.push(b'.');
+    let mut text = [0; 21];
+    let mut slots = text.iter_mut();
+    let mut len = 0;
+    let mut put = |byte: u8| {
+        if let Some(slot) = slots.next() {
+            *slot = byte;
+            len += 1;
+        }
+    };
+    for (place, octet) in v4.ip().octets().into_iter().enumerate() {
+        if place > 0 {
+            put(b'.');
+        }
+        if octet >= 100 {
+            put(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            put(b'0' + octet / 10 % 10);
+        }
+        put(b'0' + octet % 10);
     }
-    out.pop();
-    out.push(b':');
-    number(v4.port().into(), out);
+    put(b':');
+    itoa::Buffer::new().format(v4.port()).bytes().for_each(put);
+    out.extend_from_slice(text.get(..len).unwrap_or_default());
 }
 
 /// Decimal digits, without the detour over a formatter.
