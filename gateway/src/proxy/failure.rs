@@ -257,6 +257,12 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
         (ErrorSource::Upstream, T::ConnectionClosed | T::ReadError) if broke_off(e) => {
             Failure::reset(502, Flag::UpstreamProtocolError, "protocol error")
         }
+        (ErrorSource::Upstream, T::ReadError) if said(e, "stream error received") => {
+            Failure::reset(503, Flag::UpstreamRemoteReset, "remote reset")
+        }
+        (ErrorSource::Upstream, T::ReadError) if said(e, "stream error detected") => {
+            Failure::reset(502, Flag::UpstreamProtocolError, "protocol error")
+        }
         (ErrorSource::Upstream, T::H2Error) => Failure::reset(503, Flag::UpstreamRemoteReset, "remote reset"),
         (ErrorSource::Upstream, _) => {
             Failure::reset(503, Flag::UpstreamConnectionTermination, "connection termination")
@@ -270,6 +276,11 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
             reset: false,
         },
     }
+}
+
+/// Who ended a stream of HTTP/2 while its body was read the engine tells in words only, too (h2's `Error`).
+fn said(e: &Error, words: &str) -> bool {
+    e.to_string().contains(words)
 }
 
 /// Whether a head had begun when the connection ended. The engine says so in words only.

@@ -174,3 +174,62 @@ async fn a_response_that_breaks_off_is_an_error_of_the_protocol() {
         assert!(line.contains(" 502 UPE upstream_reset_before_response_started{protocol_error} "), "{line}");
     }
 }
+
+/// An HTTP/2 upstream that says nine bytes would come, sends three, and then what the path says: `rst` resets the stream,
+/// `close` ends the connection, `short` ends the body.
+async fn breaks_off() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (gone, mut going) = tokio::sync::mpsc::unbounded_channel::<()>();
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let (gone, path) = (gone.clone(), request.uri().path().to_owned());
+                async move {
+                    let body = futures::stream::unfold(0, move |n| {
+                        let (gone, path) = (gone.clone(), path.clone());
+                        async move {
+                            if n == 0 {
+                                return Some((Ok(Frame::data(Bytes::from_static(b"abc"))), 1));
+                            }
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                            match &*path {
+                                "/rst" => Some((Err(std::io::Error::other("no more")), 2)),
+                                "/close" => {
+                                    let _ = gone.send(());
+                                    std::future::pending().await
+                                }
+                                _ => None,
+                            }
+                        }
+                    });
+                    let response = Response::builder().header("content-length", "9");
+                    Ok::<_, Infallible>(response.body(StreamBody::new(Box::pin(body))).unwrap())
+                }
+            });
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new()).http2_only();
+                tokio::select! {
+                    _ = server.serve_connection(TokioIo::new(stream), service) => {}
+                    _ = going.recv() => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_ended_a_stream_of_http2_is_told_apart() {
+    let gateway = gateway(&config(FORWARD, &[breaks_off().await], "HTTP2")).await;
+    for (path, flag, reason) in [
+        ("/rst", "UR", "remote_reset"),
+        ("/close", "UC", "connection_termination"),
+        ("/short", "UPE", "protocol_error"),
+    ] {
+        assert_eq!(gateway.get(path).await.0, 200, "{path}");
+        let line = gateway.line(path).await;
+        let wants = format!(" 200 {flag} upstream_reset_after_response_started{{{reason}}} ");
+        assert!(line.contains(&wants), "{line}");
+    }
+}
