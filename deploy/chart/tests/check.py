@@ -196,6 +196,16 @@ def dashboard_faults(path, root):
                     yield f"panel {panel['title']}: there is no metric {name}"
 
 
+def label_faults(rendered):
+    """The process must know each label that its pod has, since Gateways select it by them."""
+    for one in rendered:
+        if one["kind"] in ("Deployment", "DaemonSet"):
+            told = set((set_variables([one])["LIMEN_LABELS"].get("value") or "").split(","))
+            for key, value in one["spec"]["template"]["metadata"]["labels"].items():
+                if f"{key}={value}" not in told:
+                    yield f"LIMEN_LABELS does not say {key}={value}"
+
+
 def variable_faults(rendered, root):
     known = sources(root, r'env = "(LIMEN_\w+)"')
     for name in set_variables(rendered):
@@ -218,7 +228,8 @@ def main():
 
     for path in manifests:
         rendered = objects(pathlib.Path(path).read_text())
-        report(pathlib.Path(path).name, (fault for one in rendered for fault in schema_faults(one)))
+        faults = [fault for one in rendered for fault in schema_faults(one)]
+        report(pathlib.Path(path).name, [*faults, *label_faults(rendered)])
     for path in sorted((root / "deploy/dashboards").glob("*.json")):
         report(path.name, dashboard_faults(path, root))
     cases = sorted((pathlib.Path(__file__).parent / "cases").glob("*.yaml"))
@@ -234,7 +245,7 @@ def main():
             report(path.name, [error.strip()])
             continue
         rendered = objects(text)
-        faults = [fault for one in rendered for fault in schema_faults(one)]
+        faults = [*(fault for one in rendered for fault in schema_faults(one)), *label_faults(rendered)]
         faults += [fault for expect in case.get("expect", []) for fault in expectation_faults(expect, rendered)]
         if istio and case.get("istio", True):
             faults += istio_faults(istio, case, values, rendered)
