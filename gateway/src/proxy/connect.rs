@@ -184,7 +184,7 @@ impl Dial {
     /// # Errors
     /// Where it cannot be made, or is to somebody else; or the endpoint is not of the mesh.
     pub(super) async fn of_mesh(&self, address: &PeerAddress) -> Result<SslStream<Stream>> {
-        let Some(mesh) = &self.mesh else {
+        let (Some(mesh), Some(tls)) = (&self.mesh, self.cluster.tls()) else {
             return Err(Cause::UntrustedUpstream.explain("not an endpoint of the mesh"));
         };
         let mut stream = self.plain(address).await?;
@@ -193,7 +193,7 @@ impl Dial {
         if let Some(asked) = &self.cluster.spec.pool.keepalive {
             stream.set_keepalive(&peer::keepalive(asked))?;
         }
-        mesh.with(stream).await
+        mesh.with(tls, stream).await
     }
 }
 

@@ -6,7 +6,7 @@
 //! through. That costs each byte one more copy, and no connection outside the mesh goes this way.
 
 use super::{failure::Cause, peer};
-use crate::tls::{Material, Revocation};
+use crate::tls::Material;
 use boring::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
 use pingora_core::{
     protocols::{
@@ -55,13 +55,12 @@ impl Carries {
     }
 }
 
-/// One handshake with an endpoint of the mesh.
+/// One handshake with an endpoint of the mesh. Made for each attempt, most of which find a connection in the pool: so it
+/// only keeps what is there already.
 pub(super) struct Handshake {
-    connector: SslConnector,
+    material: Arc<Material>,
     server_name: String,
     carries: Carries,
-    tls: UpstreamTls,
-    revocation: Option<Arc<Revocation>>,
 }
 
 impl std::fmt::Debug for Handshake {
@@ -72,47 +71,33 @@ impl std::fmt::Debug for Handshake {
 
 impl Handshake {
     /// With these certificates, for a server of this name.
-    ///
-    /// # Errors
-    /// [`Cause::UntrustedUpstream`] where they cannot be used together.
-    pub(super) fn new(
-        tls: &UpstreamTls,
-        material: &Material,
-        server_name: String,
-        carries: Carries,
-    ) -> Result<Self> {
-        // Made once for each content of the files, and shared by connections.
-        let connector = material.connector.get_or_init(|| connector(material).map_err(|e| e.to_string()));
-        match connector {
-            Ok(connector) => Ok(Self {
-                connector: connector.clone(),
-                server_name,
-                carries,
-                tls: tls.clone(),
-                revocation: material.revocation.clone(),
-            }),
-            Err(why) => Err(Cause::UntrustedUpstream.explain(why.as_str())),
-        }
+    pub(super) fn new(material: Arc<Material>, server_name: String, carries: Carries) -> Self {
+        Self { material, server_name, carries }
     }
 
-    /// Makes TLS of a connection that was just made.
+    /// Makes TLS, as `tls` asks for it, of a connection that was just made.
     ///
     /// # Errors
     /// As the engine has them for its own handshakes, and [`Cause::UntrustedUpstream`] for a certificate of another
     /// workload.
-    pub(super) async fn with(&self, stream: Stream) -> Result<SslStream<Stream>> {
+    pub(super) async fn with(&self, tls: &UpstreamTls, stream: Stream) -> Result<SslStream<Stream>> {
+        // Made once for each content of the files, and shared by connections.
+        let made = || connector(&self.material).map_err(|e| e.to_string());
+        let connector = match self.material.connector.get_or_init(made) {
+            Ok(connector) => connector,
+            Err(why) => return Err(Cause::UntrustedUpstream.explain(why.as_str())),
+        };
         let mut configuration =
-            self.connector.configure().or_err(ErrorType::TLSHandshakeFailure, "no configuration")?;
+            connector.configure().or_err(ErrorType::TLSHandshakeFailure, "no configuration")?;
         // Workloads are known by the names in `subject_alt_names`, not by that of the server.
         configuration.set_verify_hostname(false);
         configuration
             .set_alpn_protos(self.carries.alpn())
             .or_err(ErrorType::TLSHandshakeFailure, "protocol names")?;
-        let (names, revocation) = (self.tls.subject_alt_names.clone(), self.revocation.clone());
-        let look = peer::look(names, None, revocation);
+        let look = peer::look(tls.subject_alt_names.clone(), None, self.material.revocation.clone());
         let stream = handshake(configuration, &self.server_name, stream, Some(look)).await?;
         let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
-        peer::verify(Some(&self.tls), Some(&digest))?;
+        peer::verify(Some(tls), Some(&digest))?;
         Ok(stream)
     }
 }

@@ -109,7 +109,7 @@ fn parts(
         Some((tls, Trust::Usable(material)))
             if tls.is_of_mesh() && matches!(endpoint.address, Address::Ip(_)) =>
         {
-            (Some(Handshake::new(tls, &material, sni.clone(), carries)?), None)
+            (Some(Handshake::new(material, sni.clone(), carries)), None)
         }
         other => (None, other),
     };
