@@ -5,7 +5,7 @@ CARGO ?= cargo
 TEST_FLAGS := --workspace --locked --features gateway/testing
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build test fuzz smoke fmt lint docs bench ci
+.PHONY: help deps run build test fuzz smoke fmt lint docs bench chart ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ docs: deps ## the API documentation, in target/doc
 
 bench: deps ## the micro-benchmarks
 	$(CARGO) bench -p benches --locked
+
+chart: ## hold the Helm chart, the plain manifests and the Dockerfile to their checks
+	deploy/check
 
 ci: ## all that CI does
 	.ci/run
