@@ -26,6 +26,7 @@ test: deps ## every test, and every benchmark once
 
 fuzz: deps ## look for inputs that break a law of the parsers; SECONDS=20 for each target
 	config-model/fuzz/run $(or $(SECONDS),20)
+	gateway/fuzz/run $(or $(SECONDS),20)
 
 smoke: ## ask a running demo for its pages
 	deploy/samples/bookinfo/smoke.sh

@@ -7,6 +7,7 @@
 
 mod flags;
 mod network;
+mod path;
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::{
 
 pub use flags::{Allow, EdgeFlags, UnderscoresFlag};
 pub use network::Network;
+pub use path::{EscapedSlashes, PathPolicy};
 
 /// Everything about clients, for one configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,31 +88,6 @@ pub enum ProxyProtocol {
     Off,
     /// Those from these networks must; from everywhere when empty (Istio: `gatewayTopology.proxyProtocol`).
     From(Vec<Network>),
-}
-
-/// How paths are brought into one form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathPolicy {
-    /// Resolve dot segments and decode what needs no escape; `false`: the path stays as it is.
-    pub normalize: bool,
-    /// Several slashes in a row become one.
-    pub merge_slashes: bool,
-    /// `%2F` and `%5C`.
-    pub escaped_slashes: EscapedSlashes,
-}
-
-/// What becomes of `%2F` and `%5C` in a path.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EscapedSlashes {
-    /// They stay.
-    #[default]
-    Keep,
-    /// 400.
-    Refuse,
-    /// They are decoded and the client is sent there with 307.
-    Redirect,
-    /// They are decoded.
-    Decode,
 }
 
 /// What a request for another server of the same port gets on a TLS connection.

@@ -17,3 +17,11 @@ pub mod snapshot;
 pub mod source;
 pub mod telemetry;
 pub mod tls;
+
+#[cfg(test)]
+mod hostile;
+/// What must hold for any bytes; also the bodies of the fuzz targets.
+#[cfg(test)]
+#[allow(unreachable_pub, reason = "public in the fuzz crate")]
+#[path = "../fuzz/laws.rs"]
+mod laws;

@@ -6,12 +6,13 @@
 
 mod accept;
 mod bind;
+mod client_hello;
 mod connection;
-mod http1;
+pub(crate) mod http1;
 mod http2;
 mod manager;
 mod preface;
-mod proxy_header;
+pub(crate) mod proxy_header;
 mod stream;
 #[cfg(test)]
 mod tests;

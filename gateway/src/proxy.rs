@@ -12,6 +12,7 @@ mod edge;
 mod facts;
 mod failure;
 mod filters;
+pub(crate) mod forwarded_for;
 mod heads;
 mod http;
 mod mesh;
@@ -197,7 +198,10 @@ impl ProxyHttp for GatewayProxy {
             ctx.clock.get_or_insert_with(Clock::endless);
         }
         if edge::expects_continue(session.req_header()) {
+            // The engine takes a response without a length for the last of its connection, this one too.
+            let keepalive = session.get_keepalive();
             session.write_continue_response().await?;
+            session.set_keepalive(keepalive);
         }
         Ok(false)
     }

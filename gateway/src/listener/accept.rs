@@ -23,17 +23,13 @@ use tokio::{
 };
 
 use super::{
-    ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener,
+    ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener, client_hello,
     connection::Endpoints,
     manager::{Refusal, Serving},
     preface, proxy_header,
     stream::Protocol,
 };
-use crate::{
-    edge::EdgeConfig,
-    pressure::Pressure,
-    tls::{ClientCertificate, client_hello},
-};
+use crate::{edge::EdgeConfig, pressure::Pressure, tls::ClientCertificate};
 
 /// Pauses after an accept that failed for want of something (descriptors, memory), so that the loop does not spin.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);

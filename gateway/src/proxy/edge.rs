@@ -1,75 +1,38 @@
-//! Heads of requests: what is let in, what is stripped and added at the edge, what goes upstream.
+//! Heads of requests: what is let in, and as what.
 //!
 //! Invariant: after [`admit`] a head is in one form, whatever the version of HTTP: origin-form target with a
 //! normalised path, and a `Host` that is the authority. A client's words about how it was reached, or how to treat
 //! it, are never believed (Istio: no trusted proxies by default).
 
+mod client;
+mod forward;
+
 use super::{
     ctx::Ctx,
-    facts::{Exchange, SentRequest, Stage},
-    heads::{edit_client, edit_request, number},
+    heads::edit_client,
     normalize::{self, Normal},
     reply::LocalReply,
 };
 use crate::{
-    edge::{Misdirected, Topology},
+    edge::Misdirected,
     listener::{Flaw, Leniency, Underscores, is_authority},
     snapshot::Snapshot,
     telemetry::Flag,
 };
-use config_model::mesh::ForwardClientCertDetails;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, request::Parts, uri::PathAndQuery,
-};
-use pingora_error::{ErrorType, OrErr, Result};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header, uri::PathAndQuery};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use routing::{
-    action::{
-        headers::{Direction, HeaderOps},
-        rewrite::path_and_query,
-        timeout,
-    },
+    action::rewrite::path_and_query,
     decision::{Decision, NotFound},
     host::without_port,
     listener::{Chains, FilterChain},
     request::{RequestHead, Scheme},
-    route::Action,
 };
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-/// Envoy's control headers, which an edge takes from no client (Envoy: `cleanInternalHeaders`), and what only we may
-/// say about the client.
-const STRIPPED: [HeaderName; 19] = [
-    HeaderName::from_static("x-envoy-retry-on"),
-    HeaderName::from_static("x-envoy-retry-grpc-on"),
-    HeaderName::from_static("x-envoy-max-retries"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
-    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
-    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
-    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-decorator-operation"),
-    HeaderName::from_static("x-envoy-downstream-service-cluster"),
-    HeaderName::from_static("x-envoy-downstream-service-node"),
-    HeaderName::from_static("x-envoy-external-address"),
-    HeaderName::from_static("x-envoy-force-trace"),
-    HeaderName::from_static("x-envoy-internal"),
-    HeaderName::from_static("x-envoy-ip-tags"),
-    HeaderName::from_static("x-envoy-original-host"),
-    HeaderName::from_static("x-envoy-original-path"),
-    HeaderName::from_static("x-envoy-attempt-count"),
-    HeaderName::from_static("x-forwarded-client-cert"),
-];
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
-const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
-const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
-const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(super) use client::{Forwarded, request_id};
+pub(super) use forward::{expects_continue, forward, keep_for_response};
 
 /// Brings a head into its one form, or notes in `ctx` why it is refused.
 pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
@@ -83,8 +46,8 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
     ctx.grpc = is_grpc(&request.headers);
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
     ctx.refusal = target(request, ctx).err();
-    ctx.forwarded = forwarded(&request.headers, &ctx.snapshot.edge.topology);
-    edit_client(request, |parts| mark(&mut parts.headers, ctx));
+    ctx.forwarded = client::forwarded(&request.headers, &ctx.snapshot.edge.topology);
+    edit_client(request, |parts| client::mark(&mut parts.headers, ctx));
 }
 
 /// The answer to a request that was not read as HTTP (Envoy: `sendProtocolError`).
@@ -146,113 +109,6 @@ pub(super) fn directed<'s>(
         }
         Some(_) => None,
     }
-}
-
-/// Whether the client waits for a word before it sends the body (RFC 9110 §10.1.1).
-pub(super) fn expects_continue(request: &RequestHeader) -> bool {
-    request.version == Version::HTTP_11
-        && request
-            .headers
-            .get(header::EXPECT)
-            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// Does what the rule says to the head of one attempt.
-///
-/// # Errors
-/// When a rewrite gives a target that no request line can have.
-pub(super) fn forward(client: &RequestHeader, upstream: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
-    edit_request(upstream, |parts| plan(client, parts, ctx))
-}
-
-fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<()> {
-    let headers = &mut upstream.headers;
-    // We answered it ourselves.
-    headers.remove(header::EXPECT);
-    // A gRPC server may insist on it, and it is the one value that may cross hops (RFC 9110 §10.1.4).
-    if upstream.version == Version::HTTP_2 && wants_trailers(&client.headers) {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    let route = ctx.route.clone();
-    let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else { return Ok(()) };
-    // Before the rule's operations, which may change it; what a rewrite tells of comes after them (Envoy: router.cc).
-    headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
-    let clocks = ctx.clock.as_ref().zip(ctx.attempt_started);
-    if let Some(expected) = clocks.and_then(|(clock, attempt)| clock.expected(attempt)) {
-        let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(EXPECTED_TIMEOUT, number(millis));
-        if ctx.grpc {
-            headers.insert(timeout::GRPC_TIMEOUT, timeout::to_grpc(expected));
-        }
-    }
-    if let Some(destination) = ctx.destination() {
-        let facts = Exchange {
-            ctx,
-            stage: Stage::Request,
-            scheme: scheme(ctx).as_str(),
-            method: client.method.as_str(),
-            path: client.uri.path_and_query().map_or("", PathAndQuery::as_str),
-            authority: &ctx.authority,
-            headers: None,
-        };
-        destination.headers.request.apply(headers, Direction::Request, &facts);
-    }
-    if let Some(rewrite) = &forward.rewrite {
-        let path = client.uri.path();
-        let rewritten = rewrite.apply(path);
-        if rewritten != path {
-            let not_a_path = || "the rewritten path is not a path";
-            let target = path_and_query(&rewritten, client.uri.query());
-            upstream.uri = PathAndQuery::try_from(target.as_str())
-                .map(Uri::from)
-                .or_err_with(ErrorType::InternalError, not_a_path)?;
-            if let Some(original) = client.uri.path_and_query() {
-                let original = HeaderValue::from_str(original.as_str())
-                    .or_err_with(ErrorType::InternalError, not_a_path)?;
-                headers.insert(ORIGINAL_PATH, original);
-            }
-            ctx.upstream_path = Some(target);
-        }
-    }
-    // One of several destinations gives its authority before the rule does, and leaves no word of the one before
-    // (Envoy: only a route's own rewrite does).
-    let passing = ctx.destination().and_then(|d| d.headers.passing.clone());
-    let of_rule =
-        forward.authority.clone().or_else(|| ctx.destination().and_then(|d| d.headers.authority.clone()));
-    let before = of_rule.is_some().then(|| passing.as_deref().unwrap_or(&ctx.authority).to_owned());
-    if let Some(authority) = of_rule.or(passing) {
-        let host = HeaderValue::from_str(&authority)
-            .or_err_with(ErrorType::InternalError, || "the rewritten authority is not a host")?;
-        headers.insert(header::HOST, host);
-        if let Some(Ok(original)) = before.as_deref().map(HeaderValue::from_str) {
-            headers.insert(ORIGINAL_HOST, original);
-        }
-        ctx.upstream_authority = Some(authority);
-    }
-    keep_for_response(client, headers, ctx);
-    Ok(())
-}
-
-/// Keeps the request, as it is now, for a response whose values read it.
-pub(super) fn keep_for_response(client: &RequestHeader, headers: &HeaderMap, ctx: &mut Ctx) {
-    if ctx.response_ops().is_some_and(HeaderOps::reads_request) {
-        let path = || client.uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned();
-        ctx.sent = Some(Box::new(SentRequest {
-            method: client.method.to_string(),
-            path: ctx.upstream_path.clone().unwrap_or_else(path),
-            authority: ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority).to_owned(),
-            headers: headers.clone(),
-        }));
-    }
-}
-
-fn wants_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// The scheme that the client spoke.
@@ -362,90 +218,6 @@ fn is_target(raw: &[u8]) -> bool {
     raw.starts_with(b"/") || scheme(b"http://") || scheme(b"https://")
 }
 
-/// What trusted proxies in front say about the client (Envoy: `xff_num_trusted_hops`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Forwarded {
-    /// The client, where they name it.
-    pub(super) client: Option<IpAddr>,
-    /// Whether it spoke TLS to the first of them, where they say so.
-    pub(super) https: Option<bool>,
-}
-
-fn forwarded(headers: &HeaderMap, topology: &Topology) -> Option<Forwarded> {
-    let hops = topology.trusted_proxies.checked_sub(1)?;
-    let values: Vec<&str> = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-    // The last trusted proxy appended who it heard from; each one before it, one entry further to the left.
-    let client = values.iter().flat_map(|v| v.split(',')).rev().nth(hops).and_then(|v| v.trim().parse().ok());
-    let https = headers.get(FORWARDED_PROTO).and_then(|proto| match proto.as_bytes() {
-        proto if proto.eq_ignore_ascii_case(b"https") => Some(true),
-        proto if proto.eq_ignore_ascii_case(b"http") => Some(false),
-        _ => None,
-    });
-    Some(Forwarded { client, https })
-}
-
-/// What upstreams are told of the client's certificate (Envoy: `mutateXfccRequestHeader`); Istio's gateways replace what
-/// clients say of it.
-fn client_certificate(headers: &HeaderMap, ctx: &Ctx) -> Option<HeaderValue> {
-    use ForwardClientCertDetails as Details;
-    let details = ctx.snapshot.edge.topology.client_certificate;
-    let own = ctx.connection.as_ref().and_then(|connection| connection.client.as_ref());
-    let said = || {
-        let values: Vec<&[u8]> =
-            headers.get_all(CLIENT_CERTIFICATE).iter().map(HeaderValue::as_bytes).collect();
-        HeaderValue::from_bytes(&values.join(&b","[..])).ok().filter(|value| !value.is_empty())
-    };
-    match (details, own) {
-        (Details::AlwaysForwardOnly, _) | (Details::ForwardOnly, Some(_)) => said(),
-        (Details::Undefined | Details::SanitizeSet, Some(own)) => Some(own.forwarded.clone()),
-        (Details::AppendForward, Some(own)) => match said() {
-            Some(said) => {
-                HeaderValue::from_bytes(&[said.as_bytes(), b",", own.forwarded.as_bytes()].concat()).ok()
-            }
-            None => Some(own.forwarded.clone()),
-        },
-        (Details::Sanitize, _) | (_, None) => None,
-    }
-}
-
-/// What the edge says about the client, in place of what the client says.
-fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
-    let certificate = client_certificate(headers, ctx);
-    // One look at each name: most requests bear none of these.
-    let forbidden = |name: &&HeaderName| name.as_str().starts_with("x-") && STRIPPED.contains(name);
-    while let Some(name) = headers.keys().find(forbidden).cloned() {
-        headers.remove(name);
-    }
-    if let Some(certificate) = certificate {
-        headers.insert(CLIENT_CERTIFICATE, certificate);
-    }
-    headers.insert(REQUEST_ID, request_id());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(ctx).as_str()));
-    let Some(connection) = &ctx.connection else { return };
-    let peer = connection.peer_header();
-    let chain = match headers.contains_key(FORWARDED_FOR) {
-        false => peer.clone(),
-        true => {
-            let before = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-            let chain: Vec<&[u8]> = before.chain([peer.as_bytes()]).collect();
-            HeaderValue::from_bytes(&chain.join(&b","[..])).unwrap_or_else(|_| peer.clone())
-        }
-    };
-    headers.insert(FORWARDED_FOR, chain);
-    let client = ctx.forwarded.and_then(|forwarded| forwarded.client);
-    let client = client.and_then(|client| HeaderValue::try_from(client.to_string()).ok());
-    headers.insert(EXTERNAL_ADDRESS, client.unwrap_or_else(|| peer.clone()));
-}
-
-/// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
-pub(super) fn request_id() -> HeaderValue {
-    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    // Hexadecimal digits and hyphens are what any header takes.
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
-        .unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,7 +229,7 @@ mod tests {
         }
         let mut ctx = Ctx::new(Arc::new(Snapshot::default()));
         let refused = super::target(&mut request, &mut ctx).err().map(|r| r.status());
-        edit_request(&mut request, |parts| mark(&mut parts.headers, &ctx));
+        edit_client(&mut request, |parts| client::mark(&mut parts.headers, &ctx));
         (request, ctx, refused)
     }
 
@@ -501,23 +273,6 @@ mod tests {
         let id = request.headers["x-request-id"].to_str().unwrap();
         assert_eq!((id.len(), id.as_bytes()[14], id.matches('-').count()), (36, b'4', 4));
         assert_eq!(request.headers["x-forwarded-proto"], "http");
-    }
-
-    #[test]
-    fn only_trusted_proxies_are_heard_about_the_client() {
-        let mut headers = HeaderMap::new();
-        headers.append(FORWARDED_FOR, HeaderValue::from_static("6.6.6.6, 192.0.2.1"));
-        headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.9"));
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-        let heard =
-            |trusted_proxies| forwarded(&headers, &Topology { trusted_proxies, ..Topology::default() });
-        assert_eq!(heard(0), None);
-        for (trusted, client) in
-            [(1, Some("10.0.0.9")), (2, Some("192.0.2.1")), (3, Some("6.6.6.6")), (4, None)]
-        {
-            let client = client.map(|client| client.parse().unwrap());
-            assert_eq!(heard(trusted), Some(Forwarded { client, https: Some(true) }));
-        }
     }
 
     #[test]

@@ -251,9 +251,11 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
             connection(e, "delayed_connect_error")
         }
         (ErrorSource::Upstream, T::ReadTimedout | T::WriteTimedout) => timed_out(Cause::RouteTimeout.name()),
-        (ErrorSource::Upstream, T::InvalidHTTPHeader | T::H1Error | T::InvalidH2 | T::H2Downgrade) => {
-            Failure::reset(502, Flag::UpstreamProtocolError, "protocol error")
-        }
+        // The engine's word for a chunk that is none.
+        (
+            ErrorSource::Upstream,
+            T::InvalidHTTPHeader | T::H1Error | T::InvalidH2 | T::H2Downgrade | T::Custom("InvalidChunk"),
+        ) => Failure::reset(502, Flag::UpstreamProtocolError, "protocol error"),
         (ErrorSource::Upstream, T::ConnectionClosed | T::ReadError) if broke_off(e) => {
             Failure::reset(502, Flag::UpstreamProtocolError, "protocol error")
         }

@@ -36,6 +36,11 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
         if !switching {
             strip_hop_by_hop(&mut parts.headers);
         }
+        if parts.status == http::StatusCode::NO_CONTENT {
+            // RFC 9110 §8.6 and RFC 9112 §6.1: it has no body, and may not speak of one.
+            parts.headers.remove(header::CONTENT_LENGTH);
+            parts.headers.remove(header::TRANSFER_ENCODING);
+        }
         if let Some(started) = ctx.attempt_started {
             let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             parts.headers.insert(SERVICE_TIME, number(millis));

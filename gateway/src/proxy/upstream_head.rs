@@ -5,7 +5,7 @@
 //! dropped a length that stood beside a coding; what it forwards is framed anew in any case.
 
 use super::ctx::Ctx;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -36,7 +36,7 @@ pub(super) fn check(request: &RequestHeader, head: &ResponseHeader, ctx: &mut Ct
         }
         return Ok(());
     }
-    match flaw(&head.headers) {
+    match flaw(head.version, &head.headers) {
         Some(why) => refuse(why),
         None => Ok(()),
     }
@@ -50,12 +50,16 @@ fn asked_for(request: &RequestHeader) -> bool {
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-fn flaw(headers: &HeaderMap) -> Option<&'static str> {
+fn flaw(version: Version, headers: &HeaderMap) -> Option<&'static str> {
     if headers.len() > MAX_FIELDS {
         return Some("too many fields");
     }
     if headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() > MAX_BYTES {
         return Some("the head is too long");
+    }
+    if version == Version::HTTP_10 && headers.contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 §6.1: somebody between changed the version.
+        return Some("a transfer coding in HTTP/1.0");
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()

@@ -6,9 +6,6 @@
 
 use std::{fmt, io};
 
-use pingora_core::protocols::l4::stream::Stream;
-use tokio::io::AsyncReadExt;
-
 /// Most bytes of a ClientHello, as Envoy's TLS inspector has it.
 pub const LIMIT: usize = 16 * 1024;
 
@@ -67,30 +64,6 @@ impl fmt::Display for HelloError {
             HelloError::Malformed => f.write_str("malformed ClientHello"),
             HelloError::TooLong => f.write_str("ClientHello too long"),
             HelloError::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-/// Reads a ClientHello and puts it back. The caller sets the deadline.
-///
-/// # Errors
-/// See [`HelloError`]; the connection is then good for nothing.
-pub async fn peek(stream: &mut Stream) -> Result<ClientHello, HelloError> {
-    let mut read = Vec::with_capacity(1024);
-    loop {
-        if read.len() >= LIMIT {
-            return Err(HelloError::TooLong);
-        }
-        if stream.read_buf(&mut read).await.map_err(HelloError::Io)? == 0 {
-            return Err(HelloError::Io(io::ErrorKind::UnexpectedEof.into()));
-        }
-        match parse(&read) {
-            Err(HelloError::Incomplete) => {}
-            Err(error) => return Err(error),
-            Ok(hello) => {
-                stream.rewind(&read);
-                return Ok(hello);
-            }
         }
     }
 }

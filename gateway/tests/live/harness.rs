@@ -200,6 +200,11 @@ pub(crate) struct Limen {
 impl Limen {
     /// Starts it on a folder with these files, and waits until it is ready.
     pub(crate) fn start(files: &[(&str, &str)]) -> Self {
+        Self::start_with(files, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_with(files: &[(&str, &str)], flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let logs = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -214,6 +219,7 @@ impl Limen {
             .args(["--admin", &format!("127.0.0.1:{admin}"), "--status-addr", &format!("127.0.0.1:{status}")])
             .args(["--metrics-addr", &format!("127.0.0.1:{metrics}")])
             .args(["--min-drain-time", "1s", "--drain-time", "15s"])
+            .args(flags)
             .arg("--access-log-file")
             .arg(logs.path().join("access.log"))
             .stdout(Stdio::null())

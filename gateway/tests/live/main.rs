@@ -14,5 +14,8 @@ mod changes;
 mod corpus;
 mod errors;
 mod harness;
+mod limits;
+mod noise;
+mod responses;
 mod shutdown;
 mod streams;

@@ -71,6 +71,9 @@ enum Coding {
     Bad,
 }
 
+/// Empty lines before a request line; each that comes by itself has the head looked at again.
+const EMPTY_LINES: usize = 8;
+
 /// Reads the head at the beginning of `bytes`; `None`: it is not complete, and not bad so far.
 pub(super) fn scan<'h>(bytes: &'h [u8], policy: &HeadPolicy) -> Result<Option<Head>, Bad<'h>> {
     let bad = |flaw| Bad { flaw, line: None };
@@ -78,6 +81,9 @@ pub(super) fn scan<'h>(bytes: &'h [u8], policy: &HeadPolicy) -> Result<Option<He
     let mut at = 0;
     while bytes.get(at..at + 2) == Some(b"\r\n") {
         at += 2;
+        if at > 2 * EMPTY_LINES {
+            return Err(bad(Flaw::RequestLine));
+        }
     }
     let start = at;
     let too_long = |at: usize| at - start > policy.max_bytes;

@@ -11,7 +11,7 @@ use super::{
 
 /// Reads the client's side of one HTTP/1 connection.
 #[derive(Debug)]
-pub(in crate::listener) struct Reader {
+pub(crate) struct Reader {
     policy: HeadPolicy,
     state: State,
     /// Whether the request being read asked for another protocol.
@@ -34,7 +34,7 @@ enum State {
 
 /// Why reading stopped behind what was approved.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::listener) enum Stop {
+pub(crate) enum Stop {
     /// It did not: all is approved.
     All,
     /// The rest is the beginning of a head.
@@ -50,54 +50,54 @@ pub(in crate::listener) enum Stop {
 }
 
 impl Reader {
-    pub(in crate::listener) fn new(policy: HeadPolicy) -> Reader {
+    pub(crate) fn new(policy: HeadPolicy) -> Reader {
         Reader { policy, state: State::Head, upgrade: false, heads: 0 }
     }
 
     /// Heads approved so far, those that stand in for refused ones included.
-    pub(in crate::listener) fn heads(&self) -> u64 {
+    pub(crate) fn heads(&self) -> u64 {
         self.heads
     }
 
     /// Whether a message has just ended, or none has begun.
-    pub(in crate::listener) fn between_messages(&self) -> bool {
+    pub(crate) fn between_messages(&self) -> bool {
         matches!(self.state, State::Head | State::Asked)
     }
 
     /// Whether the client may still be sending what nobody will read.
-    pub(in crate::listener) fn unread(&self) -> bool {
+    pub(crate) fn unread(&self) -> bool {
         matches!(self.state, State::Refused | State::Length(_) | State::Chunked(_))
     }
 
     /// Whether a body is coming.
-    pub(in crate::listener) fn in_body(&self) -> bool {
+    pub(crate) fn in_body(&self) -> bool {
         matches!(self.state, State::Length(_) | State::Chunked(_))
     }
 
     /// Whether nothing more is read.
-    pub(in crate::listener) fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.state == State::Refused
     }
 
     /// Whether what follows a request that asked for another protocol is not known yet.
-    pub(in crate::listener) fn asked(&self) -> bool {
+    pub(crate) fn asked(&self) -> bool {
         self.state == State::Asked
     }
 
     /// The answer to a request for another protocol: taken, and all that follows is not ours to read; or the next request.
-    pub(in crate::listener) fn answered(&mut self, switched: bool) {
+    pub(crate) fn answered(&mut self, switched: bool) {
         if self.state == State::Asked {
             self.state = if switched { State::Tunnel } else { State::Head };
         }
     }
 
     /// Refuses what has come of a head, for another reason than what it says.
-    pub(in crate::listener) fn refuse(&mut self, flaw: Flaw) -> Stop {
+    pub(crate) fn refuse(&mut self, flaw: Flaw) -> Stop {
         self.refused(flaw, None)
     }
 
     /// Reads on; returns how many bytes are approved, and why not more.
-    pub(in crate::listener) fn read(&mut self, bytes: &[u8]) -> (usize, Stop) {
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> (usize, Stop) {
         let mut at = 0;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();

@@ -1,0 +1,4 @@
+#[path = "../../src/edge/path.rs"]
+mod path;
+
+pub use path::{EscapedSlashes, PathPolicy};

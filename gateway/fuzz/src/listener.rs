@@ -1,0 +1,2 @@
+pub(crate) mod http1;
+pub(crate) mod proxy_header;

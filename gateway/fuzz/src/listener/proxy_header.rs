@@ -1,0 +1,2 @@
+#[path = "../../../src/listener/proxy_header/parse.rs"]
+pub(crate) mod parse;

@@ -1,0 +1,2 @@
+#[path = "../../src/tls/client_hello.rs"]
+pub(crate) mod client_hello;
