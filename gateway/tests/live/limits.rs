@@ -71,7 +71,6 @@ fn each_flag_is_a_limit() {
         "--request-timeout=1s",
         "--idle-timeout=1s",
         "--first-byte-timeout=1s",
-        "--max-connections-per-client=8",
     ];
     // Accepts, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -108,12 +107,21 @@ fn each_flag_is_a_limit() {
     let begin = Instant::now();
     assert!(idle.read_exact(1).is_err());
     assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
-    let many: Vec<_> = (0..8).map(|_| Client::connect(limen.port).unwrap()).collect();
-    eventually("the ninth to be closed", || {
-        let mut ninth = Client::connect(limen.port).ok()?;
-        ninth.get("up.example.com", "/").err().map(drop)
-    });
-    drop(many);
+}
+
+#[test]
+fn connections_have_three_limits() {
+    for flag in ["--max-connections=3", "--max-connections-per-listener=3", "--max-connections-per-client=3"]
+    {
+        let (limen, _up) = gateway("", &[flag]);
+        let kept: Vec<_> = eventually("three connections", || {
+            let mut three: Vec<_> = (0..3).map(|_| Client::connect(limen.port).unwrap()).collect();
+            three.iter_mut().all(|one| one.get("up.example.com", "/").is_ok()).then_some(three)
+        });
+        assert!(get(limen.port, "up.example.com", "/").is_err(), "{flag}");
+        drop(kept);
+        eventually("room", || get(limen.port, "up.example.com", "/").ok());
+    }
 }
 
 #[test]
