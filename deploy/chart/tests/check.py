@@ -206,6 +206,28 @@ def label_faults(rendered):
                     yield f"LIMEN_LABELS does not say {key}={value}"
 
 
+def right_faults(rendered, root):
+    """Each kind that is read must be granted: in all namespaces, or where the pod is."""
+    granted = {
+        f"{group}/{resource}"
+        for one in rendered
+        if one["kind"] in ("Role", "ClusterRole")
+        for rule in one["rules"]
+        if {"list", "watch"} <= set(rule["verbs"])
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    text = (root / "config-model/src/meta.rs").read_text()
+    names = re.findall(r'Kind::(\w+) => "\1"', text)
+    assert "VirtualService" in names, "the table of kinds has moved"
+    # Read from folders only: EndpointSlices say the same, and more.
+    for name in set(names) - {"Endpoints"}:
+        lower = name.lower()
+        plural = f"{lower[:-1]}ies" if re.search("[^aeiou]y$", lower) else f"{lower}s"
+        if not any(one.endswith(f"/{plural}") for one in granted):
+            yield f"nobody may list and watch {plural}"
+
+
 def variable_faults(rendered, root):
     known = sources(root, r'env = "(LIMEN_\w+)"')
     for name in set_variables(rendered):
@@ -229,6 +251,8 @@ def main():
     for path in manifests:
         rendered = objects(pathlib.Path(path).read_text())
         faults = [fault for one in rendered for fault in schema_faults(one)]
+        if any(one["kind"] == "Deployment" for one in rendered):
+            faults += right_faults(rendered, root)
         report(pathlib.Path(path).name, [*faults, *label_faults(rendered)])
     for path in sorted((root / "deploy/dashboards").glob("*.json")):
         report(path.name, dashboard_faults(path, root))
