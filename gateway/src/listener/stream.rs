@@ -79,6 +79,8 @@ pub struct EdgeStream<S: AsyncRead + AsyncWrite + Unpin> {
     close_idle: watch::Receiver<bool>,
     idle_closed: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     idle_waker: Option<Waker>,
+    /// Something was written since the last flush.
+    unflushed: bool,
 }
 
 /// What is known of the client's side.
@@ -129,6 +131,7 @@ impl<S: IO> EdgeStream<S> {
             close_idle,
             idle_closed: None,
             idle_waker: None,
+            unflushed: false,
         }
     }
 
@@ -313,6 +316,7 @@ impl<S: IO> AsyncRead for EdgeStream<S> {
 impl<S: IO> AsyncWrite for EdgeStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.unflushed = true;
         if let Side::Http1(side) = &mut this.side
             && let Some(piece) = side.head_out.piece(buf, this.info.finished(), &mut side.out)
         {
@@ -340,6 +344,7 @@ impl<S: IO> AsyncWrite for EdgeStream<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.unflushed = true;
         match Pin::new(&mut this.io).poll_write_vectored(cx, bufs)? {
             Poll::Ready(count) => {
                 this.info.count_sent(count);
@@ -355,9 +360,16 @@ impl<S: IO> AsyncWrite for EdgeStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // The engine flushes several times a response.
+        if !this.unflushed {
+            return Poll::Ready(Ok(()));
+        }
         match Pin::new(&mut this.io).poll_flush(cx) {
             Poll::Pending => poll_exchange(&this.info, &mut this.exchange, cx).map(Err),
-            flushed => flushed,
+            flushed => {
+                this.unflushed = false;
+                flushed
+            }
         }
     }
 

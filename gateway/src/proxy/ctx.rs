@@ -19,6 +19,7 @@ use routing::{
     cluster::Address,
     route::{Destination, Forward, Route, RouteFilters},
 };
+use smallvec::SmallVec;
 use std::{
     borrow::Cow,
     net::SocketAddr,
@@ -53,7 +54,7 @@ pub struct Ctx {
     /// Number of the attempt under way, from 1.
     pub(super) attempt: u32,
     /// Addresses of the attempts so far.
-    pub(super) tried: Vec<Address>,
+    pub(super) tried: SmallVec<[Address; 1]>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) attempt_started: Option<Instant>,
     /// Of a route or an attempt with a limit.
@@ -114,7 +115,7 @@ impl Ctx {
             destination: None,
             cluster: None,
             attempt: 0,
-            tried: Vec::new(),
+            tried: SmallVec::new(),
             in_flight: None,
             attempt_started: None,
             clock: None,

@@ -5,7 +5,7 @@
 use super::super::{ctx::Ctx, forwarded_for};
 use crate::edge::Topology;
 use config_model::mesh::ForwardClientCertDetails;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
 use std::net::IpAddr;
 
 /// Envoy's control headers, which an edge takes from no client (Envoy: `cleanInternalHeaders`), and what only we may
@@ -96,15 +96,17 @@ pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(super::scheme(ctx).as_str()));
     let Some(connection) = &ctx.connection else { return };
     let peer = connection.peer_header();
-    let chain = match headers.contains_key(FORWARDED_FOR) {
-        false => peer.clone(),
-        true => {
-            let before = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-            let chain: Vec<&[u8]> = before.chain([peer.as_bytes()]).collect();
-            HeaderValue::from_bytes(&chain.join(&b","[..])).unwrap_or_else(|_| peer.clone())
+    match headers.entry(FORWARDED_FOR) {
+        Entry::Vacant(none) => {
+            none.insert(peer.clone());
         }
-    };
-    headers.insert(FORWARDED_FOR, chain);
+        Entry::Occupied(mut before) => {
+            let chain: Vec<&[u8]> =
+                before.iter().map(HeaderValue::as_bytes).chain([peer.as_bytes()]).collect();
+            let chain = HeaderValue::from_bytes(&chain.join(&b","[..])).unwrap_or_else(|_| peer.clone());
+            before.insert(chain);
+        }
+    }
     let client = ctx.forwarded.and_then(|forwarded| forwarded.client);
     let client = client.and_then(|client| HeaderValue::try_from(client.to_string()).ok());
     headers.insert(EXTERNAL_ADDRESS, client.unwrap_or_else(|| peer.clone()));

@@ -154,6 +154,8 @@ enum Value<'v> {
 }
 
 impl Operator {
+    /// Inlined where it is used, so that a value goes straight from the entry into the line.
+    #[inline(always)]
     fn value<'v>(&'v self, e: &'v Entry<'_>) -> Value<'v> {
         let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
         let plain = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Plain(s) };
@@ -247,6 +249,7 @@ impl Operator {
     }
 }
 
+#[inline(always)]
 fn request<'v>(e: &'v Entry<'_>, first: &Field, second: Option<&Field>) -> Value<'v> {
     match (one(e, first), second) {
         (Value::Missing, Some(second)) => one(e, second),
@@ -254,6 +257,7 @@ fn request<'v>(e: &'v Entry<'_>, first: &Field, second: Option<&Field>) -> Value
     }
 }
 
+#[inline(always)]
 fn one<'v>(e: &'v Entry<'_>, field: &Field) -> Value<'v> {
     let text = |s: &'v str| if s.is_empty() { Value::Missing } else { Value::Text(s) };
     match field {
