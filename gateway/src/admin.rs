@@ -72,6 +72,20 @@ impl Bound {
         Ok(Bound { socket, surface })
     }
 
+    /// A socket that is bound already.
+    #[must_use]
+    pub fn of(socket: std::net::TcpListener, surface: Surface) -> Bound {
+        Bound { socket, surface }
+    }
+
+    /// A handle to the socket.
+    ///
+    /// # Errors
+    /// When there are no more file descriptors.
+    pub fn socket(&self) -> io::Result<std::os::fd::OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
+    }
+
     /// The address, with the port that was given for port 0.
     ///
     /// # Errors
@@ -89,6 +103,8 @@ pub enum Readiness {
     Ready,
     /// Not yet.
     Starting(&'static str),
+    /// Not any more: something that serving needs is gone.
+    Broken(&'static str),
     /// Not any more.
     Draining,
 }
@@ -99,6 +115,9 @@ impl Admin {
         use std::sync::atomic::Ordering;
         if self.drain.state() != DrainState::Live {
             return Readiness::Draining;
+        }
+        if let Some(why) = self.listeners.broken() {
+            return Readiness::Broken(why);
         }
         if self.was_ready.load(Ordering::Relaxed) {
             return Readiness::Ready;

@@ -4,6 +4,7 @@
 //! neither a large configuration nor a scrape delays a request.
 
 pub mod launch;
+pub mod panics;
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -59,7 +59,7 @@ pub struct Http2Limits {
 }
 
 /// Limits on the number of connections; `None`: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// Of all listeners together.
     pub total: Option<usize>,
@@ -67,6 +67,15 @@ pub struct ConnectionLimits {
     pub per_listener: Option<usize>,
     /// Of one client address.
     pub per_client: Option<usize>,
+    /// TLS handshakes that go on at one time; each takes some tens of kilobytes.
+    pub handshakes: usize,
+}
+
+impl Default for ConnectionLimits {
+    /// As many handshakes as a good crowd of clients that comes all at once.
+    fn default() -> Self {
+        ConnectionLimits { total: None, per_listener: None, per_client: None, handshakes: 8192 }
+    }
 }
 
 /// What is believed of what stands in front of the gateway.
@@ -188,6 +197,9 @@ impl EdgeConfig {
                     .and_then(some),
                 per_listener: flags.max_connections_per_listener.and_then(some),
                 per_client: flags.max_connections_per_client.and_then(some),
+                handshakes: flags
+                    .max_handshakes
+                    .map_or(ConnectionLimits::default().handshakes, |most| most as usize),
             },
             pressure: pressure::Limits {
                 memory: flags.memory_limit,
@@ -292,7 +304,7 @@ mod tests {
                 "LIMEN_HANDSHAKE_TIMEOUT": "11s", "LIMEN_FIRST_BYTE_TIMEOUT": "12s",
                 "LIMEN_MAX_HEADER_BYTES": "2048", "LIMEN_MAX_HEADERS": "14",
                 "LIMEN_MAX_CONNECTIONS_PER_LISTENER": "15", "LIMEN_MAX_CONNECTIONS_PER_CLIENT": "16",
-                "LIMEN_MEMORY_LIMIT": "17Mi", "LIMEN_FILE_LIMIT": "18", "LIMEN_SHED_KEEPALIVE_AT": "19",
+                "LIMEN_MAX_HANDSHAKES": "22", "LIMEN_MEMORY_LIMIT": "17Mi", "LIMEN_FILE_LIMIT": "18", "LIMEN_SHED_KEEPALIVE_AT": "19",
                 "LIMEN_SHED_REQUESTS_AT": "20", "LIMEN_SHED_CONNECTIONS_AT": "21", "LIMEN_HTTP10": "allow",
             },
         }}))
@@ -307,7 +319,8 @@ mod tests {
         assert_eq!(limits.head.http10, Leniency::Serve);
         let http2 = config.http2;
         assert_eq!((http2.max_streams, http2.stream_window, http2.connection_window), (6, 70_000, 80_000));
-        let connections = ConnectionLimits { total: Some(9), per_listener: Some(15), per_client: Some(16) };
+        let connections =
+            ConnectionLimits { total: Some(9), per_listener: Some(15), per_client: Some(16), handshakes: 22 };
         assert_eq!(config.connections, connections);
         assert_eq!((config.pressure.memory, config.pressure.files), (Some(17 << 20), Some(18)));
         let marks = pressure::Marks { keepalive: 19, requests: 20, connections: 21 };

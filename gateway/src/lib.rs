@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod drain;
 pub mod edge;
+pub mod handover;
 pub mod listener;
 pub mod pipeline;
 pub mod pressure;

@@ -8,11 +8,14 @@ mod accept;
 mod bind;
 mod client_hello;
 mod connection;
+mod counting;
 pub(crate) mod http1;
 mod http2;
+mod inherit;
 mod manager;
 mod preface;
 pub(crate) mod proxy_header;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -30,7 +33,9 @@ pub use bind::{BindFailure, BindOptions, BoundAddress};
 pub use connection::{ConnectionInfo, connection_info};
 pub(crate) use http1::{Flaw, is_authority};
 pub use http1::{HeadPolicy, Leniency, Underscores};
+pub use inherit::Inherited;
 pub use manager::ListenerManager;
+pub use socket::Client;
 pub use stream::EdgeStream;
 
 /// What is done with a connection once it is known what it is, in the clear or after its TLS handshake.
@@ -41,7 +46,7 @@ pub trait ConnectionHandler: Send + Sync {
     async fn serve(&self, stream: Stream, info: Arc<ConnectionInfo>, shutdown: ShutdownWatch);
 
     /// Carries the bytes of a connection that is not HTTP, until either end has had enough.
-    async fn tunnel(&self, stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>);
+    async fn tunnel(&self, client: Client, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>);
 }
 
 /// Where the edge reads the configuration that is live.

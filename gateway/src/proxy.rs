@@ -23,6 +23,7 @@ mod race;
 mod record;
 mod reply;
 mod response;
+mod splice;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,8 @@ pub struct Settings {
     pub min_drain_time: Duration,
     /// Limits on clients that hold whatever MeshConfig says.
     pub edge: EdgeFlags,
+    /// Private socket over which a process gives its listening sockets to the one after it; `None`: it does not.
+    pub handover: Option<PathBuf>,
     /// Whether a configuration with errors keeps the process from starting.
     pub strict: Strictness,
 }
@@ -97,6 +99,7 @@ impl Default for Settings {
             drain_time: DEFAULT_DRAIN_TIME,
             min_drain_time: DEFAULT_MIN_DRAIN_TIME,
             edge: EdgeFlags::default(),
+            handover: None,
             strict: Strictness::default(),
         }
     }

@@ -127,7 +127,9 @@ fn view(admin: &Admin, path: &str, query: &str) -> Reply {
 fn ready(admin: &Admin) -> Reply {
     match admin.readiness() {
         Readiness::Ready => text(StatusCode::OK, "ready\n"),
-        Readiness::Starting(why) => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n")),
+        Readiness::Starting(why) | Readiness::Broken(why) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n"))
+        }
         Readiness::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }
 }

@@ -42,6 +42,7 @@ pub(super) fn page(admin: &Admin) -> String {
     let state = match admin.readiness() {
         Readiness::Ready => "ready".to_owned(),
         Readiness::Starting(why) => format!("starting: {why}"),
+        Readiness::Broken(why) => format!("broken: {why}"),
         Readiness::Draining => "draining".to_owned(),
     };
     let built = admin.status.built();

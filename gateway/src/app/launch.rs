@@ -16,11 +16,12 @@ use tokio::sync::watch;
 
 use crate::{
     admin::{self, Admin, Bound, Surface},
-    app,
+    app::{self, panics},
     cli::{LevelHandle, VERSION, counted},
     drain::DrainController,
     edge::{EdgeConfig, EdgeFlags},
-    listener::{BindOptions, ListenerManager},
+    handover::{Estate, Offer, Predecessor},
+    listener::{BindOptions, Inherited, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
     pressure,
     proxy::{GatewayProxy, HttpHandler},
@@ -51,7 +52,14 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         pipeline::Metrics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(metrics);
     let access_log = access_log(settings, &metrics)?;
-    let addresses = bind(settings)?;
+    let panics = panics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
+    std::panic::set_hook(Box::new(panics::hook(panics)));
+    let (predecessor, inherited) = match settings.handover.as_deref().map(Predecessor::find) {
+        None | Some(Ok(None)) => (None, Inherited::default()),
+        Some(Ok(Some((predecessor, inherited)))) => (Some(predecessor), inherited),
+        Some(Err(error)) => return Err(format!("the process before gives no sockets: {error}")),
+    };
+    let addresses = bind(settings, &inherited)?;
     // Names are resolved here, whoever asked for them.
     let background = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -63,7 +71,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let (snapshots, drain, status) =
         (Arc::new(SnapshotCell::default()), Arc::new(DrainController::new()), Arc::new(Status::default()));
     let proxy = GatewayProxy::new(Arc::clone(&snapshots), Arc::clone(&metrics), access_log.clone());
-    let options = BindOptions { address: settings.bind, ports: settings.port_map.clone() };
+    let options = BindOptions { address: settings.bind, ports: settings.port_map.clone(), inherited };
     let listeners = ListenerManager::new(
         snapshots.clone(),
         Arc::new(HttpHandler::new(proxy, settings.threads)),
@@ -82,8 +90,18 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         was_ready: AtomicBool::new(false),
     });
     let (stop, stopped) = watch::channel(false);
-    let showing = admin::spawn(admin, addresses, stopped.clone())
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    let (hide, hidden) = watch::channel(false);
+    let surfaces = addresses.iter().map(Bound::socket).collect::<io::Result<Vec<_>>>();
+    let surfaces = surfaces.map_err(|error| format!("admin addresses: {error}"))?;
+    let show =
+        || admin::spawn(admin, addresses, hidden).map_err(|error| format!("cannot start a thread: {error}"));
+    // The process before answers until this one is ready.
+    let (mut showing, mut show) = (None, Some(show));
+    if predecessor.is_none()
+        && let Some(show) = show.take()
+    {
+        showing = Some(show()?);
+    }
 
     let gauges = pressure::Gauges::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
     let limits = {
@@ -114,12 +132,37 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         return Err(format!("the configuration has {}, and --strict was given", counted(errors, "error")));
     }
 
+    if let Some(predecessor) = predecessor {
+        if status.built().is_none() {
+            return Err("nothing is taken over: no configuration could be put in force".to_owned());
+        }
+        if let Some(failure) = listeners.failures().first() {
+            return Err(format!("nothing is taken over: {failure}"));
+        }
+        predecessor.take_over();
+    }
+    if let Some(show) = show {
+        showing = Some(show()?);
+    }
+    let hide = Arc::new(hide);
+    if let Some(path) = &settings.handover {
+        let offer = Offer::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let hide = Arc::clone(&hide);
+        let stop_surfaces = Box::new(move || {
+            hide.send_replace(true);
+        });
+        let estate =
+            Estate { listeners: listeners.clone(), surfaces, drain: Arc::clone(&drain), stop_surfaces };
+        background.spawn(offer.serve(estate));
+    }
+
     let times = DrainTimes { min: settings.min_drain_time, max: settings.drain_time };
     let exit = app::serve(settings.threads, &listeners, &drain, times)
         .map_err(|error| format!("cannot serve: {error}"));
     let _thread_gone = stop.send(true);
-    for (name, thread) in [("configuration", following), ("admin", showing)] {
-        if thread.join().is_err() {
+    hide.send_replace(true);
+    for (name, thread) in [("configuration", Some(following)), ("admin", showing)] {
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the {name} thread had ended early");
         }
     }
@@ -179,9 +222,11 @@ fn source(settings: &SourceSettings) -> Box<dyn Source> {
     }
 }
 
-fn bind(settings: &Settings) -> Result<Vec<Bound>, String> {
+fn bind(settings: &Settings, inherited: &Inherited) -> Result<Vec<Bound>, String> {
     let one = |(address, surface)| {
-        Bound::new(address, surface).map_err(|error: io::Error| format!("{address} cannot be bound: {error}"))
+        let left = inherited.take_address(address).map(|socket| Bound::of(socket, surface));
+        left.map_or_else(|| Bound::new(address, surface), Ok)
+            .map_err(|error: io::Error| format!("{address} cannot be bound: {error}"))
     };
     let metrics = settings.metrics.iter().map(|address| (*address, Surface::Metrics));
     [(settings.admin, Surface::Admin), (settings.status, Surface::Status)]

@@ -122,6 +122,9 @@ pub struct RunArgs {
     /// How long new connections are accepted during a drain
     #[arg(long, value_name = "DURATION", env = "LIMEN_MIN_DRAIN_TIME", default_value = "5s", value_parser = duration)]
     pub min_drain_time: Duration,
+    /// Private socket: take the listening sockets of the process that serves there, and give them to the next one
+    #[arg(long, value_name = "PATH", env = "LIMEN_HANDOVER")]
+    pub handover: Option<PathBuf>,
     /// Limits on clients.
     #[command(flatten)]
     pub edge: EdgeFlags,

@@ -69,6 +69,7 @@ fn settings(args: &RunArgs) -> Settings {
         drain_time: args.drain_time,
         min_drain_time: args.min_drain_time,
         edge: args.edge.clone(),
+        handover: args.handover.clone(),
         strict: if args.strict { Strictness::Strict } else { Strictness::Tolerant },
     }
 }

@@ -78,6 +78,9 @@ pub struct EdgeFlags {
     /// Connections of one client address; 0: no limit
     #[arg(long, value_name = "N", env = "LIMEN_MAX_CONNECTIONS_PER_CLIENT")]
     pub max_connections_per_client: Option<usize>,
+    /// TLS handshakes that go on at one time
+    #[arg(long, value_name = "N", env = "LIMEN_MAX_HANDSHAKES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_handshakes: Option<u32>,
     /// Bytes of memory that the process may use, as 900Mi; what its control group says when not given
     #[arg(long, value_name = "BYTES", env = "LIMEN_MEMORY_LIMIT", value_parser = bytes)]
     pub memory_limit: Option<u64>,
@@ -169,7 +172,7 @@ impl EdgeFlags {
             handshake_timeout first_byte_timeout request_headers_timeout request_timeout stream_idle_timeout
             idle_timeout max_connection_duration max_header_bytes max_headers max_concurrent_streams
             h2_stream_window h2_connection_window max_connections max_connections_per_listener
-            max_connections_per_client memory_limit file_limit shed_keepalive_at shed_requests_at
+            max_connections_per_client max_handshakes memory_limit file_limit shed_keepalive_at shed_requests_at
             shed_connections_at underscores http10 trace bare_lf num_trusted_proxies misdirected
         )
     }
@@ -207,7 +210,7 @@ mod tests {
     fn every_flag_can_be_written_in_mesh_config() {
         let flags = Alone::command();
         let names: Vec<_> = flags.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
-        assert_eq!(names.len(), 27);
+        assert_eq!(names.len(), 28);
         for name in names {
             let good = ["1", "1s", "allow", "404", "10.0.0.0/8", "65535", "1024"].into_iter();
             let read = good.map(|value| written(&[(name, value)])).find(|(_, problems)| problems.is_empty());

@@ -3,30 +3,18 @@
 //! Invariant: a connection gets its listener, chain and certificate from one snapshot. A peer's fault ends its own connection,
 //! with a line at debug level at most.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    os::fd::AsRawFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use pingora_core::protocols::{
-    ALPN, GetSocketDigest, IO, SocketDigest, Ssl, Stream as EngineStream,
-    l4::socket::SocketAddr as EngineAddr, l4::stream::Stream, tls,
-};
+use pingora_core::protocols::{ALPN, IO, Ssl, tls};
 use routing::listener::{Chains, FilterChain, Fit, TcpRoute};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::watch,
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 
 use super::{
-    ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener, client_hello,
+    Client, ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener, client_hello,
     connection::Endpoints,
-    manager::{Refusal, Serving},
+    counting::{Refusal, Serving},
     preface, proxy_header,
+    socket::{Acceptor, Readable, Socket},
     stream::Protocol,
 };
 use crate::{edge::EdgeConfig, pressure::Pressure, tls::ClientCertificate};
@@ -45,43 +33,6 @@ pub(super) struct Edge {
     pub(super) pressure: Arc<Pressure>,
 }
 
-/// A listening socket in the runtime.
-pub(super) enum Acceptor {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Acceptor {
-    async fn accept(&self) -> io::Result<(Stream, SocketAddr, SocketAddr)> {
-        const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        match self {
-            Acceptor::Tcp(listener) => {
-                let (socket, peer) = listener.accept().await?;
-                let (peer, local) = (canonical(peer), canonical(socket.local_addr()?));
-                socket.set_nodelay(true)?;
-                let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-                let _ = digest.peer_addr.set(Some(EngineAddr::Inet(peer)));
-                let _ = digest.local_addr.set(Some(EngineAddr::Inet(local)));
-                let mut stream = Stream::from(socket);
-                stream.set_socket_digest(digest);
-                Ok((stream, peer, local))
-            }
-            Acceptor::Unix(listener) => {
-                let (socket, _) = listener.accept().await?;
-                let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-                let mut stream = Stream::from(socket);
-                stream.set_socket_digest(digest);
-                Ok((stream, NOWHERE, NOWHERE))
-            }
-        }
-    }
-}
-
-/// A dual-stack socket shows IPv4 peers as `::ffff:a.b.c.d`; address rules are written for `a.b.c.d`.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 /// Accepts until the task is aborted.
 pub(super) async fn accept_loop(acceptor: Arc<Acceptor>, serving: Arc<Serving>, edge: Arc<Edge>) {
     let mut pause = FIRST_PAUSE;
@@ -89,14 +40,14 @@ pub(super) async fn accept_loop(acceptor: Arc<Acceptor>, serving: Arc<Serving>, 
         // Who waits in the kernel's queue costs this process nothing.
         edge.pressure.room().await;
         match acceptor.accept().await {
-            Ok((stream, peer, local)) => {
+            Ok(socket) => {
                 pause = FIRST_PAUSE;
                 // Counted here and not in the task, so that a drain never sees a moment with an accepted, uncounted connection.
                 let counted = serving.count_connection();
                 let (serving, edge) = (serving.clone(), edge.clone());
                 tokio::spawn(async move {
                     let _counted = counted;
-                    admit(stream, peer, local, &serving, &edge).await;
+                    admit(socket, &serving, &edge).await;
                 });
             }
             Err(error) if is_the_peers(&error) => {}
@@ -116,11 +67,12 @@ fn is_the_peers(error: &io::Error) -> bool {
 }
 
 /// Closes at once what is one too many, and serves the rest.
-async fn admit(stream: Stream, peer: SocketAddr, local: SocketAddr, serving: &Arc<Serving>, edge: &Edge) {
+async fn admit(mut socket: Socket, serving: &Arc<Serving>, edge: &Edge) {
     let Some(live) = edge.source.listener(&serving.key) else { return };
     if let Some(refusal) = serving.over(&live.edge.connections) {
         return serving.refused(refusal);
     }
+    let (mut peer, mut local) = (socket.peer, socket.local);
     let _counted = match live.edge.connections.per_client.filter(|_| local.port() != 0) {
         None => None,
         Some(most) => match serving.count_client(peer.ip(), most) {
@@ -128,9 +80,9 @@ async fn admit(stream: Stream, peer: SocketAddr, local: SocketAddr, serving: &Ar
             None => return serving.refused(Refusal::Client),
         },
     };
-    let (mut stream, mut peer, mut local) = (stream, peer, local);
+    let mut begun = Vec::new();
     if proxy_header::expected(&live.edge.topology.proxy_protocol, peer.ip()) {
-        match timeout(live.edge.limits.handshake, proxy_header::read(&mut stream)).await {
+        match timeout(live.edge.limits.handshake, proxy_header::read(&mut socket, &mut begun)).await {
             Ok(Ok(Some(said))) => (peer, local) = said,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
@@ -139,15 +91,15 @@ async fn admit(stream: Stream, peer: SocketAddr, local: SocketAddr, serving: &Ar
             Err(_) => return tracing::debug!(listener = %serving.key, %peer, "no PROXY header in time"),
         }
     }
-    serve(stream, peer, local, live, serving, edge).await;
+    serve((socket, begun), peer, local, live, serving, edge).await;
 }
 
 async fn serve(
-    mut stream: Stream,
+    (mut socket, begun): (Socket, Vec<u8>),
     peer: SocketAddr,
     local: SocketAddr,
     live: LiveListener,
-    serving: &Serving,
+    serving: &Arc<Serving>,
     edge: &Edge,
 ) {
     let LiveListener { listener, certificates, edge: config } = live;
@@ -157,23 +109,26 @@ async fn serve(
     match &listener.chains {
         Chains::Http(chain) => {
             if let Some(route) = &chain.tcp {
-                return accepted.tunnel(Box::new(stream), None, (false, None), route).await;
+                return accepted.tunnel(Client::of(socket, begun), None, (false, None), route).await;
             }
             let mut close_idle = serving.close_idle.clone();
             let detected = tokio::select! {
-                detected = preface::detect(&mut stream, limits) => detected,
+                detected = preface::detect(&mut socket, begun, limits) => detected,
                 _ = close_idle.wait_for(|close| *close) => return,
             };
             match detected {
-                Ok(begun) => accepted.requests(stream, begun, None, (false, None)).await,
+                Ok(begun) => accepted.requests(socket.behind(Vec::new()), begun, None, (false, None)).await,
                 Err(error) => {
                     tracing::debug!(listener = %serving.key, %peer, %error, "closed before a request");
                 }
             }
         }
         Chains::Tls(chains) => {
-            let shaken = timeout(limits.handshake, async {
-                let hello = client_hello::peek(&mut stream).await.map_err(|error| error.to_string())?;
+            let most = accepted.config.connections.handshakes;
+            // Boxed, so that it takes no room once it is over.
+            let shaken = Box::pin(async {
+                let (hello, begun) =
+                    client_hello::peek(&mut socket, begun).await.map_err(|error| error.to_string())?;
                 let chain: &Arc<FilterChain> = chains
                     .lookup_sni(hello.server_name.as_deref())
                     .ok_or_else(|| format!("no server for name {:?}", hello.server_name))?;
@@ -181,16 +136,21 @@ async fn serve(
                     return Err(format!("{:?} is for the mesh's own proxies only", hello.server_name));
                 }
                 if chain.tls.is_none() {
-                    return Ok((Shaken::Passed(Box::new(stream)), chain, hello));
+                    return Ok((Shaken::Passed(Client::of(socket, begun)), chain, hello));
                 }
                 let acceptor = certificates.acceptor(chain, hello.signs).ok_or_else(|| {
                     format!("server {} of {} has no certificate", chain.server, chain.gateway)
                 })?;
-                let stream =
-                    tls::server::handshake(acceptor, stream).await.map_err(|error| error.to_string())?;
+                // Counted from here: until a whole ClientHello came, a client costs its bytes and nothing else.
+                let Some(_shaking) = serving.begin_handshake(most) else {
+                    serving.refused(Refusal::Handshakes);
+                    return Err("too many handshakes at one time".to_owned());
+                };
+                let stream = tls::server::handshake(acceptor, socket.behind(begun)).await;
+                let stream = stream.map_err(|error| error.to_string())?;
                 Ok::<_, String>((Shaken::Terminated(stream), chain, hello))
             });
-            let (stream, chain, hello) = match shaken.await {
+            let (stream, chain, hello) = match timeout(limits.handshake, shaken).await {
                 Ok(Ok(shaken)) => shaken,
                 Ok(Err(reason)) => {
                     return tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused");
@@ -201,14 +161,15 @@ async fn serve(
             };
             let sni = hello.server_name.map(Arc::from);
             match (stream, &chain.tcp) {
-                (Shaken::Passed(stream), Some(route)) => {
-                    accepted.tunnel(stream, sni, (false, None), route).await;
+                (Shaken::Passed(client), Some(route)) => {
+                    accepted.tunnel(client, sni, (false, None), route).await;
                 }
                 // Without TLS of ours and without a route there is nothing that could be done.
                 (Shaken::Passed(_), None) => {}
                 (Shaken::Terminated(stream), Some(route)) => {
-                    let client = stream.get_ssl().and_then(ClientCertificate::of);
-                    accepted.tunnel(Box::new(stream), sni, (true, client), route).await;
+                    let certificate = stream.get_ssl().and_then(ClientCertificate::of);
+                    let client = Client::Stream(Box::new(stream));
+                    accepted.tunnel(client, sni, (true, certificate), route).await;
                 }
                 (Shaken::Terminated(stream), None) => {
                     let protocol = match stream.selected_alpn_proto() {
@@ -226,9 +187,9 @@ async fn serve(
 /// A connection whose ClientHello was read.
 enum Shaken {
     /// TLS ended here.
-    Terminated(tls::SslStream<Stream>),
+    Terminated(tls::SslStream<Socket>),
     /// It goes on as it is.
-    Passed(Box<Stream>),
+    Passed(Client),
 }
 
 /// A connection about to be handed over.
@@ -240,7 +201,7 @@ struct Accepted<'s> {
 }
 
 impl Accepted<'_> {
-    async fn requests<S: IO + 'static>(
+    async fn requests<S: IO + Readable + 'static>(
         self,
         stream: S,
         begun: (Protocol, Vec<u8>),
@@ -281,7 +242,7 @@ impl Accepted<'_> {
         }
     }
 
-    async fn served<S: IO + 'static>(
+    async fn served<S: IO + Readable + 'static>(
         self,
         stream: S,
         begun: (Protocol, Vec<u8>),
@@ -300,7 +261,7 @@ impl Accepted<'_> {
 
     async fn tunnel(
         self,
-        stream: EngineStream,
+        client: Client,
         sni: Option<Arc<str>>,
         tls: (bool, Option<ClientCertificate>),
         route: &Arc<TcpRoute>,
@@ -308,7 +269,7 @@ impl Accepted<'_> {
         let Accepted { endpoints, config, serving, edge } = self;
         let (draining, pressure) = (serving.draining.clone(), edge.pressure.clone());
         let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining, pressure));
-        edge.handler.tunnel(stream, info, route.clone()).await;
+        edge.handler.tunnel(client, info, route.clone()).await;
     }
 }
 

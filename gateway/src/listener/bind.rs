@@ -6,7 +6,10 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::{fs::FileTypeExt, net::UnixListener},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{fs::FileTypeExt, net::UnixListener},
+    },
     path::Path,
     sync::Arc,
 };
@@ -14,6 +17,8 @@ use std::{
 use config_model::diagnostic::{Code, Diagnostic};
 use routing::listener::{Bind, ListenerKey};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Inherited;
 
 /// Connections that the kernel may queue; it cuts this to `net.core.somaxconn`.
 const BACKLOG: i32 = 65535;
@@ -25,6 +30,8 @@ pub struct BindOptions {
     pub address: Option<IpAddr>,
     /// Port of the key → port to bind, for processes that may not bind the low ones.
     pub ports: BTreeMap<u16, u16>,
+    /// Sockets that another process has left to this one, which are taken before any is made.
+    pub inherited: Inherited,
 }
 
 impl BindOptions {
@@ -85,6 +92,15 @@ pub(super) enum BoundSocket {
     Unix(UnixListener),
 }
 
+impl AsFd for BoundSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            BoundSocket::Tcp(listener) => listener.as_fd(),
+            BoundSocket::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
 /// Binds a listener.
 pub(super) fn bind(
     key: &ListenerKey,
@@ -92,11 +108,17 @@ pub(super) fn bind(
 ) -> Result<(BoundSocket, BoundAddress), BindFailure> {
     let port = options.port(key.port);
     let (wanted, result) = match &key.bind {
-        Bind::Unix(path) => (path.to_string(), unix(path)),
-        Bind::Ip(ip) => tcp_one(SocketAddr::new(*ip, port)),
+        Bind::Unix(path) => {
+            let left = options.inherited.take_unix(path);
+            (path.to_string(), left.map_or_else(|| unix(path), Ok))
+        }
+        Bind::Ip(ip) => tcp_one(SocketAddr::new(*ip, port), options),
         Bind::Any => match options.address {
-            Some(ip) => tcp_one(SocketAddr::new(ip, port)),
-            None => (format!("port {port}"), tcp_any(port)),
+            Some(ip) => tcp_one(SocketAddr::new(ip, port), options),
+            None => {
+                let left = options.inherited.take_tcp(|at| at.ip().is_unspecified() && at.port() == port);
+                (format!("port {port}"), left.map_or_else(|| tcp_any(port), Ok))
+            }
         },
     };
     result.map_err(|error| BindFailure { key: key.clone(), address: wanted, reason: error.to_string() })
@@ -104,8 +126,9 @@ pub(super) fn bind(
 
 type Bound = io::Result<(BoundSocket, BoundAddress)>;
 
-fn tcp_one(address: SocketAddr) -> (String, Bound) {
-    (address.to_string(), tcp(address))
+fn tcp_one(address: SocketAddr, options: &BindOptions) -> (String, Bound) {
+    let left = options.inherited.take_tcp(|at| at == address);
+    (address.to_string(), left.map_or_else(|| tcp(address), Ok))
 }
 
 /// Both families on one socket; IPv4 alone where the machine has no IPv6.
@@ -151,12 +174,12 @@ mod tests {
     #[test]
     fn any_address_takes_both_families_and_a_taken_port_is_a_finding() {
         let key = ListenerKey { bind: Bind::Any, port: 80 };
-        let options = BindOptions { address: None, ports: BTreeMap::from([(80, 0)]) };
+        let options = BindOptions { ports: BTreeMap::from([(80, 0)]), ..BindOptions::default() };
         let (_socket, address) = bind(&key, &options).unwrap();
         let BoundAddress::Tcp(address) = address else { panic!("not TCP: {address}") };
         std::net::TcpStream::connect(("127.0.0.1", address.port())).unwrap();
 
-        let taken = BindOptions { address: None, ports: BTreeMap::from([(80, address.port())]) };
+        let taken = BindOptions { ports: BTreeMap::from([(80, address.port())]), ..BindOptions::default() };
         let failure = bind(&key, &taken).unwrap_err();
         assert!(failure.to_string().starts_with("listener 0.0.0.0_80 cannot be bound on port "), "{failure}");
         assert_eq!(failure.diagnostic().code, Code::LISTENER_NOT_BOUND);

@@ -1,35 +1,37 @@
-//! The ClientHello of a connection, read and given back.
+//! The ClientHello of a connection, read and kept.
 //!
-//! Invariant: the handshake gets every byte that was read here, and a peer that has not shown a ClientHello costs [`LIMIT`] bytes
-//! at most.
+//! Invariant: every byte that was read here is given back to the caller, and a peer that has not shown a ClientHello costs
+//! [`LIMIT`] bytes at most.
 
 use std::io;
 
-use pingora_core::protocols::l4::stream::Stream;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::tls::client_hello::{ClientHello, HelloError, LIMIT, parse};
 
-/// Reads a ClientHello and puts it back. The caller sets the deadline.
+/// Room for what most clients send first.
+const FIRST_READ: usize = 2048;
+
+/// Reads a ClientHello, of which `read` may be the beginning, and gives back all that was read. The caller sets the deadline.
 ///
 /// # Errors
 /// See [`HelloError`]; the connection is then good for nothing.
-pub(super) async fn peek(stream: &mut Stream) -> Result<ClientHello, HelloError> {
-    let mut read = Vec::with_capacity(1024);
+pub(super) async fn peek(
+    stream: &mut (impl AsyncRead + Unpin),
+    mut read: Vec<u8>,
+) -> Result<(ClientHello, Vec<u8>), HelloError> {
     loop {
-        if read.len() >= LIMIT {
-            return Err(HelloError::TooLong);
-        }
-        if stream.read_buf(&mut read).await.map_err(HelloError::Io)? == 0 {
-            return Err(HelloError::Io(io::ErrorKind::UnexpectedEof.into()));
-        }
         match parse(&read) {
             Err(HelloError::Incomplete) => {}
             Err(error) => return Err(error),
-            Ok(hello) => {
-                stream.rewind(&read);
-                return Ok(hello);
-            }
+            Ok(hello) => return Ok((hello, read)),
+        }
+        if read.len() >= LIMIT {
+            return Err(HelloError::TooLong);
+        }
+        read.reserve(FIRST_READ);
+        if stream.read_buf(&mut read).await.map_err(HelloError::Io)? == 0 {
+            return Err(HelloError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
     }
 }

@@ -6,9 +6,9 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt, io,
-    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -27,15 +27,14 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
-    edge::ConnectionLimits,
-    pressure::{self, Pressure},
-};
+use crate::pressure::{self, Pressure};
 
 use super::{
     BindFailure, BindOptions, BoundAddress, ConnectionHandler, ListenerSource,
-    accept::{Acceptor, Edge, accept_loop},
+    accept::{Edge, accept_loop},
     bind::{self, BoundSocket},
+    counting::{Connections, Serving},
+    socket::Acceptor,
 };
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -58,6 +57,8 @@ struct Shared {
     /// Clients are asked to go, for now.
     reluctant: AtomicBool,
     stopped: AtomicBool,
+    /// The task that follows the source has ended before it was told to.
+    abandoned: AtomicBool,
     changed: Notify,
 }
 
@@ -74,6 +75,8 @@ enum Slot {
 
 struct Running {
     address: BoundAddress,
+    /// The loops hold the socket, which closes with the last of them.
+    socket: Weak<Acceptor>,
     draining: Arc<watch::Sender<bool>>,
     close_idle: Arc<watch::Sender<bool>>,
     serving: Arc<Serving>,
@@ -84,128 +87,10 @@ impl Running {
     fn stop_accepting(&self) {
         self.loops.iter().for_each(AbortHandle::abort);
     }
-}
 
-/// What the connections of one listener share.
-pub(super) struct Serving {
-    pub(super) key: ListenerKey,
-    pub(super) draining: watch::Receiver<bool>,
-    pub(super) close_idle: watch::Receiver<bool>,
-    address: BoundAddress,
-    own: AtomicUsize,
-    all: Arc<Connections>,
-    /// Pingora takes a dropped sender for a shutdown, so the senders live as long as the last connection.
-    _signals: [Arc<watch::Sender<bool>>; 2],
-}
-
-impl Serving {
-    /// The bound port; 0 on a unix socket.
-    pub(super) fn port(&self) -> u16 {
-        match &self.address {
-            BoundAddress::Tcp(address) => address.port(),
-            BoundAddress::Unix(_) => 0,
-        }
-    }
-
-    /// Whether this connection, which is counted already, is one too many.
-    pub(super) fn over(&self, limits: &ConnectionLimits) -> Option<Refusal> {
-        let above = |count: &AtomicUsize, most: Option<usize>| {
-            most.is_some_and(|most| count.load(Ordering::Relaxed) > most)
-        };
-        if above(&self.own, limits.per_listener) {
-            Some(Refusal::Listener)
-        } else if above(&self.all.count, limits.total) {
-            Some(Refusal::Total)
-        } else {
-            None
-        }
-    }
-
-    /// Counts a connection of this client until the guard is dropped; `None`: it is one too many.
-    pub(super) fn count_client(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<CountedClient> {
-        let mut clients = self.all.clients();
-        let count = clients.entry(client).or_insert(0);
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(CountedClient(self.clone(), client))
-    }
-
-    /// Notes that a connection was refused.
-    pub(super) fn refused(&self, why: Refusal) {
-        let count = self.all.refused.fetch_add(1, Ordering::Relaxed) + 1;
-        // Once per doubling: a flood must not become a flood of lines.
-        if count.is_power_of_two() {
-            tracing::warn!(listener = %self.key, reason = why.as_str(), count, "connections refused at their limit");
-        }
-    }
-
-    /// Counts a connection until the guard is dropped.
-    pub(super) fn count_connection(self: &Arc<Self>) -> Counted {
-        self.own.fetch_add(1, Ordering::Relaxed);
-        self.all.count.fetch_add(1, Ordering::AcqRel);
-        Counted(self.clone())
-    }
-}
-
-/// One connection, while it lives.
-pub(super) struct Counted(Arc<Serving>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.own.fetch_sub(1, Ordering::Relaxed);
-        if self.0.all.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.all.none_left.notify_waiters();
-        }
-    }
-}
-
-/// One connection of a client whose connections are counted.
-pub(super) struct CountedClient(Arc<Serving>, IpAddr);
-
-impl Drop for CountedClient {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.0.all.clients().entry(self.1) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
-}
-
-/// Which limit a connection is beyond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Total,
-    Listener,
-    Client,
-}
-
-impl Refusal {
-    fn as_str(self) -> &'static str {
-        match self {
-            Refusal::Total => "all connections",
-            Refusal::Listener => "connections of the listener",
-            Refusal::Client => "connections of one client",
-        }
-    }
-}
-
-#[derive(Default)]
-struct Connections {
-    count: AtomicUsize,
-    refused: AtomicUsize,
-    /// By address; empty while there is no limit on these.
-    clients: Mutex<BTreeMap<IpAddr, usize>>,
-    none_left: Notify,
-}
-
-impl Connections {
-    /// A panic while the map was held left the counts whole.
-    fn clients(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A loop never ends by itself.
+    fn has_lost_a_loop(&self) -> bool {
+        self.loops.iter().any(AbortHandle::is_finished)
     }
 }
 
@@ -227,6 +112,7 @@ impl ListenerManager {
                 draining: AtomicBool::new(false),
                 reluctant: AtomicBool::new(false),
                 stopped: AtomicBool::new(false),
+                abandoned: AtomicBool::new(false),
                 changed: Notify::new(),
             }),
         }
@@ -257,6 +143,7 @@ impl ListenerManager {
 
     /// Follows the source until [`stop_accepting`](Self::stop_accepting); `loops` accept tasks a socket.
     pub async fn run(&self, loops: usize) {
+        let _following = Following(&self.shared);
         let mut changes = self.shared.edge.source.changes();
         while !self.stopped() {
             changes.borrow_and_update();
@@ -298,6 +185,59 @@ impl ListenerManager {
         let slots = self.slots();
         let wanted = self.shared.edge.source.listeners();
         wanted.keys().all(|key| matches!(slots.get(key), Some(Slot::Serving(_))))
+    }
+
+    /// What has died of that which serves: whoever comes may wait for ever.
+    pub fn broken(&self) -> Option<&'static str> {
+        let slots = self.slots();
+        if self.stopped() {
+            return None;
+        }
+        if self.shared.abandoned.load(Ordering::Acquire) {
+            return Some("nobody opens and closes listeners any more");
+        }
+        let lost = slots.values().filter_map(running).any(Running::has_lost_a_loop);
+        lost.then_some("a task of a listener has died")
+    }
+
+    /// As if the task had died.
+    #[cfg(test)]
+    pub(super) fn lose_a_loop(&self) {
+        if let Some(lost) =
+            self.slots().values().filter_map(running).find_map(|running| running.loops.first())
+        {
+            lost.abort();
+        }
+    }
+
+    /// Handles to all listening sockets, for a process that is to have them too.
+    ///
+    /// # Errors
+    /// When there are no more file descriptors.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let slots = self.slots();
+        let mut sockets = Vec::with_capacity(slots.len());
+        for slot in slots.values() {
+            match slot {
+                Slot::Bound(socket, _) => sockets.push(socket.as_fd().try_clone_to_owned()?),
+                Slot::Serving(running) => {
+                    if let Some(socket) = running.socket.upgrade() {
+                        sockets.push(socket.as_fd().try_clone_to_owned()?);
+                    }
+                }
+                Slot::Failed { .. } => {}
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Closes the listening sockets for good and nothing else: another process has them, and what comes from now on is its.
+    pub fn stop_listening(&self) {
+        self.shared.stopped.store(true, Ordering::Release);
+        let mut slots = self.slots();
+        slots.retain(|_, slot| matches!(slot, Slot::Serving(_)));
+        slots.values().filter_map(running).for_each(Running::stop_accepting);
+        self.shared.changed.notify_one();
     }
 
     /// Open connections, those of retired listeners included.
@@ -394,7 +334,11 @@ impl ListenerManager {
 
     fn retry(&self, loops: usize) {
         let now = Instant::now();
-        for (key, slot) in self.slots().iter_mut() {
+        let mut slots = self.slots();
+        if self.stopped() {
+            return;
+        }
+        for (key, slot) in slots.iter_mut() {
             if let Slot::Failed { pause, retry_at, .. } = slot
                 && *retry_at <= now
             {
@@ -452,7 +396,8 @@ impl ListenerManager {
             tokio::spawn(task).abort_handle()
         };
         let loops = (0..loops).map(|_| accepting()).collect();
-        Slot::Serving(Running { address, draining, close_idle, serving, loops })
+        let socket = Arc::downgrade(&acceptor);
+        Slot::Serving(Running { address, socket, draining, close_idle, serving, loops })
     }
 
     fn retire(&self, running: Running) {
@@ -499,6 +444,17 @@ impl Service for ListenerManager {
 impl fmt::Debug for ListenerManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ListenerManager").field("bound", &self.bound()).finish_non_exhaustive()
+    }
+}
+
+/// The task that follows the source, which ends when all is stopped or by a fault.
+struct Following<'s>(&'s Shared);
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        if !self.0.stopped.load(Ordering::Acquire) {
+            self.0.abandoned.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -8,8 +8,7 @@ pub(crate) mod parse;
 
 use std::{io, net::IpAddr};
 
-use pingora_core::protocols::l4::stream::Stream;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::edge::ProxyProtocol;
 use parse::{Malformed, Said, parse};
@@ -24,19 +23,19 @@ pub(super) fn expected(from: &ProxyProtocol, peer: IpAddr) -> bool {
     }
 }
 
-/// Reads the header and gives back what came behind it.
+/// Reads the header; what came behind it is in `bytes`.
 ///
 /// # Errors
 /// `InvalidData` for anything but a header; `UnexpectedEof` when it ends early; whatever the socket reports.
-pub(super) async fn read(stream: &mut Stream) -> io::Result<Said> {
-    let mut bytes: Vec<u8> = Vec::with_capacity(256);
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> io::Result<Said> {
     loop {
-        if stream.read_buf(&mut bytes).await? == 0 {
+        bytes.reserve(256);
+        if stream.read_buf(bytes).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        match parse(&bytes) {
+        match parse(bytes) {
             Ok(Some((said, used))) => {
-                stream.rewind(bytes.get(used..).unwrap_or_default());
+                bytes.drain(..used);
                 return Ok(said);
             }
             Ok(None) => {}

@@ -41,6 +41,7 @@ use super::{
     connection::{self, ConnectionInfo},
     http1::Flaw,
     http2::{self, Frames},
+    socket::Readable,
 };
 
 /// A response head and a small body fit, so that they leave in one packet (and in one TLS record).
@@ -447,4 +448,37 @@ impl<S: IO> GetSocketDigest for EdgeStream<S> {
     }
 }
 
-impl<S: IO> Peek for EdgeStream<S> {}
+#[async_trait]
+impl<S: IO + Readable> Peek for EdgeStream<S> {
+    /// Waits for the client without a session and its buffers, which is most of what an idle connection would cost; reads nothing.
+    async fn try_peek(&mut self, _: &mut [u8]) -> io::Result<bool> {
+        std::future::poll_fn(|cx| self.poll_client(cx, S::poll_readable)).await?;
+        Ok(true)
+    }
+}
+
+impl<S: IO> EdgeStream<S> {
+    /// Ready when the engine may read; an error when there is nothing more to come.
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll_readable: impl Fn(&S, &mut Context<'_>) -> Poll<()>,
+    ) -> Poll<io::Result<()>> {
+        let Side::Http1(side) = &mut self.side else { return Poll::Ready(Ok(())) };
+        let nothing_read = side.ready.is_empty() && side.held.is_empty() && !side.unseen;
+        let between = side.reader.between_messages() && !side.reader.asked() && side.is_idle(&self.info);
+        if !(nothing_read && between && self.io.buffer().is_empty()) {
+            return Poll::Ready(Ok(()));
+        }
+        if poll_readable(self.io.get_ref(), cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        side.body_deadline = None;
+        let heads = side.reader.heads();
+        let limit = if heads == 0 { self.limits.first_byte } else { self.limits.idle };
+        if self.timer.poll_idle(limit, heads, cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.poll_idle_closed(cx).map(|()| Err(io::ErrorKind::ConnectionAborted.into()))
+    }
+}

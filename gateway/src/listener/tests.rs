@@ -141,7 +141,8 @@ impl ConnectionHandler for Handler {
     }
 
     /// Says whose route it is, and what it was told.
-    async fn tunnel(&self, mut stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
+    async fn tunnel(&self, client: Client, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
+        let mut stream = client.into_stream();
         let mut said = [0; 5];
         let _ = stream.read_exact(&mut said).await;
         let of = route.virtual_service().unwrap_or("-");
@@ -198,7 +199,7 @@ fn asking(servers: &[(&str, &[&str])], client: Option<&ClientAuth>) -> Listeners
 }
 
 fn start(live: &Arc<Live>, grace: Duration) -> ListenerManager {
-    let bind = BindOptions { address: None, ports: (1..=9000).map(|port| (port, 0)).collect() };
+    let bind = BindOptions { ports: (1..=9000).map(|port| (port, 0)).collect(), ..BindOptions::default() };
     let manager = ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, grace);
     let running = manager.clone();
     tokio::spawn(async move { running.run(2).await });

@@ -88,6 +88,46 @@ impl Dial {
         needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name, addresses, mesh })
     }
 
+    /// For a connection that nobody shares, is in clear and is not the engine's.
+    pub(super) fn alone(
+        cluster: &Arc<Cluster>,
+        endpoint: &Endpoint,
+        client: Option<&ConnectionInfo>,
+    ) -> Self {
+        let protocol = UpstreamProtocol::Http1;
+        Self::for_attempt(cluster, endpoint, protocol, client, None).unwrap_or_else(|| Self {
+            cluster: cluster.clone(),
+            protocol,
+            header: None,
+            abstract_name: None,
+            addresses: None,
+            mesh: None,
+        })
+    }
+
+    /// A bare connection to this address, or to one of several where there are, with its header sent; and what is to be kept as
+    /// long as the connection.
+    ///
+    /// # Errors
+    /// Why there is none: a limit, or what the address answered.
+    pub(super) async fn open(&self, address: SocketAddr) -> Result<(TcpStream, Option<ProxyDigest>)> {
+        if self.cluster.room_for_connection(self.protocol).is_none() {
+            return Err(Cause::Overflow.error());
+        }
+        let (mut socket, ends) = match &self.addresses {
+            None => (TcpStream::connect(address).await.map_err(|e| refused(&e))?, None),
+            Some((first, others)) => {
+                let all = std::iter::once(*first).chain(others.iter().copied());
+                let (socket, remote) = race::first(all, TcpStream::connect).await.map_err(|e| refused(&e))?;
+                let local = socket.local_addr().map_err(|e| refused(&e))?;
+                (socket, Some((local, remote)))
+            }
+        };
+        self.begin(&mut socket).await?;
+        let tracked = self.finish(&socket, ends)?;
+        Ok((socket, tracked))
+    }
+
     /// Connections that begin with different headers are different; and so are those to different hosts, where the
     /// engine is not told the address.
     pub(super) fn pool_key(&self) -> u64 {
@@ -141,26 +181,15 @@ impl Dial {
 
     /// The connection, with its header sent and without TLS.
     async fn plain(&self, address: &PeerAddress) -> Result<Stream> {
-        if self.cluster.room_for_connection(self.protocol).is_none() {
-            return Err(Cause::Overflow.error());
-        }
         let (mut stream, tracked) = match address {
             PeerAddress::Inet(address) => {
-                let (mut socket, ends) = match &self.addresses {
-                    None => (TcpStream::connect(address).await.map_err(|e| refused(&e))?, None),
-                    Some((first, others)) => {
-                        let all = std::iter::once(*first).chain(others.iter().copied());
-                        let (socket, remote) =
-                            race::first(all, TcpStream::connect).await.map_err(|e| refused(&e))?;
-                        let local = socket.local_addr().map_err(|e| refused(&e))?;
-                        (socket, Some((local, remote)))
-                    }
-                };
-                self.begin(&mut socket).await?;
-                let tracked = self.finish(&socket, ends)?;
+                let (socket, tracked) = self.open(*address).await?;
                 (Stream::from(socket), tracked)
             }
             PeerAddress::Unix(address) => {
+                if self.cluster.room_for_connection(self.protocol).is_none() {
+                    return Err(Cause::Overflow.error());
+                }
                 let path = address.as_pathname();
                 let mut socket = match (&self.abstract_name, path) {
                     (Some(name), _) => connect_abstract(name),

@@ -5,7 +5,7 @@
 use super::{GatewayProxy, tcp, watch::nobody};
 use crate::{
     edge::Http2Limits,
-    listener::{ConnectionHandler, ConnectionInfo},
+    listener::{Client, ConnectionHandler, ConnectionInfo},
 };
 use async_trait::async_trait;
 use pingora_core::{
@@ -125,25 +125,31 @@ impl ConnectionHandler for HttpHandler {
             Arc::new(connection).process_new(stream, &shutdown).await;
             return;
         }
-        let mut session = ServerSession::new_http1(stream);
-        // How long a client may be idle is the stream's business; the engine would take a timer for each read.
-        session.set_keepalive((!*shutdown.borrow()).then_some(0));
         let requests = async {
-            let mut next = self.http.process_new_http(session, &shutdown).await.or_else(kept);
-            while let Some((stream, settings)) = next.map(ReusedHttpStream::consume) {
-                let mut session = ServerSession::new_http1(stream);
-                if let Some(settings) = settings {
-                    settings.apply_to_session(&mut session);
+            let (mut next, mut first) = (Some((stream, None)), true);
+            while let Some((mut stream, settings)) = next {
+                // A session and its buffers are there while there is a request.
+                if stream.try_peek(&mut []).await.is_err() {
+                    return;
                 }
-                next = self.http.process_new_http(session, &shutdown).await.or_else(kept);
+                let mut session = ServerSession::new_http1(stream);
+                if std::mem::take(&mut first) {
+                    // How long a client may be idle is the stream's business; the engine would take a timer for each read.
+                    session.set_keepalive((!*shutdown.borrow()).then_some(0));
+                }
+                if let Some(settings) = settings {
+                    HttpPersistentSettings::apply_to_session(settings, &mut session);
+                }
+                let reused = self.http.process_new_http(session, &shutdown).await.or_else(kept);
+                next = reused.map(ReusedHttpStream::consume);
             }
         };
         KEPT.scope(RefCell::default(), requests).await;
     }
 
-    async fn tunnel(&self, stream: Stream, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
+    async fn tunnel(&self, client: Client, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
         self.active.inc();
         let _counted = Active(&self.active);
-        self.tcp.carry(stream, &info, &route).await;
+        self.tcp.carry(client, &info, &route).await;
     }
 }

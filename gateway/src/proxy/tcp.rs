@@ -4,6 +4,7 @@
 //! the cluster's idle time is ended; every connection leaves one line in the access log, with Envoy's flags.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,14 +13,26 @@ use std::{
 };
 
 use http::HeaderMap;
-use pingora_core::{connectors::TransportConnector, protocols::Stream};
+use pingora_core::{
+    connectors::TransportConnector,
+    protocols::{Stream, l4::ext::set_tcp_keepalive, raw_connect::ProxyDigest},
+};
 use pingora_error::{Error, ErrorType, Result};
 use routing::{cluster::Address, listener::TcpRoute};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use super::{GatewayProxy, connect, peer, tunnel};
+use super::{
+    GatewayProxy,
+    connect::{self, Dial},
+    peer,
+    splice::{self, Pipes},
+    tunnel,
+};
 use crate::{
-    listener::ConnectionInfo,
+    listener::{Client, ConnectionInfo},
     runtime::{Admission, Cluster, EndpointState, endpoint::NoAnswer},
     snapshot::SnapshotCell,
     telemetry::{AccessLog, Flag, Flags, Metrics, access_log::Entry},
@@ -34,6 +47,21 @@ pub(super) struct Tunnels {
     snapshots: Arc<SnapshotCell>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
+    pipes: Pipes,
+}
+
+/// Both ends of a connection.
+enum Ends {
+    /// Bare sockets, with what was read of the client for a look: the kernel carries the rest. The last is kept as long as
+    /// they are.
+    Bare(
+        TcpStream,
+        Vec<u8>,
+        TcpStream,
+        #[expect(dead_code, reason = "counts the connection")] Option<ProxyDigest>,
+    ),
+    /// At least one has TLS, or is no TCP.
+    Streams(Stream, Stream),
 }
 
 /// What came of one connection.
@@ -42,7 +70,7 @@ struct Outcome {
     flags: Flags,
     cluster: Option<Arc<Cluster>>,
     upstream_host: Option<Address>,
-    upstream_local: Option<std::net::SocketAddr>,
+    upstream_local: Option<SocketAddr>,
     transport_failure: String,
     received: u64,
     sent: u64,
@@ -56,11 +84,12 @@ impl Tunnels {
             snapshots: proxy.snapshots.clone(),
             metrics: proxy.metrics.clone(),
             access_log: proxy.access_log.load_full(),
+            pipes: Pipes::default(),
         }
     }
 
     /// Carries a connection until it ends.
-    pub(super) async fn carry(&self, client: Stream, info: &ConnectionInfo, route: &TcpRoute) {
+    pub(super) async fn carry(&self, client: Client, info: &ConnectionInfo, route: &TcpRoute) {
         let (started, start) = (Instant::now(), SystemTime::now());
         let outcome = self.run(client, info, route).await;
         let cluster = outcome.cluster.as_ref().map(|cluster| &*cluster.spec);
@@ -84,7 +113,7 @@ impl Tunnels {
         });
     }
 
-    async fn run(&self, mut client: Stream, info: &ConnectionInfo, route: &TcpRoute) -> Outcome {
+    async fn run(&self, client: Client, info: &ConnectionInfo, route: &TcpRoute) -> Outcome {
         let mut outcome = Outcome::default();
         let snapshot = self.snapshots.load();
         let name = route.pick(fastrand::u64(..));
@@ -106,7 +135,7 @@ impl Tunnels {
             return outcome;
         };
         let attempt = endpoint.begin(&cluster);
-        let (mut upstream, early) = match self.connect(&cluster, &endpoint, info).await {
+        let (mut ends, early) = match self.ends(client, info, &cluster, &endpoint, &mut outcome).await {
             Ok(connected) => connected,
             Err(error) => {
                 attempt.failed(NoAnswer::Connection);
@@ -115,19 +144,16 @@ impl Tunnels {
                 return outcome;
             }
         };
-        outcome.upstream_local =
-            upstream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
-        if let Some((local, remote)) = connect::ends(upstream.get_proxy_digest().as_deref()) {
-            outcome.upstream_local = Some(local);
-            outcome.upstream_host = Some(Address::Ip(remote));
-        }
-        if !early.is_empty() && client.write_all(&early).await.is_err() {
+        if let Ends::Streams(client, _) = &mut ends
+            && !early.is_empty()
+            && client.write_all(&early).await.is_err()
+        {
             return outcome;
         }
         let idle = cluster.spec.idle_timeout;
         let life = cluster.spec.pool.max_connection_duration;
         let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
-        let over = both_ways(&mut client, &mut upstream, (&received, &sent));
+        let over = self.both_ways(&mut ends, (&received, &sent));
         tokio::select! {
             () = over => {}
             () = idle_for(idle.unwrap_or_default(), || received.load(Ordering::Relaxed) + sent.load(Ordering::Relaxed)), if idle.is_some() => {
@@ -140,6 +166,58 @@ impl Tunnels {
         }
         (outcome.received, outcome.sent) = (received.into_inner(), sent.into_inner() + early.len() as u64);
         outcome
+    }
+
+    /// Both ends, and what came from the upstream's already.
+    async fn ends(
+        &self,
+        client: Client,
+        info: &ConnectionInfo,
+        cluster: &Arc<Cluster>,
+        endpoint: &EndpointState,
+        outcome: &mut Outcome,
+    ) -> Result<(Ends, Vec<u8>)> {
+        let bare = cluster.spec.tunnel.is_none() && cluster.tls_to(&endpoint.endpoint).is_none();
+        let client = match (client, &endpoint.endpoint.address) {
+            (Client::Bare(client, begun), Address::Ip(address)) if bare => {
+                let dial = Dial::alone(cluster, &endpoint.endpoint, Some(info));
+                let limit = cluster.spec.connect_timeout;
+                let Ok(connected) = tokio::time::timeout(limit, dial.open(*address)).await else {
+                    let why = format!("not connected in {limit:?}");
+                    return Error::e_explain(ErrorType::ConnectTimedout, why);
+                };
+                let (upstream, kept) = connected?;
+                // Options are for speed; a connection without them is one all the same.
+                let _nodelay = upstream.set_nodelay(true);
+                if let Some(asked) = &cluster.spec.pool.keepalive {
+                    let _probed = set_tcp_keepalive(&upstream, &peer::keepalive(asked));
+                }
+                outcome.upstream_local = upstream.local_addr().ok();
+                note_ends(outcome, connect::ends(kept.as_ref()));
+                return Ok((Ends::Bare(client, begun, upstream, kept), Vec::new()));
+            }
+            (client, _) => client.into_stream(),
+        };
+        let (upstream, early) = self.connect(cluster, endpoint, info).await?;
+        outcome.upstream_local =
+            upstream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
+        note_ends(outcome, connect::ends(upstream.get_proxy_digest().as_deref()));
+        Ok((Ends::Streams(client, upstream), early))
+    }
+
+    async fn both_ways(&self, ends: &mut Ends, counts: (&AtomicU64, &AtomicU64)) {
+        match ends {
+            Ends::Streams(client, upstream) => both_ways(client, upstream, counts).await,
+            Ends::Bare(client, begun, upstream, _) => {
+                let begun = std::mem::take(begun);
+                if splice::write_all(upstream, &begun).await.is_ok() {
+                    counts.0.fetch_add(begun.len() as u64, Ordering::Relaxed);
+                    drop(begun);
+                    // A side that breaks ends the connection, which is all that there is to do about it.
+                    let _broken = splice::both_ways(&self.pipes, client, upstream, counts).await;
+                }
+            }
+        }
     }
 
     /// A connection for a client, through the cluster's tunnel where it has one; and what came through that already.
@@ -156,6 +234,14 @@ impl Tunnels {
             Ok(early) => Ok((upstream, early?)),
             Err(_) => Error::e_explain(ErrorType::ConnectTimedout, format!("no tunnel in {limit:?}")),
         }
+    }
+}
+
+/// The ends of a connection whose address was one of several.
+fn note_ends(outcome: &mut Outcome, ends: Option<(SocketAddr, SocketAddr)>) {
+    if let Some((local, remote)) = ends {
+        outcome.upstream_local = Some(local);
+        outcome.upstream_host = Some(Address::Ip(remote));
     }
 }
 

@@ -104,7 +104,8 @@ async fn gateway_with(yaml: &str, registry: Registry) -> TestGateway {
         AccessLog::start(Format::istio_text().unwrap(), &target, metrics.access_log_dropped.clone()).unwrap();
     let proxy = GatewayProxy::new(cell.clone(), metrics.clone(), Some(Arc::new(access_log)));
     let handler = Arc::new(HttpHandler::new(proxy, 1));
-    let bind = BindOptions { address: Some("127.0.0.1".parse().unwrap()), ports: BTreeMap::from([(80, 0)]) };
+    let address = Some("127.0.0.1".parse().unwrap());
+    let bind = BindOptions { address, ports: BTreeMap::from([(80, 0)]), ..BindOptions::default() };
     let manager = ListenerManager::new(cell.clone(), handler, bind, Duration::from_millis(100));
     let snapshot = cell.load();
     assert!(!snapshot.listeners.is_empty(), "{:?}", snapshot.diagnostics);

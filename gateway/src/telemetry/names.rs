@@ -36,6 +36,8 @@ pub const OVERLOAD_LEVEL: &str = "limen_overload_level";
 pub const RESOURCE_USED: &str = "limen_resource_used";
 /// Memory in bytes, and file descriptors, that there are, gauge by resource.
 pub const RESOURCE_LIMIT: &str = "limen_resource_limit";
+/// Tasks that ended in a panic, counter.
+pub const PANICS: &str = "limen_panics_total";
 /// Access log lines lost because their reader was too slow, counter.
 pub const ACCESS_LOG_DROPPED: &str = "limen_access_log_dropped_total";
 /// Copies for mirrors that were not made, or given up, for want of room, counter.

@@ -73,7 +73,7 @@ async fn a_taken_port_is_a_failure_that_heals() {
     let taken = std::net::TcpListener::bind(("::", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
     let live = Live::new(http(&[80]), &Secrets::default());
-    let bind = BindOptions { address: None, ports: BTreeMap::from([(80, port)]) };
+    let bind = BindOptions { ports: BTreeMap::from([(80, port)]), ..BindOptions::default() };
     let manager =
         ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, Duration::ZERO);
     assert_eq!(manager.prepare(&live.listeners()).len(), 1);
@@ -162,4 +162,93 @@ fn eventually_refused(to: SocketAddr) {
         assert!(began.elapsed() < PATIENCE, "still accepting");
         std::thread::yield_now();
     }
+}
+
+/// Panics at the next connection when told to.
+struct Fragile(Handler, std::sync::atomic::AtomicBool);
+
+#[async_trait]
+impl ConnectionHandler for Fragile {
+    async fn serve(&self, stream: Stream, info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
+        assert!(!self.1.swap(false, std::sync::atomic::Ordering::SeqCst), "on purpose");
+        self.0.serve(stream, info, shutdown).await;
+    }
+
+    async fn tunnel(&self, client: Client, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>) {
+        self.0.tunnel(client, info, route).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_panics_costs_its_own_connection() {
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let handler = Arc::new(Fragile(Handler(Arc::new(Answer)), true.into()));
+    let bind = BindOptions { ports: BTreeMap::from([(80, 0)]), ..BindOptions::default() };
+    let manager = ListenerManager::new(live, handler, bind, Duration::ZERO);
+    let running = manager.clone();
+    tokio::spawn(async move { running.run(1).await });
+    let to = address(&manager, 80).await;
+    blocking(move || {
+        let mut unlucky = TcpStream::connect(to).unwrap();
+        assert_eq!(ask(&mut unlucky), "");
+        assert!(ask(&mut TcpStream::connect(to).unwrap()).contains("200 OK"));
+    })
+    .await;
+    manager.none_left().await;
+    assert_eq!(manager.broken(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listeners_task_that_dies_is_noticed() {
+    let live = Live::new(http(&[80]), &Secrets::default());
+    let manager = start(&live, Duration::ZERO);
+    address(&manager, 80).await;
+    assert_eq!(manager.broken(), None);
+    manager.lose_a_loop();
+    eventually(|| manager.broken()).await;
+
+    let manager = ListenerManager::new(
+        live.clone(),
+        Arc::new(Handler(Arc::new(Answer))),
+        BindOptions { ports: BTreeMap::from([(80, 0)]), ..BindOptions::default() },
+        Duration::ZERO,
+    );
+    let running = manager.clone();
+    let following = tokio::spawn(async move { running.run(1).await });
+    address(&manager, 80).await;
+    following.abort();
+    eventually(|| manager.broken()).await;
+    manager.stop_accepting();
+    assert_eq!(manager.broken(), None, "what is stopped is not broken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unix_sockets_are_listened_on_and_left_to_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path: Arc<str> = dir.path().join("gw.sock").to_str().unwrap().into();
+    let key = ListenerKey { bind: Bind::Unix(path.clone()), port: 0 };
+    let listener = Listener { key: key.clone(), chains: Chains::Http(chain("http", None)) };
+    let live = Live::new(BTreeMap::from([(key, Arc::new(listener))]), &Secrets::default());
+    let first = start(&live, Duration::ZERO);
+    eventually(|| first.all_bound().then_some(())).await;
+    let asking = {
+        let path = path.clone();
+        move || ask(&mut std::os::unix::net::UnixStream::connect(&*path).unwrap())
+    };
+    assert!(blocking(asking.clone()).await.ends_with("port=0 draining=false"));
+
+    // A second manager takes the same socket, while the first goes on until it is told.
+    let inherited = Inherited::new(first.sockets().unwrap()).unwrap();
+    let bind = BindOptions { inherited: inherited.clone(), ..BindOptions::default() };
+    let second =
+        ListenerManager::new(live.clone(), Arc::new(Handler(Arc::new(Answer))), bind, Duration::ZERO);
+    assert!(second.prepare(&live.listeners()).is_empty());
+    assert!(inherited.is_empty());
+    assert!(blocking(asking.clone()).await.ends_with("draining=false"));
+    first.stop_listening();
+    assert_eq!(first.broken(), None);
+    let running = second.clone();
+    tokio::spawn(async move { running.run(1).await });
+    assert!(blocking(asking).await.ends_with("draining=false"));
+    assert!(second.all_bound());
 }

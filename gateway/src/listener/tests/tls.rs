@@ -1,7 +1,7 @@
 //! Names, certificates and client certificates, over real handshakes.
 
 use super::*;
-use crate::tls::test_keys::staple;
+use crate::tls::test_keys::{Authority, Validity, staple};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_gets_its_own_certificate_and_an_unknown_one_is_closed() {
@@ -70,6 +70,13 @@ async fn clients_are_asked_who_they_are_and_only_the_right_ones_get_in() {
     let named = |name: &str| ClientAuth { names: vec![name.into()], ..mutual(true) };
     let pinned = |hash: &str| ClientAuth { hashes: vec![hash.into()], ..mutual(true) };
     let nowhere = ClientAuth { roots: ClientRoots::Nowhere, ..mutual(false) };
+    let spki = |key: &X509| {
+        use base64::Engine as _;
+        let der = key.public_key().unwrap().public_key_to_der().unwrap();
+        let digest = boring::hash::hash(MessageDigest::sha256(), &der).unwrap();
+        base64::engine::general_purpose::STANDARD.encode(digest)
+    };
+    let keyed = ClientAuth { spki: vec!["AAAA".into(), spki(&certificate)], ..mutual(true) };
     // Who asks; whether the friend, a stranger and somebody without a certificate get in.
     for (auth, friend_in, stranger_in, nobody_in) in [
         (mutual(true), true, false, false),
@@ -79,6 +86,8 @@ async fn clients_are_asked_who_they_are_and_only_the_right_ones_get_in() {
         (named("other.example"), false, false, false),
         (pinned(&hash), true, false, false),
         (pinned("00"), false, false, false),
+        (keyed, true, false, false),
+        (ClientAuth { spki: vec!["AAAA".into()], ..mutual(true) }, false, false, false),
         (nowhere, false, false, false),
     ] {
         let live = Live::new(asking(&[("a.example", &["a"])], Some(&auth)), &secrets);
@@ -173,4 +182,189 @@ async fn openssl_sees_the_staple() {
     for part in ["OCSP Response Status: successful", "Cert Status: good", "Serial Number: 1234"] {
         assert!(seen.contains(part), "{part}: {seen}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_is_refused_and_the_next_is_not() {
+    let authority = Authority::new("ca");
+    let mut authorities = Secret::default();
+    authorities.data.insert("ca.crt".into(), SecretBytes::new(authority.pem()));
+    authorities.data.insert("ca.crl".into(), SecretBytes::new(authority.crl(&[8], "20991231000000Z")));
+    let secrets = Secrets::default().with("a", ecdsa("a.example")).with("ca-cacert", authorities);
+    let live = Live::new(asking(&[("a.example", &["a"])], Some(&mutual(true))), &secrets);
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 443).await;
+    blocking(move || {
+        for (serial, gets_in) in [(7, true), (8, false)] {
+            let (certificate, key) = authority.issue(serial, &["client.example"], Validity::Now);
+            let mut own = Secret::default();
+            own.data.insert("tls.crt".into(), SecretBytes::new(certificate.to_pem().unwrap()));
+            own.data.insert("tls.key".into(), SecretBytes::new(key.private_key_to_pem_pkcs8().unwrap()));
+            let shaken = tls_client_with(to, Some("a.example"), None, Some(&own));
+            assert_eq!(shaken.is_ok(), gets_in, "{serial}");
+        }
+    })
+    .await;
+}
+
+/// Servers `HOST` with the certificate of the Secret `a` and these bounds.
+fn bounded(host: &str, min: TlsVersion, max: TlsVersion, ciphers: &[&str]) -> Listeners {
+    let mut chains = HostIndex::new();
+    let tls = ServerTls {
+        certificates: vec![CertificateSource::Secret { namespace: "ns".into(), name: "a".into() }],
+        min_version: min,
+        max_version: max,
+        cipher_suites: ciphers.iter().map(|name| (*name).to_owned()).collect(),
+        groups: Vec::new(),
+        client: None,
+    };
+    chains.insert(host, chain(host, Some(tls)));
+    BTreeMap::from([(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(chains) }))])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_ciphers_are_those_of_the_server() {
+    use TlsVersion::{V1_0, V1_2, V1_3};
+    let secrets = Secrets::default().with("a", ecdsa("a.example"));
+    let (one, two, three) = (SslVersion::TLS1, SslVersion::TLS1_2, SslVersion::TLS1_3);
+    let chacha = "ECDHE-ECDSA-CHACHA20-POLY1305";
+    for (min, max, ciphers, offers, agreed) in [
+        (V1_2, V1_3, &[][..], three, Some(("TLSv1.3", ""))),
+        (V1_2, V1_3, &[], two, Some(("TLSv1.2", ""))),
+        (V1_2, V1_3, &[], one, None),
+        (V1_3, V1_3, &[], two, None),
+        (V1_2, V1_2, &[], three, None),
+        (V1_0, V1_2, &["ECDHE-ECDSA-AES128-SHA"], one, Some(("TLSv1", "ECDHE-ECDSA-AES128-SHA"))),
+        (V1_2, V1_2, &[chacha], two, Some(("TLSv1.2", chacha))),
+        (V1_2, V1_2, &["AES128-GCM-SHA256"], two, None),
+    ] {
+        let live = Live::new(bounded("a.example", min, max, ciphers), &secrets);
+        let manager = start(&live, Duration::ZERO);
+        let to = address(&manager, 443).await;
+        let seen = blocking(move || {
+            let mut builder = SslConnector::builder(SslMethod::tls()).unwrap();
+            builder.set_verify(SslVerifyMode::NONE);
+            builder.clear_options(boring::ssl::SslOptions::NO_TLSV1);
+            builder.set_cipher_list("ALL").unwrap();
+            builder.set_min_proto_version(Some(offers)).unwrap();
+            builder.set_max_proto_version(Some(offers)).unwrap();
+            let ssl = builder.build().configure().unwrap().verify_hostname(false);
+            let stream = ssl.connect("a.example", TcpStream::connect(to).unwrap()).ok()?;
+            let cipher = stream.ssl().current_cipher().unwrap().name().to_owned();
+            Some((stream.ssl().version_str().to_owned(), cipher))
+        })
+        .await;
+        match (&seen, agreed) {
+            (None, None) => {}
+            (Some((version, cipher)), Some((wanted, of))) => {
+                assert_eq!(version, wanted);
+                assert!(of.is_empty() || cipher == of, "{cipher}");
+            }
+            _ => panic!("{min:?} {max:?} {ciphers:?} {offers:?}: {seen:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_for_new_handshakes_and_a_broken_one_is_for_nobody() {
+    let listeners = https(&[("a.example", &["a"])]);
+    let live = Live::new(listeners.clone(), &Secrets::default().with("a", ecdsa("first.example")));
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 443).await;
+    let named = move || certificate_name(&tls_client(to, Some("a.example"), None).unwrap());
+    let mut old = blocking(move || {
+        let mut old = tls_client(to, Some("a.example"), None).unwrap();
+        assert!(ask(&mut old).contains("200 OK"));
+        old
+    })
+    .await;
+    live.publish(listeners.clone(), &Secrets::default().with("a", ecdsa("second.example")));
+    let old = blocking(move || {
+        assert_eq!(named(), "second.example");
+        assert!(ask(&mut old).ends_with("draining=false"));
+        old
+    })
+    .await;
+    let mut broken = ecdsa("third.example");
+    broken.data.insert("tls.key".into(), ecdsa("x.example").data["tls.key"].clone());
+    live.publish(listeners, &Secrets::default().with("a", broken));
+    blocking(move || {
+        let mut old = old;
+        assert_eq!(named(), "second.example", "the last good one");
+        assert_eq!(certificate_name(&old), "first.example");
+        assert!(ask(&mut old).ends_with("draining=false"));
+    })
+    .await;
+}
+
+/// OpenSSL's client keeps a session in a file, which no safe call of the library here can take up.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_resumed_at_their_own_server_and_nowhere_else() {
+    use std::process::{Command, Stdio};
+    if Command::new("openssl").arg("version").output().is_err() {
+        return;
+    }
+    let secrets = Secrets::default().with("a", ecdsa("a.example"));
+    let both = https(&[("a.example", &["a"]), ("b.example", &["a"])]);
+    let live = Live::new(both.clone(), &secrets);
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 443).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("session").to_string_lossy().into_owned();
+    let client = move |name: &str, version: &str, session: &[&str]| {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", version, "-servername", name, "-connect", &to.to_string()]).args(session);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        // The answer comes behind the tickets of TLS 1.3, and ends the client.
+        child.stdin.take().unwrap().write_all(b"GET / HTTP/1.1\nhost: a\nconnection: close\n\n").unwrap();
+        let seen = child.wait_with_output().unwrap().stdout;
+        String::from_utf8_lossy(&seen).into_owned()
+    };
+    let renewed = live.clone();
+    blocking(move || {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let resumed = |name: &str| client(name, version, &["-crlf", "-ign_eof", "-sess_in", &file]);
+            let fresh = client("a.example", version, &["-crlf", "-ign_eof", "-sess_out", &file]);
+            assert!(fresh.contains("New, ") && fresh.contains("200 OK"), "{version} {fresh}");
+            let again = resumed("a.example");
+            assert!(again.contains("Reused, ") && again.contains("200 OK"), "{version} {again}");
+            let elsewhere = resumed("b.example");
+            assert!(elsewhere.contains("New, ") && elsewhere.contains("200 OK"), "{version} {elsewhere}");
+            // Another configuration with the same certificate keeps the keys of tickets; another certificate does not.
+            renewed.publish(both.clone(), &secrets);
+            assert!(resumed("a.example").contains("Reused, "), "{version}");
+            renewed.publish(both.clone(), &Secrets::default().with("a", ecdsa("a.example")));
+            assert!(resumed("a.example").contains("New, "), "{version}");
+            renewed.publish(both.clone(), &secrets);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_are_bounded_in_number() {
+    let connections = ConnectionLimits { handshakes: 1, ..ConnectionLimits::default() };
+    let edge = EdgeConfig { connections, ..EdgeConfig::default() };
+    let secrets = Secrets::default().with("a", ecdsa("a.example"));
+    let live = Live::with(https(&[("a.example", &["a"])]), &secrets, edge);
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 443).await;
+    let counting = manager.clone();
+    blocking(move || {
+        // A client that begins and then says nothing: the server has answered, and waits.
+        let mut stuck = TcpStream::connect(to).unwrap();
+        stuck.write_all(&crate::tls::test_keys::client_hello("a.example")).unwrap();
+        assert!(stuck.read(&mut [0; 16]).unwrap() > 0);
+        assert!(tls_client(to, Some("a.example"), None).is_err());
+        assert_eq!(counting.refused(), 1);
+        // Silence before a ClientHello takes nobody's place.
+        let _silent = TcpStream::connect(to).unwrap();
+        drop(stuck);
+        let begin = std::time::Instant::now();
+        while tls_client(to, Some("a.example"), None).is_err() {
+            assert!(begin.elapsed() < PATIENCE);
+        }
+    })
+    .await;
 }
