@@ -2,6 +2,7 @@
 //! HTTP/1.1 response at a time.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -187,6 +188,11 @@ fn serve(name: &str, stream: TcpStream, slow: &AtomicUsize) -> Option<()> {
     }
 }
 
+/// The binary that is tried: the one built with the tests, unless `LIMEN_BIN` names another.
+pub(crate) fn binary() -> OsString {
+    std::env::var_os("LIMEN_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_limen").into())
+}
+
 /// A running gateway on its own folder.
 pub(crate) struct Limen {
     pub(crate) child: Child,
@@ -195,6 +201,7 @@ pub(crate) struct Limen {
     pub(crate) status: u16,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) logs: tempfile::TempDir,
+    arguments: Vec<OsString>,
 }
 
 impl Limen {
@@ -203,34 +210,39 @@ impl Limen {
         Self::start_with(files, &[])
     }
 
-    /// The same with more flags.
-    pub(crate) fn start_with(files: &[(&str, &str)], flags: &[&str]) -> Self {
+    /// The same, with further arguments.
+    pub(crate) fn start_with(files: &[(&str, &str)], further: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let logs = tempfile::tempdir().unwrap();
         for (name, text) in files {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let [port, admin, status, metrics] = [free_port(), free_port(), free_port(), free_port()];
-        let child = Command::new(env!("CARGO_BIN_EXE_limen"))
-            .arg("run")
-            .arg("--config")
-            .arg(folder.path())
-            .args(["--bind", "127.0.0.1", "--port-map", &format!("80={port}")])
-            .args(["--admin", &format!("127.0.0.1:{admin}"), "--status-addr", &format!("127.0.0.1:{status}")])
-            .args(["--metrics-addr", &format!("127.0.0.1:{metrics}")])
-            .args(["--min-drain-time", "1s", "--drain-time", "15s"])
-            .args(flags)
-            .arg("--access-log-file")
-            .arg(logs.path().join("access.log"))
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(logs.path().join("limen.log")).unwrap())
-            .spawn()
-            .unwrap();
-        let this = Self { child, port, admin, status, folder, logs };
+        let mut arguments: Vec<OsString> = ["run", "--bind", "127.0.0.1", "--min-drain-time", "1s"]
+            .iter()
+            .chain(&["--drain-time", "15s"])
+            .chain(further)
+            .map(Into::into)
+            .collect();
+        arguments.extend(["--config".into(), folder.path().into()]);
+        arguments.extend(["--access-log-file".into(), logs.path().join("access.log").into()]);
+        arguments.extend(["--port-map".into(), format!("80={port}").into()]);
+        for (flag, port) in [("--admin", admin), ("--status-addr", status), ("--metrics-addr", metrics)] {
+            arguments.extend([flag.into(), format!("127.0.0.1:{port}").into()]);
+        }
+        let child = spawn(&arguments, &logs.path().join("limen.log"));
+        let this = Self { child, port, admin, status, folder, logs, arguments };
         eventually("the gateway to be ready", || {
             get(status, "localhost", "/healthz/ready").ok().filter(|r| r.status == 200)
         });
         this
+    }
+
+    /// Starts another process with the same arguments and some more; its log is the file of that name.
+    pub(crate) fn again(&self, log: &str, further: &[&str]) -> Child {
+        let arguments: Vec<OsString> =
+            self.arguments.iter().cloned().chain(further.iter().map(Into::into)).collect();
+        spawn(&arguments, &self.logs.path().join(log))
     }
 
     /// Replaces a file of the folder by a rename, as editors and ConfigMaps do.
@@ -261,6 +273,15 @@ impl Drop for Limen {
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+fn spawn(arguments: &[OsString], log: &Path) -> Child {
+    Command::new(binary())
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(log).unwrap())
+        .spawn()
+        .unwrap()
 }
 
 fn read(path: &Path) -> String {

@@ -7,14 +7,19 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
     reason = "a broken promise ends the test, in the harness as in the test"
 )]
 
 mod changes;
 mod corpus;
+mod edge;
 mod errors;
+mod handover;
 mod harness;
 mod limits;
+mod memory;
 mod noise;
 mod responses;
 mod shutdown;
