@@ -25,6 +25,8 @@ use std::{
 const BUFFERED: usize = 8 * 1024 * 1024;
 /// How long lines gather before they are written together.
 const COALESCE: Duration = Duration::from_millis(50);
+/// Bytes that are written without waiting for more: few enough to stay in the cache of the core that fills them.
+const FULL: usize = 32 * 1024;
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +99,12 @@ impl AccessLog {
                 self.dropped.inc();
                 return;
             }
+            let before = lines.text.len();
             lines.text.extend_from_slice(line);
-            if std::mem::take(&mut lines.asleep) {
+            let full = before < FULL && lines.text.len() >= FULL;
+            let wake = std::mem::take(&mut lines.asleep) || full;
+            drop(lines);
+            if wake {
                 self.pending.wake.notify_one();
             }
         });
@@ -145,11 +151,13 @@ fn write_lines(pending: &Pending, mut out: Box<dyn Write + Send>) {
         }
         batch.clear();
         // A burst's memory is not kept for ever; what is ordinary is.
-        batch.shrink_to(64 * 1024);
+        batch.shrink_to(2 * FULL);
         if !closed {
             // Lines gather meanwhile, and wake nobody: a thread switch costs a request more than its line does.
             let lines = pending.lock();
-            let gathered = pending.wake.wait_timeout_while(lines, COALESCE, |lines| !lines.closed);
+            let gathered = pending
+                .wake
+                .wait_timeout_while(lines, COALESCE, |lines| !lines.closed && lines.text.len() < FULL);
             drop(gathered.unwrap_or_else(PoisonError::into_inner));
         }
     }
