@@ -1,7 +1,7 @@
 //! How near the process is to the end of its memory and of its file descriptors, and what it does about that.
 //!
 //! Invariant: nothing here ends a request that has begun, or the process. What it asks for grows in steps: clients are asked
-//! to go, then new requests get 503, then nothing more is accepted; each step is taken back by itself. The data path reads
+//! to go, then new requests get 503, then nothing more is accepted and who is idle is closed; each step is taken back by itself. The data path reads
 //! one number; usage is sampled elsewhere.
 
 mod usage;
@@ -41,7 +41,7 @@ pub enum Level {
     Reluctant,
     /// To come back later: 503 with `Retry-After`.
     Shedding,
-    /// Nothing more is accepted.
+    /// Nothing more is accepted, and whoever has no request under way is closed: otherwise silent clients could keep it so.
     Full,
 }
 
@@ -198,7 +198,7 @@ fn look(
     let share = |part: Option<Part>| part.map_or(0, Part::percent);
     let (what, most) = shares.into_iter().max_by_key(|(_, part)| share(*part)).unwrap_or_default();
     if let Some(level) = listeners.pressure().note(share(most), &limits.marks) {
-        listeners.ask_to_go(level >= Level::Reluctant);
+        listeners.relieve(level);
         let (used, limit) = most.map_or((0, 0), |part| (part.used, part.limit));
         match level {
             Level::Calm => tracing::info!(used, limit, "{what}: enough again"),

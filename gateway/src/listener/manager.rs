@@ -27,7 +27,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::pressure::{self, Pressure};
+use crate::pressure::{self, Level, Pressure};
 
 use super::{
     BindFailure, BindOptions, BoundAddress, ConnectionHandler, ListenerSource,
@@ -286,12 +286,14 @@ impl ListenerManager {
         self.shared.edge.pressure.clone()
     }
 
-    /// Asks clients to go after what they have begun, or stops asking. New connections are accepted, and asked the same.
-    pub fn ask_to_go(&self, asked: bool) {
-        self.shared.reluctant.store(asked, Ordering::Release);
+    /// Does what a level asks for: clients are asked to go after what they have begun, and at [`Level::Full`] connections without a
+    /// request are closed. New connections are asked the same; a lower level takes it back.
+    pub fn relieve(&self, level: Level) {
+        self.shared.reluctant.store(level >= Level::Reluctant, Ordering::Release);
         for running in self.slots().values().filter_map(running) {
             // Asked again with the map locked, like `drain`, which is for good.
             running.draining.send_replace(self.asks_to_go());
+            running.close_idle.send_replace(level == Level::Full || self.stopped());
         }
     }
 
