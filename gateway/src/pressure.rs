@@ -104,17 +104,26 @@ impl Pressure {
         }
     }
 
-    /// Takes up what was seen; the new level where it is another.
-    pub(crate) fn note(&self, share: u8, marks: &Marks) -> Option<Level> {
+    /// The level that what was seen leads to, where it is another.
+    pub(crate) fn next(&self, share: u8, marks: &Marks) -> Option<Level> {
         let now = self.level();
         let (up, down) = (marks.level(share), marks.level(share.saturating_add(SLACK)));
         let next = if up > now { up } else { down.min(now) };
-        if next == now {
-            return None;
-        }
-        self.level.store(next as u8, Ordering::Relaxed);
+        (next != now).then_some(next)
+    }
+
+    /// What holds from here on; who waits for room is told.
+    pub(crate) fn set(&self, level: Level) {
+        self.level.store(level as u8, Ordering::Relaxed);
         self.changed.notify_waiters();
-        Some(next)
+    }
+
+    /// Takes up what was seen.
+    #[cfg(test)]
+    pub(crate) fn note(&self, share: u8, marks: &Marks) {
+        if let Some(level) = self.next(share, marks) {
+            self.set(level);
+        }
     }
 
     /// Returns when connections may be accepted; at once while they may.
@@ -197,8 +206,11 @@ fn look(
     let shares = [("memory", usage.memory), ("file descriptors", usage.files)];
     let share = |part: Option<Part>| part.map_or(0, Part::percent);
     let (what, most) = shares.into_iter().max_by_key(|(_, part)| share(*part)).unwrap_or_default();
-    if let Some(level) = listeners.pressure().note(share(most), &limits.marks) {
+    let pressure = listeners.pressure();
+    if let Some(level) = pressure.next(share(most), &limits.marks) {
+        // Before anybody is let in by the new level: who came in between would be taken for one that is idle, and closed.
         listeners.relieve(level);
+        pressure.set(level);
         let (used, limit) = most.map_or((0, 0), |part| (part.used, part.limit));
         match level {
             Level::Calm => tracing::info!(used, limit, "{what}: enough again"),
@@ -241,7 +253,7 @@ mod tests {
             (92, Level::Shedding),
             (0, Level::Calm),
         ] {
-            let _changed = pressure.note(share, &marks);
+            pressure.note(share, &marks);
             assert_eq!(pressure.level(), level, "{share}");
         }
     }
@@ -250,14 +262,14 @@ mod tests {
     async fn whoever_waits_for_room_goes_on_when_there_is_some() {
         let pressure = calm();
         pressure.room().await;
-        let _full = pressure.note(99, &Marks::default());
+        pressure.note(99, &Marks::default());
         let waiting = tokio::spawn({
             let pressure = pressure.clone();
             async move { pressure.room().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        let _some = pressure.note(92, &Marks::default());
+        pressure.note(92, &Marks::default());
         waiting.await.unwrap();
     }
 }

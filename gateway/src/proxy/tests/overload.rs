@@ -9,7 +9,7 @@ async fn a_process_short_of_room_says_come_back_later_and_serves_again() {
     let gateway = gateway(&config(FORWARD, &[up], "HTTP")).await;
     assert_eq!(gateway.get("/before").await.0, 200);
 
-    let _shedding = gateway.manager.pressure().note(93, &Marks::default());
+    gateway.manager.pressure().note(93, &Marks::default());
     let answer = gateway.raw("GET /short HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
     let head = answer.to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 503 "), "{answer}");
@@ -23,7 +23,7 @@ async fn a_process_short_of_room_says_come_back_later_and_serves_again() {
     let metrics = String::from_utf8_lossy(&gateway.metrics.encode()).into_owned();
     assert!(metrics.contains("response_flags=\"OM\""), "{metrics}");
 
-    let _calm = gateway.manager.pressure().note(10, &Marks::default());
+    gateway.manager.pressure().note(10, &Marks::default());
     assert_eq!(gateway.get("/after").await.0, 200);
 }
 
