@@ -1,11 +1,16 @@
 //! The endpoints for operators: readiness, metrics, and a view of everything that is in force.
 //!
 //! Invariant: runs on its own thread and runtime, so no scrape delays a request; and a data plane that is overloaded can still be
-//! looked at. Shows no secret. What changes something takes POST.
+//! looked at. Shows no secret. What changes something takes POST, and not from another site's page; an address that others can
+//! reach takes a token.
 
+mod access;
 mod answer;
 mod dashboard;
+mod envoy;
 mod serve;
+
+pub use access::Access;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, thread, time::Instant};
 
@@ -34,6 +39,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Changes what is logged.
     pub level: LevelHandle,
+    /// Who may ask.
+    pub access: Access,
     /// Bound port by gateway port.
     pub port_map: BTreeMap<u16, u16>,
     /// When the process started.

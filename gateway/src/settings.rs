@@ -27,6 +27,8 @@ pub struct Settings {
     pub bind: Option<IpAddr>,
     /// Address of the admin endpoints.
     pub admin: SocketAddr,
+    /// File with the token that the admin endpoints ask for; `None`: they answer on loopback only.
+    pub admin_token_file: Option<PathBuf>,
     /// Address of the readiness endpoint.
     pub status: SocketAddr,
     /// Addresses of the metrics endpoint.
@@ -91,6 +93,7 @@ impl Default for Settings {
             port_map: BTreeMap::new(),
             bind: None,
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),
+            admin_token_file: None,
             status: everywhere(15021),
             metrics: vec![everywhere(15090), everywhere(15020)],
             threads: available_threads(),

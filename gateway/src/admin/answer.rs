@@ -2,16 +2,21 @@
 //!
 //! Invariant: no answer holds key material or the value of a Secret. GET changes nothing.
 
-use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use config_model::diagnostic::Diagnostics;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Admin, Readiness, Surface, dashboard};
+use super::{
+    Admin, Readiness, Surface,
+    access::{self, Verdict},
+    dashboard,
+    envoy::{self, Node},
+};
 use crate::{
     cli::VERSION,
     drain::DrainState,
@@ -38,9 +43,15 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn answer<B>(admin: &Admin, surface: Surface, request: &Request<B>) -> Reply {
     let reading = *request.method() == Method::GET || *request.method() == Method::HEAD;
     let posting = *request.method() == Method::POST;
-    if surface == Surface::Admin && !is_local_name(request) {
-        // A page in a browser on this machine could otherwise turn the gateway by a name that resolves to it.
-        return text(StatusCode::FORBIDDEN, "the Host header must be an address or localhost\n");
+    // Whether traffic should come here is no secret, and probes have no token.
+    let open = matches!(request.uri().path(), "/healthz/ready" | "/ready") && reading;
+    if surface == Surface::Admin && !open {
+        let origin = if posting { access::judge_origin(request) } else { Verdict::Allow };
+        for verdict in [admin.access.judge(request), origin] {
+            if let Verdict::Refuse(status, why) = verdict {
+                return refuse(status, why);
+            }
+        }
     }
     let query = request.uri().query().unwrap_or_default();
     match (surface, request.uri().path()) {
@@ -144,50 +155,35 @@ fn config_dump(admin: &Admin, built: &Built, query: &str) -> Reply {
             None => text(StatusCode::BAD_REQUEST, "no such table\n"),
         };
     }
-    let mut dump = table::dump(&built.compiled, secrets);
-    dump.insert(Table::Endpoints.name().to_owned(), json!(endpoints()));
-    dump.insert("generation".to_owned(), json!(built.generation));
-    json(&dump)
+    let eds = question::pairs(query).any(|(key, _)| key == "include_eds");
+    let snapshot = admin.snapshots.load();
+    let endpoints = eds.then_some(&snapshot.clusters);
+    json(&json!({"configs": envoy::configs(&built.compiled, secrets, built.generation, endpoints)}))
 }
 
 /// Clusters with what only a running gateway knows: addresses that names resolved to, and load.
 fn clusters(admin: &Admin, query: &str) -> Reply {
     let snapshot = admin.snapshots.load();
-    let mut names: Vec<_> = snapshot.clusters.keys().collect();
-    names.sort();
-    let mut shown = Vec::new();
-    for name in names {
-        let Some(cluster) = snapshot.clusters.get(name) else { continue };
-        let view = cluster.endpoints();
-        let hosts: Vec<Value> = view
-            .all
-            .iter()
-            .map(|state| {
-                json!({
-                    "address": state.endpoint.address.to_string(),
-                    "health": format!("{:?}", state.endpoint.health).to_uppercase(),
-                    "weight": state.endpoint.weight,
-                    "rq_active": state.in_flight(),
-                    "rq_total": state.attempts(),
-                    "rq_error": state.failures(),
-                    "ejected": state.record().is_ejected(),
-                    "ejections": state.record().ejections(),
-                })
-            })
-            .collect();
-        shown.push(json!({"name": name.as_str(), "host_statuses": hosts}));
-    }
     if wants_json(query) {
-        return json(&json!({"cluster_statuses": shown}));
+        return json(&envoy::cluster_statuses(&snapshot.clusters));
     }
+    let mut clusters: Vec<_> = snapshot.clusters.values().collect();
+    clusters.sort_by_key(|cluster| cluster.spec.name.as_str().to_owned());
     let mut lines = String::new();
-    for cluster in &shown {
-        let name = cluster.get("name").and_then(Value::as_str).unwrap_or_default();
-        for host in cluster.get("host_statuses").and_then(Value::as_array).into_iter().flatten() {
-            let address = host.get("address").and_then(Value::as_str).unwrap_or_default();
-            for (key, value) in host.as_object().into_iter().flatten().filter(|(key, _)| *key != "address") {
-                let value = value.as_str().map_or_else(|| value.to_string(), str::to_lowercase);
-                lines.push_str(&format!("{name}::{address}::{key}::{value}\n"));
+    for cluster in clusters {
+        for state in &cluster.endpoints().all {
+            let at = format!("{}::{}", cluster.spec.name, state.endpoint.address);
+            let health = format!("{:?}", state.endpoint.health).to_lowercase();
+            let ejected = state.record().is_ejected();
+            for (key, value) in [
+                ("health_flags", if ejected { "/failed_outlier_check" } else { &*health }),
+                ("weight", &*state.endpoint.weight.to_string()),
+                ("rq_active", &*state.in_flight().to_string()),
+                ("rq_total", &*state.attempts().to_string()),
+                ("rq_error", &*state.failures().to_string()),
+                ("ejections", &*state.record().ejections().to_string()),
+            ] {
+                lines.push_str(&format!("{at}::{key}::{value}\n"));
             }
         }
     }
@@ -204,33 +200,22 @@ fn listeners(admin: &Admin, query: &str) -> Reply {
     let serving = bound.iter().map(|(key, address)| {
         json!({
             "name": key.to_string(),
-            "local_address": address.to_string(),
+            "local_address": envoy::bound_address(address),
             "connections": connections.get(key).copied().unwrap_or(0),
         })
     });
-    let failed = admin.listeners.failures().into_iter().map(|failure| {
-        json!({"name": failure.key.to_string(), "local_address": failure.address, "error": failure.reason})
-    });
+    let failed = admin
+        .listeners
+        .failures()
+        .into_iter()
+        .map(|failure| json!({"name": failure.key.to_string(), "error": format!("{}: {}", failure.address, failure.reason)}));
     json(&json!({"listener_statuses": serving.chain(failed).collect::<Vec<_>>()}))
 }
 
 fn certificates(admin: &Admin) -> Reply {
-    let mut summaries = admin.snapshots.load().certificates.summaries();
-    summaries.sort_by_key(|summary| format!("{:?}", summary.source));
-    let shown: Vec<Value> = summaries
-        .iter()
-        .map(|summary| {
-            json!({
-                "source": table::certificate_name(&summary.source),
-                "serial_number": summary.serial,
-                "subject_alt_names": summary.names,
-                "valid_from": summary.not_before,
-                "expiration_time": summary.not_after,
-                "chain_length": summary.chain_length,
-            })
-        })
-        .collect();
-    json(&json!({"certificates": shown}))
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    json(&envoy::certificates(admin.snapshots.load().certificates.summaries(), now))
 }
 
 fn server_info(admin: &Admin) -> Reply {
@@ -244,6 +229,8 @@ fn server_info(admin: &Admin) -> Reply {
     json(&json!({
         "version": VERSION,
         "state": state,
+        "hot_restart_version": "disabled",
+        "node": built.as_ref().map(|built| Node::of(built.compiled.identity()).json()),
         "uptime_current_epoch": format!("{}s", admin.started.elapsed().as_secs()),
         "uptime_all_epochs": format!("{}s", admin.started.elapsed().as_secs()),
         "config_generation": built.map(|built| built.generation),
@@ -256,12 +243,16 @@ fn wants_json(query: &str) -> bool {
     question::pairs(query).any(|(key, value)| key == "format" && value == "json")
 }
 
-/// Whether the request names us by address, or as localhost: what a rebound DNS name cannot do.
-fn is_local_name<B>(request: &Request<B>) -> bool {
-    let Some(host) = request.headers().get(header::HOST) else { return true };
-    let Ok(host) = host.to_str() else { return false };
-    let host = routing::host::without_port(host).trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+fn refuse(status: StatusCode, why: &'static str) -> Reply {
+    let mut refusal = text(status, why);
+    if status == StatusCode::UNAUTHORIZED {
+        // The second is what a browser can ask its user for.
+        for challenge in ["Bearer", "Basic realm=\"limen\""] {
+            let challenge = http::HeaderValue::from_static(challenge);
+            refusal.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+        }
+    }
+    refusal
 }
 
 fn method_not_allowed(allowed: &'static str) -> Reply {

@@ -65,6 +65,7 @@ fn rig_with(surface: Surface, file: &str, config: &str) -> Rig {
             *seen.lock().unwrap() = filter.to_owned();
             Ok(())
         }),
+        access: Access::Local,
         port_map: [(80, 8080)].into(),
         started: Instant::now(),
         was_ready: false.into(),
@@ -115,7 +116,30 @@ async fn what_is_in_force_is_shown_and_no_secret_is() {
     assert_eq!(rig.json("/server_info")["state"], "INITIALIZING");
     assert_eq!(rig.pipeline.step().await, Step::Published);
     let dump = rig.json("/config_dump");
-    assert_eq!(dump["hosts"][0]["domain"], "shop.example");
+    let section = |dump: &Value, name: &str| {
+        let name = format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump");
+        dump["configs"].as_array().unwrap().iter().find(|config| config["@type"] == name.as_str()).cloned()
+    };
+    assert!(section(&dump, "Endpoints").is_none(), "only where include_eds asks for it");
+    let routes = section(&dump, "Routes").unwrap();
+    let routes = &routes["dynamic_route_configs"][0]["route_config"];
+    assert_eq!(routes["@type"], "type.googleapis.com/envoy.config.route.v3.RouteConfiguration");
+    let host = &routes["virtual_hosts"][0];
+    assert_eq!((&host["name"], &host["domains"][0]), (&"shop.example:80".into(), &"shop.example".into()));
+    assert_eq!(
+        host["routes"][0]["metadata"]["filter_metadata"]["istio"]["config"],
+        "/apis/networking.istio.io/v1alpha3/namespaces/default/virtual-service/shop"
+    );
+    let listeners = section(&rig.json("/config_dump?include_eds"), "Listeners").unwrap();
+    let listener = &listeners["dynamic_listeners"][0]["active_state"]["listener"];
+    assert_eq!(
+        listener["address"]["socket_address"],
+        serde_json::json!({"address": "0.0.0.0", "port_value": 80})
+    );
+    let filter = &listener["filter_chains"][0]["filters"][0];
+    assert_eq!(filter["name"], "envoy.filters.network.http_connection_manager");
+    assert_eq!(filter["typed_config"]["rds"]["route_config_name"], routes["name"]);
+    assert!(rig.json("/server_info")["node"]["id"].as_str().unwrap().starts_with("router~"));
     assert_eq!(rig.json("/config_dump?table=listeners")[0]["port"], 80);
     let answer = rig.json("/explain?url=http%3A%2F%2Fshop.example%3A8080%2F");
     assert_eq!((&answer["verdict"], &answer["response"]["status"]), (&"redirect".into(), &301.into()));
@@ -137,6 +161,8 @@ fn what_changes_something_takes_post_and_a_local_name() {
     assert_eq!(rig.admin.drain.state(), DrainState::Live);
     assert_eq!(rig.ask("POST", "/logging?level=debug", "127.0.0.1").0, 200);
     assert_eq!(*rig.level.lock().unwrap(), "debug");
+    let evil = "localhost\r\norigin: http://evil.example";
+    assert_eq!(rig.ask("POST", "/drain", evil).0, 403);
     assert_eq!(rig.ask("POST", "/logging", "[::1]:15000").0, 400);
     assert_eq!(rig.ask("POST", "/drain", "127.0.0.1:15000").0, 200);
     assert_eq!(rig.admin.drain.state(), DrainState::Draining);
@@ -170,4 +196,118 @@ async fn diagnostics_are_those_of_check() {
     let served = rig.json("/diagnostics");
     assert_eq!(served["findings"].as_array().unwrap().len(), 2, "{served}");
     assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), served);
+}
+
+/// Clusters and endpoints, read as `istioctl proxy-config cluster` and `endpoint` read them; certificates without their keys.
+#[tokio::test]
+async fn istioctl_finds_its_fields() {
+    let config = [
+        GATEWAY,
+        "---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: [shop.example]
+  gateways: [door]
+  http:
+  - match: [{uri: {exact: /a}, headers: {x: {exact: y}}}]
+    route:
+    - {destination: {host: far.example}, weight: 90}
+    - {destination: {host: far.example, subset: v2}, weight: 10}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: far}
+spec:
+  hosts: [far.example]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 10.0.0.9, locality: r/z, labels: {v: '2'}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: far}
+spec: {host: far.example, subsets: [{name: v2, labels: {v: '2'}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: safe, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 443, name: https, protocol: HTTPS}, hosts: [safe.example], tls: {mode: SIMPLE, credentialName: pair}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: pair, namespace: istio-system}
+stringData: {tls.key: swordfish, tls.crt: \"-----BEGIN CERTIFICATE-----\\nQQ==\\n-----END CERTIFICATE-----\\nswordfish\"}
+",
+    ]
+    .concat();
+    let mut rig = rig_with(Surface::Admin, "a.yaml", &config);
+    assert_eq!(rig.pipeline.step().await, Step::Published);
+    let (status, text) = rig.get("/config_dump?include_eds");
+    assert_eq!(status, 200);
+    let dump: Value = serde_json::from_str(&text).unwrap();
+    let configs = dump["configs"].as_array().unwrap();
+    let of = |name: &str| configs.iter().find(|c| c["@type"].as_str().unwrap().contains(name)).unwrap();
+    let clusters = of("ClustersConfigDump")["dynamic_active_clusters"].as_array().unwrap();
+    let v2 =
+        clusters.iter().map(|c| &c["cluster"]).find(|c| c["name"] == "outbound|80|v2|far.example").unwrap();
+    assert_eq!(
+        v2["metadata"]["filter_metadata"]["istio"]["config"],
+        "/apis/networking.istio.io/v1alpha3/namespaces/default/destination-rule/far"
+    );
+    let routes = &of("RoutesConfigDump")["dynamic_route_configs"];
+    let route = &routes.as_array().unwrap().iter().find(|r| r["route_config"]["name"] == "http.80").unwrap()
+        ["route_config"]["virtual_hosts"][0]["routes"][0];
+    assert_eq!(route["match"]["path"], "/a");
+    assert_eq!(route["match"]["headers"][0]["string_match"]["exact"], "y");
+    assert_eq!(route["route"]["weighted_clusters"]["clusters"][1]["weight"], 10);
+    assert!(of("EndpointsConfigDump")["dynamic_endpoint_configs"].is_array());
+    let secret = &of("SecretsConfigDump")["dynamic_active_secrets"][0];
+    assert_eq!(secret["name"], "kubernetes://istio-system/pair");
+    let pair = &secret["secret"]["tls_certificate"];
+    assert_eq!(pair["private_key"]["inline_bytes"], "W3JlZGFjdGVkXQ==", "[redacted]");
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let chain = STANDARD.decode(pair["certificate_chain"]["inline_bytes"].as_str().unwrap()).unwrap();
+    let chain = String::from_utf8(chain).unwrap();
+    assert!(chain.contains("QQ==") && !chain.contains("swordfish"), "{chain}");
+    assert!(!text.contains("swordfish"));
+    assert!(rig.json("/clusters?format=json")["cluster_statuses"].is_array());
+    assert_eq!(rig.json("/certs")["certificates"], serde_json::json!([]), "no such pair can be loaded");
+}
+
+#[test]
+fn an_address_for_others_asks_for_the_token() {
+    let rig = rig(Surface::Admin);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "sesame").unwrap();
+    let far: SocketAddr = "0.0.0.0:15000".parse().unwrap();
+    let request = |token: Option<&str>| {
+        let mut request = http::Request::get("/server_info").header("host", "gateway.example");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        request.body(()).unwrap()
+    };
+    let mut admin = Admin {
+        status: rig.admin.status.clone(),
+        snapshots: rig.admin.snapshots.clone(),
+        listeners: rig.admin.listeners.clone(),
+        drain: rig.admin.drain.clone(),
+        metrics: rig.admin.metrics.clone(),
+        level: LevelHandle::new(|_| Ok(())),
+        access: Access::Local,
+        port_map: BTreeMap::new(),
+        started: Instant::now(),
+        was_ready: false.into(),
+    };
+    admin.access = Access::new(far, Some(&file)).unwrap();
+    let ask = |admin: &Admin, token| answer::answer(admin, Surface::Admin, &request(token)).status().as_u16();
+    assert_eq!((ask(&admin, None), ask(&admin, Some("x")), ask(&admin, Some("sesame"))), (401, 401, 200));
+    admin.access = Access::new(far, None).unwrap();
+    assert_eq!(ask(&admin, Some("sesame")), 401, "without a token file nobody gets in");
 }

@@ -15,7 +15,7 @@ use config_model::diagnostic::{Diagnostics, Severity};
 use tokio::sync::watch;
 
 use crate::{
-    admin::{self, Admin, Bound, Surface},
+    admin::{self, Access, Admin, Bound, Surface},
     app::{self, panics},
     cli::{LevelHandle, VERSION, counted},
     drain::DrainController,
@@ -78,6 +78,12 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         options,
         IDLE_GRACE,
     );
+    let access = Access::new(settings.admin, settings.admin_token_file.as_deref());
+    let access = access.map_err(|error| format!("--admin-token-file: {error}"))?;
+    if access == Access::Closed {
+        let address = settings.admin;
+        tracing::warn!(%address, "the admin endpoints refuse everybody: no loopback address, and no --admin-token-file");
+    }
     let admin = Arc::new(Admin {
         status: Arc::clone(&status),
         snapshots: Arc::clone(&snapshots),
@@ -85,6 +91,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         drain: Arc::clone(&drain),
         metrics: Arc::clone(&metrics),
         level,
+        access,
         port_map: settings.port_map.clone(),
         started,
         was_ready: AtomicBool::new(false),

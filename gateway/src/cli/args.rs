@@ -89,6 +89,9 @@ pub struct RunArgs {
     /// Address of the admin endpoints
     #[arg(long, value_name = "ADDR", env = "LIMEN_ADMIN", default_value = "127.0.0.1:15000")]
     pub admin: SocketAddr,
+    /// File with the token that the admin endpoints ask for; needed where their address is not a loopback address
+    #[arg(long, value_name = "FILE", env = "LIMEN_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Address of the readiness endpoint
     #[arg(long, value_name = "ADDR", env = "LIMEN_STATUS_ADDR", default_value = "0.0.0.0:15021")]
     pub status_addr: SocketAddr,
@@ -165,6 +168,9 @@ pub struct ExplainArgs {
     /// Ask a running gateway instead of reading configuration
     #[arg(long, value_name = "URL", env = "LIMEN_ADMIN_URL", conflicts_with = "config")]
     pub admin: Option<String>,
+    /// File with the token that it asks for
+    #[arg(long, value_name = "FILE", env = "LIMEN_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Method
     #[arg(
         short = 'X',
@@ -224,6 +230,9 @@ pub struct GetArgs {
     /// Ask a running gateway instead of reading configuration
     #[arg(long, value_name = "URL", env = "LIMEN_ADMIN_URL", conflicts_with = "config")]
     pub admin: Option<String>,
+    /// File with the token that it asks for
+    #[arg(long, value_name = "FILE", env = "LIMEN_ADMIN_TOKEN_FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Format of the table
     #[arg(long, value_enum, env = "LIMEN_OUTPUT", default_value = "text")]
     pub output: Format,

@@ -41,7 +41,11 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
         }
     };
     let (answer, unparsable) = match &args.admin {
-        Some(admin) => match remote::get::<Answer>(admin, &format!("/explain?{}", encode(&ask))) {
+        Some(admin) => match remote::get::<Answer>(
+            admin,
+            args.admin_token_file.as_deref(),
+            &format!("/explain?{}", encode(&ask)),
+        ) {
             Ok(answer) => (answer, false),
             Err(message) => {
                 out.fail(&message);

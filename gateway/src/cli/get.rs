@@ -19,7 +19,11 @@ pub(super) fn get(args: &GetArgs, out: &mut Output<'_>) -> Exit {
         TableArg::Certificates => Table::Certificates,
     };
     let rows: Vec<Row> = match &args.admin {
-        Some(admin) => match remote::get(admin, &format!("/config_dump?table={}", table.name())) {
+        Some(admin) => match remote::get(
+            admin,
+            args.admin_token_file.as_deref(),
+            &format!("/config_dump?table={}", table.name()),
+        ) {
             Ok(rows) => rows,
             Err(message) => {
                 out.fail(&message);

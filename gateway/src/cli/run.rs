@@ -61,6 +61,7 @@ fn settings(args: &RunArgs) -> Settings {
         port_map: args.port_map.0.clone(),
         bind: args.bind,
         admin: args.admin,
+        admin_token_file: args.admin_token_file.clone(),
         status: args.status_addr,
         metrics: args.metrics_addr.clone(),
         threads: args.threads.map_or_else(available_threads, usize::from),

@@ -265,20 +265,10 @@ fn endpoint_row(cluster: &ClusterSpec, endpoint: &Endpoint, record: Option<&Reco
     })
 }
 
-/// All tables as one object: what the admin endpoint `/config_dump` gives.
-#[must_use]
-pub fn dump(compiled: &Compiled, secrets: &Resources<Secret>) -> Map<String, Value> {
-    Table::ALL
-        .into_iter()
-        .map(|table| {
-            let rows = table.rows(compiled, secrets).into_iter().map(Value::Object).collect();
-            (table.name().to_owned(), Value::Array(rows))
-        })
-        .collect()
-}
-
 /// Every chain with its listener, and the server names that lead to it.
-fn each_chain(compiled: &Compiled) -> impl Iterator<Item = (&Listener, Option<String>, &FilterChain)> {
+pub(crate) fn each_chain(
+    compiled: &Compiled,
+) -> impl Iterator<Item = (&Listener, Option<String>, &FilterChain)> {
     compiled.listeners.values().flat_map(|listener| -> Vec<(&Listener, Option<String>, &FilterChain)> {
         match &listener.chains {
             Chains::Http(chain) => vec![(listener, None, chain)],
