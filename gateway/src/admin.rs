@@ -8,9 +8,13 @@ mod access;
 mod answer;
 mod dashboard;
 mod envoy;
+mod graph;
+mod history;
+mod live;
 mod serve;
 
 pub use access::Access;
+pub use history::History;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, thread, time::Instant};
 
@@ -41,6 +45,8 @@ pub struct Admin {
     pub level: LevelHandle,
     /// Who may ask.
     pub access: Access,
+    /// The latest configurations and what each changed.
+    pub history: History,
     /// Bound port by gateway port.
     pub port_map: BTreeMap<u16, u16>,
     /// When the process started.

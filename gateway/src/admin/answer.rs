@@ -14,8 +14,9 @@ use serde_json::json;
 use super::{
     Admin, Readiness, Surface,
     access::{self, Verdict},
-    dashboard,
+    dashboard::PAGE,
     envoy::{self, Node},
+    graph, history, live,
 };
 use crate::{
     cli::VERSION,
@@ -104,7 +105,20 @@ fn turn(admin: &Admin, path: &str, query: &str) -> Reply {
 fn view(admin: &Admin, path: &str, query: &str) -> Reply {
     let built = admin.status.built();
     match path {
-        "/" => reply(StatusCode::OK, HTML, dashboard::page(admin)),
+        "/" => page(),
+        "/events" => {
+            let mut events = reply(StatusCode::OK, "text/event-stream", Bytes::new());
+            events.extensions_mut().insert(live::Endless);
+            events
+        }
+        "/graph" => match built {
+            Some(built) => json(&graph::graph(&built, &admin.snapshots.load().clusters)),
+            None => not_yet(),
+        },
+        "/generations" => {
+            history::note(admin);
+            json(&json!({"generations": admin.history.told()}))
+        }
         "/config_dump" => match built {
             Some(built) => config_dump(admin, &built, query),
             None => not_yet(),
@@ -218,17 +232,30 @@ fn certificates(admin: &Admin) -> Reply {
     json(&envoy::certificates(admin.snapshots.load().certificates.summaries(), now))
 }
 
-fn server_info(admin: &Admin) -> Reply {
-    let built = admin.status.built();
-    let state = match (admin.drain.state(), admin.readiness()) {
+/// Envoy's name of the state.
+pub(super) fn state(admin: &Admin) -> &'static str {
+    match (admin.drain.state(), admin.readiness()) {
         (DrainState::Live, Readiness::Starting(_)) => "INITIALIZING",
         (DrainState::Live, _) => "LIVE",
         (DrainState::Draining | DrainState::Quitting, _) => "DRAINING",
-    };
+    }
+}
+
+fn page() -> Reply {
+    let mut page = reply(StatusCode::OK, HTML, PAGE.body.clone());
+    if let Ok(policy) = http::HeaderValue::from_str(&PAGE.policy) {
+        page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    page.headers_mut().insert(header::REFERRER_POLICY, http::HeaderValue::from_static("no-referrer"));
+    page
+}
+
+fn server_info(admin: &Admin) -> Reply {
+    let built = admin.status.built();
     let synchronized = admin.status.synchronization() == Synchronization::Current;
     json(&json!({
         "version": VERSION,
-        "state": state,
+        "state": state(admin),
         "hot_restart_version": "disabled",
         "node": built.as_ref().map(|built| Node::of(built.compiled.identity()).json()),
         "uptime_current_epoch": format!("{}s", admin.started.elapsed().as_secs()),

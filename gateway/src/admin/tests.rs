@@ -66,6 +66,7 @@ fn rig_with(surface: Surface, file: &str, config: &str) -> Rig {
             Ok(())
         }),
         access: Access::Local,
+        history: History::default(),
         port_map: [(80, 8080)].into(),
         started: Instant::now(),
         was_ready: false.into(),
@@ -146,7 +147,16 @@ async fn what_is_in_force_is_shown_and_no_secret_is() {
     assert_eq!(rig.get("/explain?url=ftp://x").0, 400);
     assert_eq!(rig.json("/diagnostics")["resources"], 3);
     assert_eq!(rig.json("/server_info")["state"], "LIVE");
-    for path in ["/", "/config_dump", "/clusters", "/listeners?format=json", "/certs", "/diagnostics"] {
+    for path in [
+        "/",
+        "/graph",
+        "/generations",
+        "/config_dump",
+        "/clusters",
+        "/listeners?format=json",
+        "/certs",
+        "/diagnostics",
+    ] {
         let (status, body) = rig.get(path);
         assert_eq!(status, 200, "{path}");
         assert!(!body.contains("swordfish"), "{path}");
@@ -301,6 +311,7 @@ fn an_address_for_others_asks_for_the_token() {
         metrics: rig.admin.metrics.clone(),
         level: LevelHandle::new(|_| Ok(())),
         access: Access::Local,
+        history: History::default(),
         port_map: BTreeMap::new(),
         started: Instant::now(),
         was_ready: false.into(),
@@ -310,4 +321,62 @@ fn an_address_for_others_asks_for_the_token() {
     assert_eq!((ask(&admin, None), ask(&admin, Some("x")), ask(&admin, Some("sesame"))), (401, 401, 200));
     admin.access = Access::new(far, None).unwrap();
     assert_eq!(ask(&admin, Some("sesame")), 401, "without a token file nobody gets in");
+}
+
+#[tokio::test]
+async fn the_page_has_what_it_asks_for() {
+    let mut rig = rig(Surface::Admin);
+    assert_eq!(rig.get("/graph").0, 503);
+    assert_eq!(rig.pipeline.step().await, Step::Published);
+    let mut stream = TcpStream::connect(rig.address).unwrap();
+    write!(stream, "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(
+        page.to_lowercase().contains("content-security-policy: default-src 'none'; script-src 'sha256-"),
+        "{page}"
+    );
+    let graph = rig.json("/graph");
+    assert_eq!(graph["servers"][0]["gateway"], "default/door");
+    let rule = &graph["tables"][0]["hosts"][0]["rules"][0];
+    assert_eq!((&rule["virtual_service"], &rule["action"]), (&"default/shop".into(), &"redirect 301".into()));
+    assert_eq!(rule["file"], "a.yaml");
+    let told = rig.json("/generations");
+    let first = &told["generations"][0];
+    assert_eq!((&first["generation"], &first["added"]["count"]), (&1.into(), &3.into()), "{told}");
+    assert_eq!((&first["changed"]["count"], &first["removed"]["count"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn events_arrive_while_the_connection_is_open() {
+    let rig = rig(Surface::Admin);
+    let sample = crate::telemetry::metrics::Sample {
+        cluster: None,
+        protocol: crate::telemetry::metrics::RequestProtocol::Http,
+        code: 200,
+        grpc_status: None,
+        flags: Default::default(),
+        duration: std::time::Duration::from_millis(7),
+        request_bytes: 1,
+        response_bytes: 1,
+    };
+    rig.admin.metrics.record(&sample);
+    let mut stream = std::io::BufReader::new(TcpStream::connect(rig.address).unwrap());
+    write!(stream.get_mut(), "GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut next = || {
+        loop {
+            let mut line = String::new();
+            assert!(std::io::BufRead::read_line(&mut stream, &mut line).unwrap() > 0, "the stream ended");
+            if let Some(event) = line.strip_prefix("data: ") {
+                return serde_json::from_str::<Value>(event).unwrap();
+            }
+        }
+    };
+    let first = next();
+    let service = &first["services"]["unknown"];
+    assert_eq!(service["codes"]["200"], 1, "{first}");
+    assert_eq!(service["buckets"][2], 0, "5 ms");
+    assert_eq!(service["buckets"][3], 1, "10 ms");
+    rig.admin.metrics.record(&sample);
+    while next()["services"]["unknown"]["codes"]["200"] != 2 {}
 }

@@ -15,7 +15,7 @@ use config_model::diagnostic::{Diagnostics, Severity};
 use tokio::sync::watch;
 
 use crate::{
-    admin::{self, Access, Admin, Bound, Surface},
+    admin::{self, Access, Admin, Bound, History, Surface},
     app::{self, panics},
     cli::{LevelHandle, VERSION, counted},
     drain::DrainController,
@@ -92,6 +92,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         metrics: Arc::clone(&metrics),
         level,
         access,
+        history: History::default(),
         port_map: settings.port_map.clone(),
         started,
         was_ready: AtomicBool::new(false),

@@ -365,7 +365,7 @@ fn discovery(cluster: &Cluster) -> &'static str {
 }
 
 /// A match in few words: `/get*` for a prefix, as istioctl has it.
-fn describe(matcher: &RouteMatch) -> String {
+pub(crate) fn describe(matcher: &RouteMatch) -> String {
     let mut text = match &matcher.path {
         PathMatch::Any => "/*".to_owned(),
         PathMatch::Exact { text, .. } => text.to_string(),
@@ -388,7 +388,8 @@ fn describe(matcher: &RouteMatch) -> String {
     text
 }
 
-fn destination(action: &Action) -> String {
+/// What a rule does, in few words.
+pub(crate) fn destination(action: &Action) -> String {
     match action {
         Action::Forward(forward) => {
             let single = forward.destinations.len() == 1;

@@ -267,6 +267,12 @@ impl Metrics {
         out
     }
 
+    /// Everything as data, for who sums it up.
+    #[must_use]
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.registry.gather()
+    }
+
     /// Registers a metric of another part of the process.
     ///
     /// # Errors
