@@ -314,9 +314,12 @@ fn cluster(spec: &ClusterSpec) -> Value {
     any("envoy.config.cluster.v3.Cluster", shown)
 }
 
+/// Priority and locality.
+type Group = (u32, Arc<str>);
+
 fn load_assignment(cluster: &Arc<Cluster>) -> Value {
     let view = cluster.endpoints();
-    let mut groups: Vec<((u32, Arc<str>), Vec<Value>)> = Vec::new();
+    let mut groups: Vec<(Group, Vec<Value>)> = Vec::new();
     for state in &view.all {
         let endpoint = &state.endpoint;
         let shown = json!({
