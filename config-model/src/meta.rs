@@ -184,15 +184,15 @@ pub struct OwnerReference {
     pub name: String,
 }
 
-/// Where a document was written. Displays as `file:line`.
+/// Where a document was written. Displays as `file:line`, or as `uid/resourceVersion` for an object of an API server.
 ///
 /// Comparing two origins compares file, line and column; the text they may carry is only a means to find the position of
 /// a field when a finding needs it (see `parse::locate`).
 #[derive(Clone)]
 pub struct Origin {
-    /// Path of the file as the caller named it.
+    /// Path of the file as the caller named it, or `uid/resourceVersion`.
     pub file: Arc<str>,
-    /// Line on which the document (or the field) begins, from 1.
+    /// Line on which the document (or the field) begins, from 1; 0 where there are no lines.
     pub line: u32,
     /// Column, from 1, in characters.
     pub column: u32,
@@ -222,6 +222,11 @@ impl Origin {
     /// An origin without text: positions inside the document cannot be looked up from it.
     pub fn new(file: impl Into<Arc<str>>, line: u32, column: u32) -> Origin {
         Origin { file: file.into(), line, column, end: None, source: None }
+    }
+
+    /// The origin of an object that an API server holds: who it is and which version of it. It has no lines: `line` is 0.
+    pub fn of_object(uid: &str, resource_version: &str) -> Origin {
+        Origin::new(format!("{uid}/{resource_version}"), 0, 1)
     }
 
     pub(crate) fn with_source(file: Arc<str>, line: u32, column: u32, source: Source) -> Origin {
@@ -274,7 +279,10 @@ impl fmt::Debug for Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
     }
 }
 

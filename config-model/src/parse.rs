@@ -9,12 +9,14 @@ mod document;
 mod guard;
 pub mod locate;
 mod mesh;
+mod object;
 mod split;
 mod suggest;
 
 use std::sync::Arc;
 
 pub use mesh::mesh_config;
+pub use object::Object;
 
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},

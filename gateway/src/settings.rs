@@ -56,6 +56,11 @@ pub struct Settings {
 pub enum SourceSettings {
     /// Folders and files.
     Folders(Vec<PathBuf>),
+    /// The Kubernetes API that the service account or the kubeconfig names.
+    Kubernetes {
+        /// Folder where the last state is kept, for a start while the API is away.
+        cache: Option<PathBuf>,
+    },
 }
 
 /// What is written about each request.

@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod fixed;
+pub mod kubernetes;
 mod watch;
 
 use async_trait::async_trait;

@@ -100,7 +100,7 @@ struct Header {
     kind: String,
 }
 
-fn object(mut value: Value, origin: &Origin, hash: u64, parsed: &mut Parsed) {
+pub(super) fn object(mut value: Value, origin: &Origin, hash: u64, parsed: &mut Parsed) {
     strip_nulls(&mut value);
     let failed = |parsed: &mut Parsed, path: &str, message: &str| {
         parsed.failed.push(FailedDocument { key: None, origin: origin.clone() });
@@ -253,7 +253,7 @@ fn metadata(kind: Kind, value: &Value) -> Result<Metadata, (String, String)> {
 }
 
 /// `status.conditions`, as far as they have the usual form; a status is written by machines and never a reason to refuse.
-fn conditions(value: &Value) -> BTreeMap<String, String> {
+pub(super) fn conditions(value: &Value) -> BTreeMap<String, String> {
     let list = value.get("status").and_then(|status| status.get("conditions")).and_then(Value::as_sequence);
     let pairs = list.into_iter().flatten().filter_map(|condition| {
         let kind = condition.get("type")?.as_str()?;

@@ -11,7 +11,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use config_model::diagnostic::{Diagnostics, Severity};
+use config_model::{
+    diagnostic::{Diagnostics, Severity},
+    mesh::MeshConfig,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,7 +32,11 @@ use crate::{
     settings::{AccessLogFormat, Settings, SourceSettings, Strictness},
     shutdown::{DrainTimes, Exit},
     snapshot::{Snapshot, SnapshotCell},
-    source::{Source, directory::Directory},
+    source::{
+        Source,
+        directory::Directory,
+        kubernetes::{Cluster, Home, Kubernetes},
+    },
     telemetry::{
         AccessLog, Metrics,
         access_log::{Format, FormatError, Target},
@@ -126,7 +133,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let publisher =
         Live { snapshots, registry, listeners: listeners.clone(), edge: settings.edge.clone(), latest };
     let pipeline = Pipeline::new(
-        source(&settings.source),
+        source(settings, background.handle())?,
         Builder::new(settings.identity()),
         Box::new(publisher),
         Arc::clone(&status),
@@ -224,9 +231,18 @@ impl Publisher for Live {
     }
 }
 
-fn source(settings: &SourceSettings) -> Box<dyn Source> {
-    match settings {
-        SourceSettings::Folders(paths) => Box::new(Directory::new(paths.clone())),
+fn source(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Box<dyn Source>, String> {
+    match &settings.source {
+        SourceSettings::Folders(paths) => Ok(Box::new(Directory::new(paths.clone()))),
+        SourceSettings::Kubernetes { cache } => {
+            let cluster = runtime.block_on(Cluster::infer()).map_err(|error| error.to_string())?;
+            let home = Home {
+                namespace: settings.namespace.clone(),
+                labels: settings.labels.clone(),
+                root_namespace: MeshConfig::default().root_namespace,
+            };
+            Ok(Box::new(Kubernetes::new(cluster, home, cache.clone(), runtime.clone())))
+        }
     }
 }
 

@@ -80,6 +80,9 @@ pub struct RunArgs {
     /// Read the Kubernetes API instead of folders
     #[arg(long, env = "LIMEN_KUBERNETES", conflicts_with = "config")]
     pub kubernetes: bool,
+    /// Folder where the last state of the Kubernetes API is kept, to be served when the API is away at the start
+    #[arg(long, value_name = "DIR", env = "LIMEN_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
     /// Bound port for a gateway port, on top of a Service's targetPort
     #[arg(long, value_name = "80=8080,…", env = "LIMEN_PORT_MAP", default_value = "")]
     pub port_map: PortMap,

@@ -18,12 +18,8 @@ pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
     if let Err(exit) = load::gateway_only(args.common.role, out) {
         return exit;
     }
-    if args.kubernetes {
-        out.fail("--kubernetes: this version reads folders only; use --config");
-        return Exit::Failed;
-    }
-    if args.common.config.is_empty() {
-        out.fail("no configuration: use --config DIR");
+    if args.common.config.is_empty() && !args.kubernetes {
+        out.fail("no configuration: use --config DIR or --kubernetes");
         return Exit::Usage;
     }
     for path in &args.common.config {
@@ -55,7 +51,11 @@ pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
 
 fn settings(args: &RunArgs) -> Settings {
     Settings {
-        source: SourceSettings::Folders(args.common.config.clone()),
+        source: if args.kubernetes {
+            SourceSettings::Kubernetes { cache: args.cache_dir.clone() }
+        } else {
+            SourceSettings::Folders(args.common.config.clone())
+        },
         namespace: args.common.namespace.clone(),
         labels: args.common.labels.0.clone(),
         port_map: args.port_map.0.clone(),

@@ -1,0 +1,545 @@
+//! A Kubernetes API server for tests: discovery, lists in pages, watches; over plain HTTP, as the real one answers.
+//!
+//! What it does is what the API's documentation says ("Kubernetes API Concepts": efficient detection of changes, watch bookmarks,
+//! retrieving large results in chunks, 410 Gone responses), and `behaviour.rs` holds it to that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A resource type that is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Type {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub namespaced: bool,
+}
+
+const fn core(kind: &'static str, plural: &'static str) -> Type {
+    Type { group: "", version: "v1", kind, plural, namespaced: true }
+}
+
+/// A kind of Istio's networking API in a version.
+pub const fn istio(version: &'static str, kind: &'static str, plural: &'static str) -> Type {
+    Type { group: "networking.istio.io", version, kind, plural, namespaced: true }
+}
+
+/// What a cluster with Istio's CRDs serves.
+pub const ALL: [Type; 12] = [
+    core("Service", "services"),
+    core("Secret", "secrets"),
+    core("ConfigMap", "configmaps"),
+    core("Pod", "pods"),
+    Type { namespaced: false, ..core("Namespace", "namespaces") },
+    Type { group: "discovery.k8s.io", ..core("EndpointSlice", "endpointslices") },
+    istio("v1", "Gateway", "gateways"),
+    istio("v1", "VirtualService", "virtualservices"),
+    istio("v1", "DestinationRule", "destinationrules"),
+    istio("v1", "ServiceEntry", "serviceentries"),
+    istio("v1", "WorkloadEntry", "workloadentries"),
+    istio("v1", "Sidecar", "sidecars"),
+];
+
+/// How a watch whose version is too old is told so. Servers do both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Gone {
+    /// By an ERROR event in a stream that began well.
+    #[default]
+    Event,
+    /// By the status of the answer.
+    Status,
+}
+
+#[derive(Default)]
+struct State {
+    types: BTreeSet<Type>,
+    objects: BTreeMap<(String, String, String), Value>,
+    version: u64,
+    events: Vec<Event>,
+    /// Events up to this version are forgotten.
+    compacted: u64,
+    gone: Gone,
+    /// Watches end when this changes.
+    epoch: u64,
+    /// Bookmarks are due when this changes.
+    bookmarks: u64,
+    /// Streams deliver events in two pieces.
+    slow: bool,
+    /// Answers to lists wait for this to be false.
+    held: bool,
+    /// What was asked for: path and query.
+    requests: Vec<String>,
+    /// Rests of lists that were begun.
+    rests: BTreeMap<String, (u64, Vec<Value>)>,
+}
+
+#[derive(Clone)]
+struct Event {
+    version: u64,
+    plural: String,
+    kind: &'static str,
+    object: Value,
+}
+
+/// The server. Its state outlives its being stopped.
+pub struct Double {
+    state: Arc<Mutex<State>>,
+    tick: watch::Sender<u64>,
+    address: SocketAddr,
+    serving: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Double {
+    /// A server of these types.
+    pub async fn start(types: impl IntoIterator<Item = Type>) -> Double {
+        let state = State { types: types.into_iter().collect(), version: 100, ..State::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut double = Double {
+            state: Arc::new(Mutex::new(state)),
+            tick: watch::Sender::new(0),
+            address,
+            serving: None,
+        };
+        double.serve(listener);
+        double
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let (state, tick) = (Arc::clone(&self.state), self.tick.clone());
+        self.serving = Some(tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (state, tick) = (Arc::clone(&state), tick.clone());
+                connections.spawn(async move {
+                    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                        let (state, changes) = (Arc::clone(&state), tick.subscribe());
+                        async move { Ok::<_, Infallible>(answer(state, changes, &request).await) }
+                    });
+                    let _closed = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), answer)
+                        .await;
+                });
+            }
+        }));
+    }
+
+    /// Cuts every connection and takes no more.
+    pub async fn stop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            let _cut = serving.await;
+        }
+    }
+
+    /// Serves again at the same address.
+    pub async fn resume(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.serve(listener);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let done = change(&mut self.state());
+        self.tick.send_modify(|tick| *tick += 1);
+        done
+    }
+
+    /// Creates or replaces the objects of a YAML text, as `kubectl apply` does.
+    pub fn apply(&self, yaml: &str) {
+        use serde::Deserialize as _;
+        for document in serde_yaml::Deserializer::from_str(yaml) {
+            let object = Value::deserialize(document).unwrap();
+            if !object.is_null() {
+                self.put(object);
+            }
+        }
+    }
+
+    /// Creates or replaces an object.
+    pub fn put(&self, mut object: Value) {
+        let kind = object["kind"].as_str().unwrap().to_owned();
+        self.change(|state| {
+            let of = *state
+                .types
+                .iter()
+                .find(|of| of.kind == kind)
+                .unwrap_or_else(|| panic!("{kind} is not served"));
+            state.version += 1;
+            let version = state.version;
+            let metadata = object["metadata"].as_object_mut().unwrap();
+            let namespace = if of.namespaced {
+                metadata.entry("namespace").or_insert_with(|| json!("default")).as_str().unwrap().to_owned()
+            } else {
+                String::new()
+            };
+            let name = metadata["name"].as_str().unwrap().to_owned();
+            metadata.insert("uid".into(), json!(format!("uid-{kind}-{name}")));
+            metadata.insert("resourceVersion".into(), json!(version.to_string()));
+            metadata.insert("managedFields".into(), json!([{"manager": "kubectl", "operation": "Apply"}]));
+            let key = (of.plural.to_owned(), namespace, name);
+            let kind = if state.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
+            state.objects.insert(key, object.clone());
+            state.events.push(Event { version, plural: of.plural.to_owned(), kind, object });
+        });
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, plural: &str, namespace: &str, name: &str) {
+        self.change(|state| {
+            let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
+            let mut object = state.objects.remove(&key).unwrap();
+            state.version += 1;
+            let version = state.version;
+            object["metadata"]["resourceVersion"] = json!(version.to_string());
+            state.events.push(Event { version, plural: plural.to_owned(), kind: "DELETED", object });
+        });
+    }
+
+    /// Serves one more type.
+    pub fn install(&self, of: Type) {
+        self.change(|state| state.types.insert(of));
+    }
+
+    /// Forgets what happened so far: watches that would have to begin before are gone.
+    pub fn compact(&self, gone: Gone) {
+        self.change(|state| {
+            state.version += 1;
+            state.compacted = state.version;
+            state.gone = gone;
+            state.events.clear();
+            state.rests.clear();
+        });
+    }
+
+    /// Ends every watch in the middle of its stream.
+    pub fn disconnect(&self) {
+        self.change(|state| state.epoch += 1);
+    }
+
+    /// Sends a bookmark to every watch that allows it.
+    pub fn bookmark(&self) {
+        self.change(|state| {
+            state.version += 1;
+            state.bookmarks += 1;
+        });
+    }
+
+    /// Delivers events in pieces.
+    pub fn be_slow(&self) {
+        self.change(|state| state.slow = true);
+    }
+
+    /// Lets lists wait, or go on.
+    pub fn hold_lists(&self, held: bool) {
+        self.change(|state| state.held = held);
+    }
+
+    /// What was asked for so far: path and query.
+    pub fn requests(&self) -> Vec<String> {
+        self.state().requests.clone()
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
+    }
+}
+
+fn whole(status: StatusCode, value: &Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {}).boxed_unsync();
+    Response::builder().status(status).header("content-type", "application/json").body(body).unwrap()
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": reason, "message": message, "code": code})
+}
+
+fn refusal(code: u16, reason: &str, message: &str) -> Response<Body> {
+    whole(StatusCode::from_u16(code).unwrap(), &status(code, reason, message))
+}
+
+/// What a request is about.
+struct Ask {
+    of: Type,
+    namespace: Option<String>,
+    name: Option<String>,
+    query: BTreeMap<String, String>,
+    metadata_only: bool,
+}
+
+impl Ask {
+    fn wants(&self, object: &Value) -> bool {
+        let field = |field: &str| object["metadata"][field].as_str().unwrap_or("");
+        self.namespace.as_deref().is_none_or(|namespace| namespace == field("namespace"))
+            && self.name.as_deref().is_none_or(|name| name == field("name"))
+    }
+
+    /// Objects of a list have no kind of their own when they are Kubernetes' own.
+    fn shown(&self, object: &Value, in_list: bool) -> Value {
+        if self.metadata_only {
+            return json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]});
+        }
+        let mut object = object.clone();
+        if in_list && !self.of.group.ends_with("istio.io") {
+            let fields = object.as_object_mut().unwrap();
+            fields.remove("kind");
+            fields.remove("apiVersion");
+        }
+        object
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.query.get(name).and_then(|value| value.parse().ok())
+    }
+}
+
+async fn answer(
+    state: Arc<Mutex<State>>,
+    mut changes: watch::Receiver<u64>,
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    let uri = request.uri().to_string();
+    let types: Vec<Type> = {
+        let mut state = state.lock().unwrap();
+        state.requests.push(uri);
+        state.types.iter().copied().collect()
+    };
+    let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
+    let (group, version, rest) = match path.as_slice() {
+        ["apis"] => return whole(StatusCode::OK, &groups(&types)),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        ["api", version, rest @ ..] => ("", *version, rest),
+        _ => return refusal(404, "NotFound", "the server could not find the requested resource"),
+    };
+    let served: Vec<Type> =
+        types.into_iter().filter(|of| of.group == group && of.version == version).collect();
+    if rest.is_empty() && !served.is_empty() {
+        return whole(StatusCode::OK, &resources(group, version, &served));
+    }
+    let (namespace, plural) = match rest {
+        ["namespaces", namespace, plural] => (Some((*namespace).to_owned()), *plural),
+        [plural] => (None, *plural),
+        _ => return refusal(404, "NotFound", "the server could not find the requested resource"),
+    };
+    let Some(of) = served.into_iter().find(|of| of.plural == plural) else {
+        return refusal(404, "NotFound", "the server could not find the requested resource");
+    };
+    let query: BTreeMap<String, String> =
+        request.uri().query().unwrap_or("").split('&').filter_map(pair).collect();
+    let name =
+        query.get("fieldSelector").and_then(|text| text.strip_prefix("metadata.name=")).map(str::to_owned);
+    let accept = request.headers().get("accept").and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    let metadata_only = accept.contains("as=PartialObjectMetadata");
+    let ask = Ask { of, namespace, name, query, metadata_only };
+    if ask.query.get("watch").is_some_and(|watch| watch == "true" || watch == "1") {
+        return stream(state, changes, ask);
+    }
+    while state.lock().unwrap().held {
+        if changes.changed().await.is_err() {
+            break;
+        }
+    }
+    list(&mut state.lock().unwrap(), &ask)
+}
+
+/// A parameter; what clients send of these has no escape but that of an equals sign.
+fn pair(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    Some((name.to_owned(), value.replace("%3D", "=")))
+}
+
+fn groups(types: &[Type]) -> Value {
+    let mut groups: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for of in types.iter().filter(|of| !of.group.is_empty()) {
+        groups.entry(of.group).or_default().insert(of.version);
+    }
+    let groups: Vec<Value> = groups
+        .into_iter()
+        .map(|(group, versions)| {
+            let versions: Vec<Value> = versions
+                .into_iter()
+                .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+                .collect();
+            json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
+        })
+        .collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+fn resources(group: &str, version: &str, types: &[Type]) -> Value {
+    let resources: Vec<Value> = types
+        .iter()
+        .flat_map(|of| {
+            let verbs = json!(["get", "list", "watch", "create", "update", "patch", "delete"]);
+            [
+                json!({"name": format!("{}/status", of.plural), "singularName": "", "namespaced": of.namespaced,
+                    "kind": of.kind, "verbs": ["get", "patch", "update"]}),
+                json!({"name": of.plural, "singularName": "", "namespaced": of.namespaced, "kind": of.kind, "verbs": verbs}),
+            ]
+        })
+        .collect();
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
+}
+
+fn list(state: &mut State, ask: &Ask) -> Response<Body> {
+    let (version, mut items) = match ask.query.get("continue") {
+        Some(token) => match state.rests.remove(token) {
+            Some(rest) => rest,
+            None => return refusal(410, "Expired", "The provided continue parameter is too old"),
+        },
+        None => {
+            let objects = state.objects.iter().filter(|((plural, ..), _)| plural == ask.of.plural);
+            let wanted = objects.map(|(_, object)| object).filter(|object| ask.wants(object));
+            (state.version, wanted.map(|object| ask.shown(object, true)).collect())
+        }
+    };
+    let limit = ask.number("limit").map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
+    let mut metadata = json!({"resourceVersion": version.to_string()});
+    if items.len() > limit && limit > 0 {
+        let rest = items.split_off(limit);
+        let token = format!("token-{version}-{}-{}", ask.of.plural, rest.len());
+        metadata["continue"] = json!(token);
+        metadata["remainingItemCount"] = json!(rest.len());
+        state.rests.insert(token, (version, rest));
+    }
+    let (kind, api_version) = if ask.metadata_only {
+        ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
+    } else {
+        let group = if ask.of.group.is_empty() { String::new() } else { format!("{}/", ask.of.group) };
+        (format!("{}List", ask.of.kind), format!("{group}{}", ask.of.version))
+    };
+    whole(
+        StatusCode::OK,
+        &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items}),
+    )
+}
+
+/// Where a watch is.
+struct Watching {
+    ask: Ask,
+    state: Arc<Mutex<State>>,
+    changes: watch::Receiver<u64>,
+    version: u64,
+    epoch: u64,
+    bookmarks: u64,
+    pending: Vec<Bytes>,
+    ended: bool,
+}
+
+fn stream(state: Arc<Mutex<State>>, changes: watch::Receiver<u64>, ask: Ask) -> Response<Body> {
+    let version = ask.number("resourceVersion").unwrap_or(0);
+    let (epoch, bookmarks, expired, gone) = {
+        let state = state.lock().unwrap();
+        (state.epoch, state.bookmarks, version < state.compacted, state.gone)
+    };
+    if expired && gone == Gone::Status {
+        return refusal(410, "Expired", "too old resource version");
+    }
+    let mut watching =
+        Watching { ask, state, changes, version, epoch, bookmarks, pending: Vec::new(), ended: false };
+    if expired {
+        watching.end(&status(410, "Expired", "too old resource version"));
+    }
+    let frames = futures::stream::unfold(watching, |mut watching| async move {
+        let piece = watching.piece().await?;
+        Some((piece.map(Frame::data), watching))
+    });
+    let body = StreamBody::new(frames.boxed()).boxed_unsync();
+    Response::builder().header("content-type", "application/json").body(body).unwrap()
+}
+
+impl Watching {
+    fn end(&mut self, status: &Value) {
+        self.pending.push(line("ERROR", status));
+        self.ended = true;
+    }
+
+    async fn piece(&mut self) -> Option<Result<Bytes, std::io::Error>> {
+        loop {
+            if !self.pending.is_empty() {
+                tokio::task::yield_now().await;
+                return Some(Ok(self.pending.remove(0)));
+            }
+            if self.ended {
+                return None;
+            }
+            if self.collect() {
+                return Some(Err(std::io::Error::other("the connection is cut")));
+            }
+            if self.pending.is_empty() && !self.ended {
+                self.changes.changed().await.ok()?;
+            }
+        }
+    }
+
+    /// Takes what happened since; true when the watch is to be cut.
+    fn collect(&mut self) -> bool {
+        let shared = Arc::clone(&self.state);
+        let state = shared.lock().unwrap();
+        if state.epoch != self.epoch {
+            return true;
+        }
+        if self.version < state.compacted {
+            // A stream that is open has seen everything: only one that lags is cut off.
+            self.version = state.compacted;
+        }
+        let news: Vec<Event> =
+            state.events.iter().filter(|event| event.version > self.version).cloned().collect();
+        for event in news {
+            self.version = event.version;
+            if event.plural == self.ask.of.plural && self.ask.wants(&event.object) {
+                let text = line(event.kind, &self.ask.shown(&event.object, false));
+                if state.slow {
+                    let (head, tail) = (text.slice(..text.len() / 2), text.slice(text.len() / 2..));
+                    self.pending.extend([head, tail]);
+                } else {
+                    self.pending.push(text);
+                }
+            }
+        }
+        if state.bookmarks != self.bookmarks {
+            self.bookmarks = state.bookmarks;
+            self.version = state.version;
+            if self.ask.query.get("allowWatchBookmarks").is_some_and(|allowed| allowed == "true") {
+                let kind = if self.ask.metadata_only { "PartialObjectMetadata" } else { self.ask.of.kind };
+                let bookmark = json!({"kind": kind, "apiVersion": "v1",
+                    "metadata": {"resourceVersion": state.version.to_string(), "creationTimestamp": null}});
+                self.pending.push(line("BOOKMARK", &bookmark));
+            }
+        }
+        false
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+}

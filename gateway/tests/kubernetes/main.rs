@@ -1,0 +1,19 @@
+//! The Kubernetes source against an API server double: what is listed, watched, lost and found again, up to traffic that follows.
+//!
+//! The double is held to the API's documented behaviour by its own tests; kube speaks to it as to any other server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod behaviour;
+mod chain;
+mod double;
+#[allow(dead_code, reason = "made for the live tests; these use a part of it")]
+#[path = "../live/harness.rs"]
+mod harness;
+mod source;
