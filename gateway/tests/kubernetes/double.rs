@@ -23,12 +23,12 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// A resource type that is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Type {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
-    pub plural: &'static str,
-    pub namespaced: bool,
+pub(crate) struct Type {
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) namespaced: bool,
 }
 
 const fn core(kind: &'static str, plural: &'static str) -> Type {
@@ -36,12 +36,12 @@ const fn core(kind: &'static str, plural: &'static str) -> Type {
 }
 
 /// A kind of Istio's networking API in a version.
-pub const fn istio(version: &'static str, kind: &'static str, plural: &'static str) -> Type {
+pub(crate) const fn istio(version: &'static str, kind: &'static str, plural: &'static str) -> Type {
     Type { group: "networking.istio.io", version, kind, plural, namespaced: true }
 }
 
 /// What a cluster with Istio's CRDs serves.
-pub const ALL: [Type; 12] = [
+pub(crate) const ALL: [Type; 12] = [
     core("Service", "services"),
     core("Secret", "secrets"),
     core("ConfigMap", "configmaps"),
@@ -58,7 +58,7 @@ pub const ALL: [Type; 12] = [
 
 /// How a watch whose version is too old is told so. Servers do both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Gone {
+pub(crate) enum Gone {
     /// By an ERROR event in a stream that began well.
     #[default]
     Event,
@@ -98,7 +98,7 @@ struct Event {
 }
 
 /// The server. Its state outlives its being stopped.
-pub struct Double {
+pub(crate) struct Double {
     state: Arc<Mutex<State>>,
     tick: watch::Sender<u64>,
     address: SocketAddr,
@@ -107,7 +107,7 @@ pub struct Double {
 
 impl Double {
     /// A server of these types.
-    pub async fn start(types: impl IntoIterator<Item = Type>) -> Double {
+    pub(crate) async fn start(types: impl IntoIterator<Item = Type>) -> Double {
         let state = State { types: types.into_iter().collect(), version: 100, ..State::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -121,7 +121,7 @@ impl Double {
         double
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
@@ -145,7 +145,7 @@ impl Double {
     }
 
     /// Cuts every connection and takes no more.
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
             let _cut = serving.await;
@@ -153,7 +153,7 @@ impl Double {
     }
 
     /// Serves again at the same address.
-    pub async fn resume(&mut self) {
+    pub(crate) async fn resume(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.serve(listener);
     }
@@ -169,7 +169,7 @@ impl Double {
     }
 
     /// Creates or replaces the objects of a YAML text, as `kubectl apply` does.
-    pub fn apply(&self, yaml: &str) {
+    pub(crate) fn apply(&self, yaml: &str) {
         use serde::Deserialize as _;
         for document in serde_yaml::Deserializer::from_str(yaml) {
             let object = Value::deserialize(document).unwrap();
@@ -180,7 +180,7 @@ impl Double {
     }
 
     /// Creates or replaces an object.
-    pub fn put(&self, mut object: Value) {
+    pub(crate) fn put(&self, mut object: Value) {
         let kind = object["kind"].as_str().unwrap().to_owned();
         self.change(|state| {
             let of = *state
@@ -208,7 +208,7 @@ impl Double {
     }
 
     /// Deletes an object.
-    pub fn delete(&self, plural: &str, namespace: &str, name: &str) {
+    pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
         self.change(|state| {
             let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
             let mut object = state.objects.remove(&key).unwrap();
@@ -220,12 +220,12 @@ impl Double {
     }
 
     /// Serves one more type.
-    pub fn install(&self, of: Type) {
+    pub(crate) fn install(&self, of: Type) {
         self.change(|state| state.types.insert(of));
     }
 
     /// Forgets what happened so far: watches that would have to begin before are gone.
-    pub fn compact(&self, gone: Gone) {
+    pub(crate) fn compact(&self, gone: Gone) {
         self.change(|state| {
             state.version += 1;
             state.compacted = state.version;
@@ -236,12 +236,12 @@ impl Double {
     }
 
     /// Ends every watch in the middle of its stream.
-    pub fn disconnect(&self) {
+    pub(crate) fn disconnect(&self) {
         self.change(|state| state.epoch += 1);
     }
 
     /// Sends a bookmark to every watch that allows it.
-    pub fn bookmark(&self) {
+    pub(crate) fn bookmark(&self) {
         self.change(|state| {
             state.version += 1;
             state.bookmarks += 1;
@@ -249,17 +249,17 @@ impl Double {
     }
 
     /// Delivers events in pieces.
-    pub fn be_slow(&self) {
+    pub(crate) fn be_slow(&self) {
         self.change(|state| state.slow = true);
     }
 
     /// Lets lists wait, or go on.
-    pub fn hold_lists(&self, held: bool) {
+    pub(crate) fn hold_lists(&self, held: bool) {
         self.change(|state| state.held = held);
     }
 
     /// What was asked for so far: path and query.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
     }
 }

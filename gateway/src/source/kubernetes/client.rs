@@ -48,7 +48,7 @@ pub enum ConnectError {
     #[error("the certificates of the Kubernetes API's configuration: {0}")]
     Certificates(#[from] ErrorStack),
     /// A file that the configuration names cannot be read.
-    #[error("{}: {1}", .0.display())]
+    #[error("{path}: {1}", path = .0.display())]
     File(PathBuf, std::io::Error),
     /// A value of the kubeconfig is not base64.
     #[error("the kubeconfig's {0} is not base64")]
@@ -152,6 +152,14 @@ fn secure(config: &Config, tcp: HttpConnector) -> Result<HttpsConnector<HttpConn
     let mut https = HttpsConnector::with_connector(tcp, tls)?;
     let (insecure, name, file) =
         (config.accept_invalid_certs, config.tls_server_name.clone(), config.root_cert_file.clone());
+    if name.is_some() {
+        // The URL's host is then neither said nor verified: the name below is.
+        https.set_callback(|connection, _uri| {
+            connection.set_use_server_name_indication(false);
+            connection.set_verify_hostname(false);
+            Ok(())
+        });
+    }
     https.set_ssl_callback(move |ssl, _uri| {
         if insecure {
             ssl.set_verify(SslVerifyMode::NONE);

@@ -57,7 +57,7 @@ pub(super) fn named<'a>(home: &Home, resources: impl Iterator<Item = &'a AnyReso
 
 /// An empty selector is every pod's; where it also has to be in the pod's namespace, the compiler says so.
 fn selects(home: &Home, gateway: &Gateway) -> bool {
-    gateway.selector.iter().all(|(key, value)| home.labels.get(key) == Some(value))
+    gateway.selector.iter().flatten().all(|(key, value)| home.labels.get(key) == Some(value))
 }
 
 fn name(home: &Home, credential: Credential<'_>, parts: &mut BTreeSet<Part>) {
