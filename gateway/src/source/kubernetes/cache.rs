@@ -8,11 +8,11 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use config_model::parse::Object;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::spawn_blocking};
 
 use super::store::{Entry, Store};
 use crate::source::{Health, Loaded};
@@ -75,16 +75,18 @@ impl Cache {
             return;
         }
         let (store, folder, every) = (Arc::clone(store), self.folder.clone(), self.every);
-        self.writing = Some(runtime.spawn_blocking(move || {
+        self.writing = Some(runtime.spawn(async move {
             // One task at a time: what changes until it is done is in what it writes, or it writes again.
             loop {
                 let generation = store.generation();
-                let started = Instant::now();
-                if let Err(error) = write(&folder, &store.texts()) {
+                let (from, to) = (Arc::clone(&store), folder.clone());
+                let written = spawn_blocking(move || write(&to, &from.texts())).await;
+                if let Err(error) = written.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
                     tracing::warn!(folder = %folder.display(), %error, "the state cannot be kept on disk");
                     return;
                 }
-                std::thread::sleep(every.saturating_sub(started.elapsed()));
+                // On the runtime's clock: a thread that slept would hold up the process's end.
+                tokio::time::sleep(every).await;
                 if store.generation() == generation {
                     return;
                 }
