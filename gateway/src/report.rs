@@ -8,6 +8,7 @@ mod answer;
 mod excerpt;
 pub mod explain;
 pub mod findings;
+mod parts;
 pub mod question;
 pub mod sarif;
 pub mod story;

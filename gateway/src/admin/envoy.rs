@@ -3,7 +3,12 @@
 //! Invariant: only messages and fields of Envoy's API v3, with the names that they have in its protos, because `istioctl
 //! proxy-config` refuses an `Any` that it does not know. Of a Secret only certificates are shown, block by block; never a key.
 
-use std::sync::Arc;
+mod clusters;
+mod routes;
+
+pub(super) use clusters::cluster_statuses;
+use clusters::{cluster, load_assignment};
+use routes::route_config;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use config_model::{
@@ -13,13 +18,10 @@ use config_model::{
     set::Resources,
 };
 use routing::{
-    cluster::{Address, ClusterSpec, Discovery, Endpoint, Health, LbPolicy},
+    cluster::ClusterSpec,
     compile::Compiled,
     listener::{Bind, CertificateSource, FilterChain, Listener},
-    matcher::StringMatcher,
-    path::PathMatch,
-    route::{Action, Condition, Route},
-    table::{RouteTable, VirtualHost},
+    table::RouteTable,
 };
 use serde_json::{Map, Value, json};
 
@@ -27,7 +29,7 @@ use crate::{
     cli::VERSION,
     listener::BoundAddress,
     report::table::{certificate_name, each_chain},
-    runtime::{Cluster, EndpointState, registry::Clusters},
+    runtime::registry::Clusters,
     tls::CertificateSummary,
 };
 
@@ -114,21 +116,6 @@ pub(super) fn configs(
     configs.push(dump("Routes", &json!({"dynamic_route_configs": routes.collect::<Vec<_>>()})));
     configs.push(secrets_dump(compiled, secrets, &version));
     configs
-}
-
-/// `/clusters?format=json`.
-pub(super) fn cluster_statuses(clusters: &Clusters) -> Value {
-    let mut clusters: Vec<_> = clusters.values().collect();
-    clusters.sort_by_key(|cluster| cluster.spec.name.as_str().to_owned());
-    let shown = clusters.into_iter().map(|cluster| {
-        let view = cluster.endpoints();
-        json!({
-            "name": cluster.spec.name.as_str(),
-            "added_via_api": true,
-            "host_statuses": view.all.iter().map(|state| host_status(cluster, state)).collect::<Vec<_>>(),
-        })
-    });
-    json!({"cluster_statuses": shown.collect::<Vec<_>>()})
 }
 
 /// `/certs`.
@@ -276,250 +263,6 @@ fn weighted<'a>(clusters: impl Iterator<Item = (&'a str, u32)>) -> Value {
     json!({"clusters": clusters.map(|(name, weight)| json!({"name": name, "weight": weight})).collect::<Vec<_>>()})
 }
 
-fn cluster(spec: &ClusterSpec) -> Value {
-    let mut shown = json!({
-        "name": spec.name.as_str(),
-        "connect_timeout": format!("{}s", spec.connect_timeout.as_secs_f64()),
-        "lb_policy": match spec.lb {
-            LbPolicy::LeastRequest => "LEAST_REQUEST",
-            LbPolicy::RoundRobin => "ROUND_ROBIN",
-            LbPolicy::Random => "RANDOM",
-            LbPolicy::RingHash { .. } => "RING_HASH",
-            LbPolicy::Maglev { .. } => "MAGLEV",
-        },
-    });
-    if let Some(fields) = shown.as_object_mut() {
-        let kind = match spec.discovery {
-            Discovery::Static => "EDS",
-            Discovery::StrictDns => "STRICT_DNS",
-            Discovery::LogicalDns => "LOGICAL_DNS",
-            // Envoy has an extension for the first and no name in the enumeration; both have no list of endpoints.
-            Discovery::DynamicDns | Discovery::OriginalDestination => "ORIGINAL_DST",
-        };
-        fields.insert("type".to_owned(), json!(kind));
-        if spec.discovery == Discovery::Static {
-            let config = json!({"eds_config": {"ads": {}, "resource_api_version": "V3"}, "service_name": spec.name.as_str()});
-            fields.insert("eds_cluster_config".to_owned(), config);
-        }
-        if let Some(rule) = &spec.destination_rule {
-            fields.insert("metadata".to_owned(), made_of("destination-rule", rule));
-        }
-        if let Some(tls) = &spec.tls {
-            let context = json!({"sni": tls.sni.as_deref().unwrap_or_default()});
-            let socket =
-                named("envoy.transport_sockets.tls", "transport_sockets.tls.v3.UpstreamTlsContext", context);
-            fields.insert("transport_socket".to_owned(), socket);
-        }
-    }
-    any("envoy.config.cluster.v3.Cluster", shown)
-}
-
-/// Priority and locality.
-type Group = (u32, Arc<str>);
-
-fn load_assignment(cluster: &Arc<Cluster>) -> Value {
-    let view = cluster.endpoints();
-    let mut groups: Vec<(Group, Vec<Value>)> = Vec::new();
-    for state in &view.all {
-        let endpoint = &state.endpoint;
-        let shown = json!({
-            "endpoint": {"address": address(endpoint)},
-            "health_status": health(endpoint),
-            "load_balancing_weight": endpoint.weight,
-        });
-        let key = (endpoint.place.priority, endpoint.place.locality.clone());
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, endpoints)) => endpoints.push(shown),
-            None => groups.push((key, vec![shown])),
-        }
-    }
-    let groups = groups.into_iter().map(|((priority, place), endpoints)| {
-        json!({"locality": locality(&place), "priority": priority, "lb_endpoints": endpoints})
-    });
-    any(
-        "envoy.config.endpoint.v3.ClusterLoadAssignment",
-        json!({"cluster_name": cluster.spec.name.as_str(), "endpoints": groups.collect::<Vec<_>>()}),
-    )
-}
-
-fn host_status(cluster: &Cluster, state: &EndpointState) -> Value {
-    let endpoint = &state.endpoint;
-    // Numbers of 64 bits are text in protobuf's JSON.
-    let counter = |name: &str, value: u64| json!({"name": name, "value": value.to_string()});
-    let gauge = |name: &str, value: u64| json!({"name": name, "value": value.to_string(), "type": "GAUGE"});
-    let mut health = json!({"eds_health_status": health(endpoint)});
-    if cluster.spec.outlier.is_some()
-        && state.record().is_ejected()
-        && let Some(health) = health.as_object_mut()
-    {
-        health.insert("failed_outlier_check".to_owned(), json!(true));
-    }
-    json!({
-        "address": address(endpoint),
-        "stats": [
-            counter("rq_error", state.failures()),
-            counter("rq_success", state.attempts().saturating_sub(state.failures())),
-            counter("rq_total", state.attempts()),
-            gauge("rq_active", u64::from(state.in_flight())),
-        ],
-        "health_status": health,
-        "weight": endpoint.weight,
-        "priority": endpoint.place.priority,
-        "locality": locality(&endpoint.place.locality),
-    })
-}
-
-fn address(endpoint: &Endpoint) -> Value {
-    match &endpoint.address {
-        Address::Ip(address) => socket_address(&address.ip().to_string(), address.port()),
-        Address::Name(name, port) => socket_address(name, *port),
-        Address::Unix(path) => json!({"pipe": {"path": &**path}}),
-    }
-}
-
-fn health(endpoint: &Endpoint) -> &'static str {
-    match endpoint.health {
-        Health::Healthy => "HEALTHY",
-        Health::Unhealthy => "UNHEALTHY",
-    }
-}
-
-fn locality(place: &str) -> Value {
-    let mut parts = place.splitn(3, '/').filter(|part| !part.is_empty());
-    let mut shown = Map::new();
-    for name in ["region", "zone", "sub_zone"] {
-        if let Some(part) = parts.next() {
-            shown.insert(name.to_owned(), json!(part));
-        }
-    }
-    Value::Object(shown)
-}
-
-fn route_config(table: &RouteTable) -> Value {
-    let hosts: Vec<Value> = table.hosts().iter().map(|(_, host)| virtual_host(host)).collect();
-    any(
-        "envoy.config.route.v3.RouteConfiguration",
-        json!({"name": &**table.name(), "virtual_hosts": hosts, "validate_clusters": false}),
-    )
-}
-
-fn virtual_host(host: &VirtualHost) -> Value {
-    let routes: Vec<Value> = host.routes().iter().map(|route| self::route(route)).collect();
-    let tls = if host.require_tls() { "ALL" } else { "NONE" };
-    json!({"name": &**host.name(), "domains": [&**host.domain()], "require_tls": tls, "routes": routes})
-}
-
-fn route(route: &Route) -> Value {
-    let mut shown = Map::new();
-    if let Some(name) = &route.origin.name {
-        shown.insert("name".to_owned(), json!(&**name));
-    }
-    shown.insert("match".to_owned(), matching(route));
-    let (key, action) = match &route.action {
-        Action::Forward(forward) => {
-            let mut action = match &*forward.destinations {
-                [only] => json!({"cluster": only.cluster.as_str()}),
-                all => {
-                    json!({"weighted_clusters": weighted(all.iter().map(|d| (d.cluster.as_str(), d.weight)))})
-                }
-            };
-            let timeout = forward.timeout.map_or(0.0, |timeout| timeout.as_secs_f64());
-            action
-                .as_object_mut()
-                .map(|action| action.insert("timeout".to_owned(), json!(format!("{timeout}s"))));
-            ("route", action)
-        }
-        Action::Redirect(redirect) => {
-            let code = match redirect.code {
-                302 => "FOUND",
-                303 => "SEE_OTHER",
-                307 => "TEMPORARY_REDIRECT",
-                308 => "PERMANENT_REDIRECT",
-                _ => "MOVED_PERMANENTLY",
-            };
-            let mut action = Map::new();
-            action.insert("response_code".to_owned(), json!(code));
-            if let Some(host) = &redirect.authority {
-                action.insert("host_redirect".to_owned(), json!(&**host));
-            }
-            if let Some(scheme) = &redirect.scheme {
-                action.insert("scheme_redirect".to_owned(), json!(&**scheme));
-            }
-            if let Some(port) = redirect.port {
-                action.insert("port_redirect".to_owned(), json!(port));
-            }
-            ("redirect", Value::Object(action))
-        }
-        Action::Reply(reply) => {
-            let body = String::from_utf8_lossy(&reply.body);
-            ("direct_response", json!({"status": reply.status, "body": {"inline_string": body}}))
-        }
-    };
-    shown.insert(key.to_owned(), action);
-    shown.insert("metadata".to_owned(), made_of("virtual-service", &route.origin.virtual_service));
-    Value::Object(shown)
-}
-
-fn matching(route: &Route) -> Value {
-    let mut shown = Map::new();
-    let folded = match &route.matcher.path {
-        PathMatch::Any => {
-            shown.insert("prefix".to_owned(), json!("/"));
-            false
-        }
-        PathMatch::Exact { text, ignore_case } => {
-            shown.insert("path".to_owned(), json!(&**text));
-            *ignore_case
-        }
-        PathMatch::Prefix { text, ignore_case } => {
-            shown.insert("prefix".to_owned(), json!(&**text));
-            *ignore_case
-        }
-        PathMatch::Regex(pattern) => {
-            shown.insert("safe_regex".to_owned(), json!({"regex": pattern.as_str()}));
-            false
-        }
-    };
-    if folded {
-        shown.insert("case_sensitive".to_owned(), json!(false));
-    }
-    let (mut headers, mut parameters) = (Vec::new(), Vec::new());
-    for condition in &route.matcher.conditions {
-        match condition {
-            Condition::Method(matcher) => headers.push(value_match(":method", matcher)),
-            Condition::Scheme(matcher) => headers.push(value_match(":scheme", matcher)),
-            Condition::Authority(matcher) => headers.push(value_match(":authority", matcher)),
-            Condition::Header { name, matcher } => headers.push(value_match(&name.to_string(), matcher)),
-            Condition::NotHeader { name, matcher } => {
-                let mut shown = value_match(&name.to_string(), matcher);
-                shown.as_object_mut().map(|shown| shown.insert("invert_match".to_owned(), json!(true)));
-                headers.push(shown);
-            }
-            Condition::Query { key, matcher } => parameters.push(value_match(key, matcher)),
-            // Claims are metadata in Envoy, which nobody reads here; what never holds has no form at all.
-            Condition::Claim { .. } | Condition::NotClaim { .. } | Condition::Never { .. } => {}
-        }
-    }
-    if !headers.is_empty() {
-        shown.insert("headers".to_owned(), json!(headers));
-    }
-    if !parameters.is_empty() {
-        shown.insert("query_parameters".to_owned(), json!(parameters));
-    }
-    Value::Object(shown)
-}
-
-fn value_match(name: &str, matcher: &StringMatcher) -> Value {
-    match matcher {
-        StringMatcher::Present => json!({"name": name, "present_match": true}),
-        StringMatcher::Exact(text) => json!({"name": name, "string_match": {"exact": &**text}}),
-        StringMatcher::Prefix(text) => json!({"name": name, "string_match": {"prefix": &**text}}),
-        StringMatcher::Regex(pattern) => {
-            json!({"name": name, "string_match": {"safe_regex": {"regex": pattern.as_str()}}})
-        }
-    }
-}
-
 fn secrets_dump(compiled: &Compiled, secrets: &Resources<Secret>, version: &str) -> Value {
     let (mut active, mut warming): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     let mut seen: Vec<String> = Vec::new();
@@ -587,11 +330,5 @@ mod tests {
         let pem = b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\nrest";
         let shown = certificate_blocks(pem);
         assert_eq!(shown, "-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n");
-    }
-
-    #[test]
-    fn a_locality_has_up_to_three_parts() {
-        assert_eq!(locality("r/z/s"), json!({"region": "r", "zone": "z", "sub_zone": "s"}));
-        assert_eq!(locality(""), json!({}));
     }
 }

@@ -4,11 +4,14 @@
 //! a value that comes out empty makes no header (asked of Envoy 1.40).
 
 mod operators;
+mod parse;
+mod query;
 
 use super::{Direction, ProblemKind};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use operators::{Meaning, meaning};
-use std::{borrow::Cow, fmt};
+use parse::pieces;
+use query::{parameter, split_query};
+use std::fmt;
 
 /// A value as it will be: known, or made for each exchange.
 #[derive(Clone, PartialEq, Eq)]
@@ -326,110 +329,6 @@ impl Operator {
 }
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
-
-fn split_query(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = memchr::memchr(b'?', path)?;
-    Some((path.get(..at)?, path.get(at + 1..)?))
-}
-
-/// The first value of a name, both decoded (Envoy: `parseAndDecodeQueryString`).
-fn parameter(query: &[u8], name: &[u8]) -> Option<Vec<u8>> {
-    query.split(|b| *b == b'&').find_map(|pair| {
-        let (key, value) = match memchr::memchr(b'=', pair) {
-            Some(at) => (pair.get(..at)?, pair.get(at + 1..)?),
-            None => (pair, &[][..]),
-        };
-        (&*decoded(key) == name).then(|| decoded(value).into_owned())
-    })
-}
-
-fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'%', text).is_none() {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        let digit = |at: usize| char::from(*tail.get(at)?).to_digit(16);
-        rest = match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                tail.get(2..).unwrap_or_default()
-            }
-            _ => {
-                out.push(*first);
-                tail
-            }
-        };
-    }
-    Cow::Owned(out)
-}
-
-/// Splits a value into text and operators (Envoy: substitution_format_utility.h `CommandParser`).
-fn pieces(text: &str) -> Result<Vec<Piece>, ProblemKind> {
-    let mut pieces = Vec::new();
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        plain.push_str(before);
-        if let Some(tail) = after.strip_prefix('%') {
-            plain.push('%');
-            rest = tail;
-            continue;
-        }
-        let (command, tail) = command(after).ok_or(ProblemKind::Formatter)?;
-        rest = tail;
-        match meaning(command.name, command.argument, command.limit.is_some())
-            .ok_or(ProblemKind::Formatter)?
-        {
-            Meaning::Operator(operator) => {
-                if !plain.is_empty() {
-                    pieces.push(Piece::Text(std::mem::take(&mut plain).into()));
-                }
-                pieces.push(Piece::Operator { operator, limit: command.limit });
-            }
-            Meaning::Always(text) => plain.push_str(text),
-            Meaning::Nothing => {}
-        }
-    }
-    plain.push_str(rest);
-    if !plain.is_empty() {
-        pieces.push(Piece::Text(plain.into()));
-    }
-    Ok(pieces)
-}
-
-/// One command as it is written: `NAME`, `NAME(ARGUMENT)`, and either with `:LIMIT`.
-struct Command<'t> {
-    name: &'t str,
-    argument: Option<&'t str>,
-    limit: Option<usize>,
-}
-
-/// Reads a command that ends with a percent sign, and gives what follows it.
-fn command(text: &str) -> Option<(Command<'_>, &str)> {
-    let end = text.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))?;
-    let (name, rest) = text.split_at(end);
-    let Some(inside) = rest.strip_prefix('(') else {
-        let (limit, tail) = ending(rest)?;
-        return Some((Command { name, argument: None, limit }, tail));
-    };
-    // The argument may itself hold brackets and percent signs: it ends where a command can.
-    inside.match_indices(')').find_map(|(at, _)| {
-        let (argument, after) = inside.split_at(at);
-        let (limit, tail) = ending(after.get(1..)?)?;
-        Some((Command { name, argument: Some(argument), limit }, tail))
-    })
-}
-
-fn ending(text: &str) -> Option<(Option<usize>, &str)> {
-    if let Some(tail) = text.strip_prefix('%') {
-        return Some((None, tail));
-    }
-    let (limit, tail) = text.strip_prefix(':')?.split_once('%')?;
-    let digits = !limit.is_empty() && limit.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| limit.parse().ok()).flatten().map(|limit| (Some(limit), tail))
-}
 
 #[cfg(test)]
 mod tests {
