@@ -148,21 +148,26 @@ impl Upstream {
     }
 }
 
+/// Reads a head and gives its first line; `None` when there is no other request.
+pub(crate) fn request_line(reader: &mut impl BufRead) -> Option<String> {
+    let mut first = String::new();
+    if reader.read_line(&mut first).ok()? == 0 {
+        return None;
+    }
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        if line.trim_end().is_empty() {
+            return Some(first);
+        }
+    }
+}
+
 fn serve(name: &str, stream: TcpStream, slow: &AtomicUsize) -> Option<()> {
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     loop {
-        let mut first = String::new();
-        if reader.read_line(&mut first).ok()? == 0 {
-            return None;
-        }
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).ok()?;
-            if line.trim_end().is_empty() {
-                break;
-            }
-        }
+        let first = request_line(&mut reader)?;
         let path = first.split(' ').nth(1)?.to_owned();
         if path == "/ws" {
             writer

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
@@ -79,17 +79,7 @@ fn answer(
     let mut reader = BufReader::new(stream);
     let mut carried = None;
     loop {
-        let mut first = String::new();
-        if reader.read_line(&mut first).ok()? == 0 {
-            return None;
-        }
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line).ok()?;
-            if line.trim_end().is_empty() {
-                break;
-            }
-        }
+        let first = request_line(&mut reader)?;
         reused.lock().unwrap().extend(carried.take());
         let path = first.split(' ').nth(1)?;
         match answers.get(path) {

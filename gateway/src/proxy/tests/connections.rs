@@ -211,7 +211,7 @@ async fn forward_proxy(status: &'static str) -> (SocketAddr, Arc<Mutex<String>>)
     (address, asked)
 }
 
-fn tcp_config(up: SocketAddr, policy: &str) -> String {
+pub(super) fn tcp_config(up: SocketAddr, policy: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1
 kind: Gateway

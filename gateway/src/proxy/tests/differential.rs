@@ -82,6 +82,18 @@ fn cases(random: &mut fastrand::Rng) -> Vec<Case> {
         .collect()
 }
 
+/// Headers of a client: up to two of each name, and as they are written.
+fn of_client(random: &mut fastrand::Rng) -> (Vec<(String, String)>, String) {
+    let mut sent: Vec<(String, String)> = Vec::new();
+    for name in NAMES {
+        for i in 0..random.u8(..3) {
+            sent.push((name.to_owned(), format!("client{i}")));
+        }
+    }
+    let lines = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    (sent, lines)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn operations_and_rewrites_are_the_models() {
     let seed = fastrand::u64(..);
@@ -102,13 +114,7 @@ async fn operations_and_rewrites_are_the_models() {
     let up = plays(&[UP]).await;
     let gateway = gateway(&config(&rules, &[up.address], "HTTP")).await;
     for (n, case) in cases.iter().enumerate() {
-        let mut sent: Vec<(String, String)> = Vec::new();
-        for name in NAMES {
-            for i in 0..random.u8(..3) {
-                sent.push((name.to_owned(), format!("client{i}")));
-            }
-        }
-        let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let (mut sent, lines) = of_client(&mut random);
         let path = ["", "x", "x/y?q=1", "%20?", "a//b"][random.usize(..5)];
         let ask = format!("GET /c{n}/{path} HTTP/1.1\r\nHost: a.example\r\n{lines}Connection: close\r\n\r\n");
         let (status, head, _) = gateway.send(&ask).await;
@@ -179,13 +185,7 @@ async fn several_destinations_do_theirs_before_the_rule_does() {
     let up = plays(&[OK]).await;
     let gateway = gateway(&config(&rules, &[up.address], "HTTP")).await;
     for (n, case) in cases.iter().enumerate() {
-        let mut sent: Vec<(String, String)> = Vec::new();
-        for name in NAMES {
-            for i in 0..random.u8(..3) {
-                sent.push((name.to_owned(), format!("client{i}")));
-            }
-        }
-        let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let (mut sent, lines) = of_client(&mut random);
         let ask = format!("GET /c{n}/ HTTP/1.1\r\nHost: a.example\r\n{lines}Connection: close\r\n\r\n");
         assert_eq!(gateway.send(&ask).await.0, 200, "seed {seed}: {ask}");
         let got = up.got().pop().unwrap().to_ascii_lowercase();

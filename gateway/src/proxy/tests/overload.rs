@@ -39,34 +39,7 @@ async fn a_tcp_connection_ends_when_it_has_lived_its_time() {
             });
         }
     });
-    let yaml = format!(
-        "apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: gw, namespace: default}}
-spec:
-  selector: {{istio: ingressgateway}}
-  servers:
-  - port: {{number: 80, name: tcp, protocol: TCP}}
-    hosts: ['*']
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: vs, namespace: default}}
-spec:
-  hosts: ['*']
-  gateways: [gw]
-  tcp:
-  - route: [{{destination: {{host: up.example, port: {{number: 80}}}}}}]
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {{name: up, namespace: default}}
-spec:
-  host: up.example
-  trafficPolicy: {{connectionPool: {{tcp: {{maxConnectionDuration: 300ms}}}}}}
-{}",
-        service("up", up, "TCP")
-    );
+    let yaml = connections::tcp_config(up, "connectionPool: {tcp: {maxConnectionDuration: 300ms}}");
     let gateway = gateway(&yaml).await;
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
     client.write_all(b"hello").await.unwrap();
