@@ -75,6 +75,7 @@ const take = (now) => {
   byId("generation").textContent = now.generation;
   byId("connections").textContent = now.connections.toLocaleString();
   byId("uptime").textContent = duration(Math.floor(now.uptime_ms / 1000));
+  byId("uptime").title = `${now.uptime_ms} ms`;
   if (now.generation !== shownGeneration) { shownGeneration = now.generation; refresh(); }
 };
 
