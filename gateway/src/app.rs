@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long tasks that were cut may take to unwind.
-const UNWIND: Duration = Duration::from_secs(1);
+pub(crate) const UNWIND: Duration = Duration::from_secs(1);
 
 /// Serves until drained. Blocks the calling thread.
 ///

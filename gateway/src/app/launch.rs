@@ -184,6 +184,8 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     // Whoever could still log a request is gone now but for tasks that were cut: the last holder writes out what is queued.
     drop(listeners);
     drop(access_log);
+    // A runtime that is dropped waits for threads that block, and one may wait minutes for a successor's word.
+    background.shutdown_timeout(app::UNWIND);
     exit
 }
 

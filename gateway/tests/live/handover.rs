@@ -143,3 +143,21 @@ fn a_successor_takes_over_and_no_request_is_lost() {
     load.more(100);
     load.end();
 }
+
+#[test]
+fn a_successor_that_never_gets_ready_does_not_hold_up_the_end() {
+    use std::{
+        io::{Read, Write},
+        os::unix::net::UnixStream,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("next");
+    let mut limen = Limen::start_with(&[("all.yaml", GATEWAY)], &["--handover", path.to_str().unwrap()]);
+    let mut successor = eventually("the offer", || UnixStream::connect(&path).ok());
+    successor.write_all(b"1\0").unwrap();
+    // It has been given something: from here on its word is waited for.
+    successor.read_exact(&mut [0; 2]).unwrap();
+    limen.signal("TERM");
+    let status = eventually("the process to end", || limen.child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0), "{}", limen.process_log());
+}
