@@ -1,5 +1,5 @@
-//! Mirrors of the kinds of `networking.istio.io`, one file a kind, with every field of the API; of `security.istio.io` as much as
-//! routing asks for.
+//! Mirrors of the kinds of `networking.istio.io` and `telemetry.istio.io`, one file a kind, with every field of the API; of
+//! `security.istio.io` as much as routing asks for.
 //!
 //! Invariant: names and nesting are the API's, in snake case. Absent lists and maps are empty, absent messages are
 //! `None`. Rules that span fields belong to validation.
@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod request_authentication;
 pub mod service_entry;
 pub mod sidecar;
+pub mod telemetry;
 pub mod virtual_service;
 pub mod workload_entry;
 pub mod workload_group;
@@ -19,6 +20,7 @@ pub use gateway::Gateway;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::ServiceEntry;
 pub use sidecar::Sidecar;
+pub use telemetry::Telemetry;
 pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;
 pub use workload_group::WorkloadGroup;
@@ -34,4 +36,18 @@ pub struct WorkloadSelector {
     /// The labels a workload must carry.
     #[serde(alias = "matchLabels")]
     pub labels: BTreeMap<String, String>,
+}
+
+/// Names a resource that a policy is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PolicyTargetReference {
+    /// API group; empty is the core group.
+    pub group: String,
+    /// Kind; required by validation.
+    pub kind: String,
+    /// Name; required by validation.
+    pub name: String,
+    /// Namespace; must be empty, which is the policy's own.
+    pub namespace: String,
 }

@@ -3,9 +3,13 @@
 //! Invariant: [`MeshConfig::default`] is what Istio uses when nothing is written. The text of the ConfigMap is read by
 //! the parser, which alone knows YAML.
 
+pub mod provider;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+
+pub use provider::{DefaultProviders, ExtensionProvider};
 
 use crate::{
     istio::{
@@ -58,6 +62,11 @@ pub struct MeshConfig {
     pub access_log_format: String,
     /// TEXT or JSON.
     pub access_log_encoding: String,
+    /// Providers of telemetry where nothing else is said.
+    pub default_providers: DefaultProviders,
+    /// All providers, Istio's own first.
+    #[serde(deserialize_with = "provider::merged")]
+    pub extension_providers: Vec<ExtensionProvider>,
 }
 
 impl Default for MeshConfig {
@@ -83,6 +92,8 @@ impl Default for MeshConfig {
             access_log_file: String::new(),
             access_log_format: String::new(),
             access_log_encoding: String::new(),
+            default_providers: DefaultProviders::default(),
+            extension_providers: provider::built_in(),
         }
     }
 }
@@ -92,6 +103,11 @@ impl MeshConfig {
     pub const CONFIG_MAP: &'static str = "istio";
     /// Key of that ConfigMap.
     pub const KEY: &'static str = "mesh";
+
+    /// The provider of a name, in any case (Istio: fetchProvider).
+    pub fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
+        self.extension_providers.iter().find(|provider| provider.name.eq_ignore_ascii_case(name))
+    }
 
     /// Whether sidecars give an address of their own to ServiceEntries without one (Istio: ProtocolAddressesAnalyzer).
     pub fn allocates_addresses(&self) -> bool {
@@ -292,5 +308,27 @@ mod tests {
         assert_eq!(mesh.default_config.gateway_topology.num_trusted_proxies, 2);
         assert_eq!(mesh.connect_timeout, Duration::from_secs(10));
         assert_eq!(mesh.path_normalization.normalization.effective(), NormalizationType::Base);
+        assert_eq!(mesh.default_providers.metrics, ["prometheus"]);
+    }
+
+    #[test]
+    fn providers_go_on_top_of_istios_own() {
+        let mesh: MeshConfig = serde_json::from_str(
+            r#"{"defaultProviders":{"metrics":[],"tracing":["otel"]},
+                "extensionProviders":[
+                  {"name":"otel","opentelemetry":{"service":"otel.shop.svc","port":4317,"maxTagLength":"64"}},
+                  {"name":"envoy","envoyFileAccessLog":{"path":"/dev/stderr","logFormat":{"labels":{"a":"%PROTOCOL%","b":{"c":1}}}}}]}"#,
+        )
+        .unwrap();
+        assert!(mesh.default_providers.metrics.is_empty());
+        let otel = mesh.provider("OTel").unwrap().opentelemetry.as_ref().unwrap();
+        assert_eq!((otel.port.unwrap().get(), otel.max_tag_length), (4317, 64));
+        assert_eq!(
+            mesh.provider("envoy").unwrap().envoy_file_access_log.as_ref().unwrap().path,
+            "/dev/stderr"
+        );
+        assert!(mesh.provider("prometheus").unwrap().prometheus.is_some());
+        assert_eq!(mesh.extension_providers.len(), 4);
+        assert!(mesh.provider("missing").is_none());
     }
 }

@@ -28,11 +28,12 @@ pub enum Kind {
     Namespace,
     Pod,
     RequestAuthentication,
+    Telemetry,
 }
 
 impl Kind {
     /// Every kind that is read, in the order of their keys.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Gateway,
         Kind::VirtualService,
         Kind::DestinationRule,
@@ -48,6 +49,7 @@ impl Kind {
         Kind::Namespace,
         Kind::Pod,
         Kind::RequestAuthentication,
+        Kind::Telemetry,
     ];
 
     /// The API's kind name, e.g. `VirtualService`.
@@ -68,6 +70,7 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::Pod => "Pod",
             Kind::RequestAuthentication => "RequestAuthentication",
+            Kind::Telemetry => "Telemetry",
         }
     }
 
@@ -76,7 +79,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 
-    /// The API group of the kind: `networking.istio.io`, `security.istio.io`, `discovery.k8s.io`, or empty for the core group.
+    /// The API group of the kind: `networking.istio.io`, `security.istio.io`, `telemetry.istio.io`, `discovery.k8s.io`, or empty for the core group.
     pub fn group(self) -> &'static str {
         match self {
             Kind::Gateway
@@ -87,6 +90,7 @@ impl Kind {
             | Kind::Sidecar
             | Kind::WorkloadGroup => "networking.istio.io",
             Kind::RequestAuthentication => "security.istio.io",
+            Kind::Telemetry => "telemetry.istio.io",
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::Service
             | Kind::Endpoints
@@ -102,6 +106,7 @@ impl Kind {
         match self.group() {
             "networking.istio.io" => &["v1", "v1beta1", "v1alpha3"],
             "security.istio.io" => &["v1", "v1beta1"],
+            "telemetry.istio.io" => &["v1", "v1alpha1"],
             "discovery.k8s.io" => &["v1", "v1beta1"],
             _ => &["v1"],
         }

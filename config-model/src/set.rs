@@ -124,6 +124,7 @@ kinds! {
     Namespace namespaces kubernetes::Namespace,
     Pod pods kubernetes::Pod,
     RequestAuthentication request_authentications istio::RequestAuthentication,
+    Telemetry telemetries istio::Telemetry,
 }
 
 impl ResourceSet {

@@ -14,6 +14,7 @@ mod regex;
 mod server_tls;
 mod service_entry;
 mod sidecar;
+mod telemetry;
 mod virtual_service;
 mod workload_entry;
 mod workload_group;
@@ -33,6 +34,7 @@ use crate::{
     mesh::MeshConfig,
     meta::{Kind, Resource, ResourceKey},
     parse,
+    scalar::labels,
     set::{AnyResource, ResourceSet, Resources},
 };
 
@@ -48,6 +50,7 @@ pub struct Validated {
     service_entries: Vec<Arc<Resource<istio::ServiceEntry>>>,
     workload_entries: Vec<Arc<Resource<istio::WorkloadEntry>>>,
     sidecars: Vec<Arc<Resource<istio::Sidecar>>>,
+    telemetries: Vec<Arc<Resource<istio::Telemetry>>>,
 }
 
 /// Checks for Istio's own ingress gateway, and judges no certificate by its dates; see [`validate_for`].
@@ -96,6 +99,7 @@ impl Validated {
             service_entries: oldest_first(set.service_entries()),
             workload_entries: oldest_first(set.workload_entries()),
             sidecars: oldest_first(set.sidecars()),
+            telemetries: oldest_first(set.telemetries()),
             set,
             mesh,
             rejected,
@@ -135,6 +139,34 @@ impl Validated {
     /// Sidecars, oldest first. They have no effect on a gateway.
     pub fn sidecars(&self) -> &[Arc<Resource<istio::Sidecar>>] {
         &self.sidecars
+    }
+
+    /// Telemetries, oldest first.
+    pub fn telemetries(&self) -> &[Arc<Resource<istio::Telemetry>>] {
+        &self.telemetries
+    }
+
+    /// The Telemetries that hold for a pod, widest first, so that each goes on top of those before: the root namespace's, the pod's
+    /// namespace's, and those that select the pod (Istio: applicableTelemetries). Of several for one whole namespace the oldest
+    /// holds. Those for pods are looked for in the pod's own namespace alone.
+    pub fn telemetries_for<'v>(
+        &'v self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Vec<&'v Resource<istio::Telemetry>> {
+        let root = self.mesh.root_namespace.as_str();
+        let of = |wanted: &str| {
+            let mut all = self.telemetries.iter().map(Arc::as_ref);
+            all.find(|resource| resource.key.namespace == wanted && resource.spec.is_for_all())
+        };
+        let wide = of(root).into_iter().chain(of(namespace).filter(|_| namespace != root));
+        let selecting = self.telemetries.iter().map(Arc::as_ref).filter(|resource| {
+            let selector = resource.spec.selector.as_ref();
+            resource.key.namespace == namespace
+                && resource.spec.is_for_pods()
+                && selector.is_some_and(|s| !s.labels.is_empty() && labels::is_subset_of(&s.labels, labels))
+        });
+        wide.chain(selecting).collect()
     }
 
     /// Services by key.
@@ -229,6 +261,7 @@ fn check_one(resource: &AnyResource, diagnostics: &mut Diagnostics) {
         AnyResource::WorkloadEntry(resource) => workload_entry::check(resource, diagnostics),
         AnyResource::Sidecar(resource) => sidecar::check(resource, diagnostics),
         AnyResource::WorkloadGroup(resource) => workload_group::check(resource, diagnostics),
+        AnyResource::Telemetry(resource) => telemetry::check(resource, diagnostics),
         AnyResource::Service(_)
         | AnyResource::EndpointSlice(_)
         | AnyResource::Endpoints(_)

@@ -145,6 +145,7 @@ fn of(kind: Kind) -> Option<BTreeSet<String>> {
         Kind::Sidecar => paths::<istio::Sidecar>(),
         Kind::WorkloadGroup => paths::<istio::WorkloadGroup>(),
         Kind::RequestAuthentication => paths::<istio::RequestAuthentication>(),
+        Kind::Telemetry => paths::<istio::Telemetry>(),
         _ => return None,
     })
 }

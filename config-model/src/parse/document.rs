@@ -227,6 +227,7 @@ fn typed(kind: Kind, value: &Value, origin: &Origin, hash: u64, parsed: &mut Par
         Kind::Namespace => item.whole::<kubernetes::Namespace>(),
         Kind::Pod => item.whole::<kubernetes::Pod>(),
         Kind::RequestAuthentication => item.spec::<istio::RequestAuthentication>(),
+        Kind::Telemetry => item.spec::<istio::Telemetry>(),
     }
 }
 

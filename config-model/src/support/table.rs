@@ -18,6 +18,7 @@ pub(super) const ROWS: &[&[Row]] = &[
     SIDECAR,
     WORKLOAD_GROUP,
     REQUEST_AUTHENTICATION,
+    TELEMETRY,
 ];
 
 const fn g(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
@@ -38,6 +39,10 @@ const fn s(path: &'static str, support: Support, below: &'static [&'static str])
 
 const fn w(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
     Row { kind: Kind::WorkloadEntry, path, support, below }
+}
+
+const fn t(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::Telemetry, path, support, below }
 }
 
 const STATS: Support = NotYet("statistics by name");
@@ -345,3 +350,34 @@ const REQUEST_AUTHENTICATION: &[Row] = &[Row {
     support: NotYet("tokens are not checked, so that no claim matches"),
     below: &["selector", "targetRef", "targetRefs", "jwtRules"],
 }];
+
+const TELEMETRY: &[Row] = &[
+    t("spec.selector", Honoured, &["matchLabels"]),
+    t("spec.targetRef", ATTACHED, TARGET_REFERENCE),
+    t("spec.targetRefs", ATTACHED, TARGET_REFERENCE),
+    t(
+        "spec.tracing",
+        NotYet("tracing"),
+        &[
+            "match",
+            "providers",
+            "randomSamplingPercentage",
+            "disableSpanReporting",
+            "customTags",
+            "useRequestIdForTraceSampling",
+            "enableIstioTags",
+            "disableContextPropagation",
+        ],
+    ),
+    t("spec.metrics", NotYet("changes of metrics"), &["providers", "overrides", "reportingInterval"]),
+    t(
+        "spec.accessLogging",
+        NotYet("access logs by resource; MeshConfig and --access-log decide"),
+        &["match", "providers", "disabled", "filter"],
+    ),
+];
+
+const ATTACHED: Support = NoEffectOnGateway(
+    "it names a resource of the Gateway API or a waypoint's; name this gateway's pods by spec.selector",
+);
+const TARGET_REFERENCE: &[&str] = &["group", "kind", "name", "namespace"];

@@ -87,6 +87,13 @@ pub(super) fn is_label_value(value: &str) -> bool {
             && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')))
 }
 
+/// The name of a label of a metric: letters, digits and `_`, and no digit first (Prometheus' data model).
+pub(super) fn is_metric_label(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 /// A path behind `unix://`: absolute and not a folder, or a name behind `@` (Istio: ValidateUnixAddress).
 pub(super) fn is_unix_address(path: &str) -> bool {
     path.starts_with('@') || (path.starts_with('/') && !path.ends_with('/'))

@@ -15,6 +15,7 @@ mod registry;
 mod service_entries;
 mod shadows;
 mod subsets;
+mod telemetries;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -46,6 +47,7 @@ pub(super) fn check(validated: &Validated, deployment: &Deployment, out: &mut Di
     credentials::check(&scene, out);
     destination_rules::check(&scene, out);
     service_entries::check(&scene, out);
+    telemetries::check(&scene, out);
 }
 
 /// Where findings go.

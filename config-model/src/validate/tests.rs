@@ -58,3 +58,28 @@ fn the_oldest_comes_first() {
         ["b", "c", "a"]
     );
 }
+
+#[test]
+fn telemetries_hold_from_the_widest_to_the_narrowest() {
+    let telemetry = |namespace: &str, name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+        )
+    };
+    let selecting = "{selector: {matchLabels: {app: a}}}";
+    let (validated, _) = run(&(telemetry("shop", "selects", selecting)
+        + &telemetry("shop", "other", "{selector: {matchLabels: {app: b}}}")
+        + &telemetry("shop", "attached", "{targetRefs: [{kind: Service, name: a}]}")
+        + &telemetry("shop", "wide", "{}")
+        + &telemetry("shop", "z-second", "{}")
+        + &telemetry("istio-system", "mesh", "{}")
+        + &telemetry("istio-system", "selects-too", selecting)));
+    let labels: BTreeMap<String, String> = [("app".to_owned(), "a".to_owned())].into();
+    let names = |namespace: &str| -> Vec<String> {
+        let held = validated.telemetries_for(namespace, &labels);
+        held.into_iter().map(|resource| resource.key.name.clone()).collect()
+    };
+    assert_eq!(names("shop"), ["mesh", "wide", "selects"]);
+    assert_eq!(names("istio-system"), ["mesh", "selects-too"]);
+    assert_eq!(names("other"), ["mesh"]);
+}

@@ -115,6 +115,14 @@ codes! {
         => "A match asks for a claim of a token, and no RequestAuthentication makes the gateway's pods check tokens. Claims are known of checked tokens only, \
             so the match takes no request.",
            "Add a RequestAuthentication that selects the gateway's pods, in their namespace or in the root namespace.";
+    /// Telemetries that select the same pods.
+    CONFLICTING_TELEMETRIES "IST0159" "ConflictingTelemetryWorkloadSelectors" Error sample
+        => "Several Telemetries of one namespace select the same pod. They go on top of each other, oldest first.",
+           "Give them selectors that do not overlap, or merge them.";
+    /// Several Telemetries for a whole namespace.
+    TELEMETRIES_WITHOUT_SELECTOR "IST0160" "MultipleTelemetriesWithoutWorkloadSelectors" Error sample
+        => "Several Telemetries of one namespace have no selector. Only the oldest of them holds; the others have no effect.",
+           "Merge them, or give all but one a selector.";
     /// A Secret exists but holds no usable certificate.
     INVALID_CREDENTIAL "IST0161" "InvalidGatewayCredential" Error sample
         => "The certificate of a server is there and cannot be used: a key is missing or not PEM, or key and certificate do not belong together. Handshakes \

@@ -62,7 +62,8 @@ fn built_in(kind: Kind) -> Option<&'static str> {
         | Kind::WorkloadEntry
         | Kind::Sidecar
         | Kind::WorkloadGroup
-        | Kind::RequestAuthentication => return None,
+        | Kind::RequestAuthentication
+        | Kind::Telemetry => return None,
     })
 }
 
