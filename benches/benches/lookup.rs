@@ -19,6 +19,7 @@ fn route(index: usize, prefix: String) -> Arc<Route> {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             match_index: 0,
             delegate: None,
+            metadata: Arc::default(),
         },
         matcher: RouteMatch {
             path: PathMatch::Prefix { text: prefix.into(), ignore_case: false },

@@ -8,6 +8,7 @@ pub mod edge;
 pub mod handover;
 pub mod listener;
 pub mod pipeline;
+pub mod policy;
 pub mod pressure;
 pub mod proxy;
 pub mod report;

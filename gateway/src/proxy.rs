@@ -19,6 +19,7 @@ mod mesh;
 mod mirror;
 pub mod normalize;
 mod peer;
+mod policies;
 mod race;
 mod record;
 mod reply;
@@ -37,6 +38,7 @@ pub use http::HttpHandler;
 
 use crate::{
     listener::connection_info,
+    policy::Origin,
     pressure::Level,
     snapshot::SnapshotCell,
     telemetry::{AccessLog, Flag, Metrics},
@@ -107,6 +109,12 @@ impl GatewayProxy {
             let reply = LocalReply::empty(421, "misdirected_request").close();
             return reply::write(session, ctx, reply).await.map(|()| true);
         };
+        let refused = if snapshot.policies.is_empty() {
+            None
+        } else {
+            // Boxed, so that requests without policies have no room for it.
+            Box::pin(policies::on_request(session, ctx, chain)).await
+        };
         let (route, outcome, clock) = {
             let head = edge::head(session.req_header(), ctx);
             match chain.table.lookup(&head) {
@@ -133,6 +141,12 @@ impl GatewayProxy {
         };
         ctx.clock = clock;
         ctx.route = route;
+        let outcome = match refused {
+            // Its response has the operations of the rule all the same (Envoy: the route is known to every filter).
+            Some(reply) => Some(reply),
+            None if ctx.policies.is_some() => Box::pin(policies::on_route(session, ctx)).await.or(outcome),
+            None => outcome,
+        };
         let answer = match outcome {
             Some(reply) => Some(reply),
             None if ctx.filters().is_none() => None,
@@ -267,6 +281,9 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         edge::forward(session.req_header(), head, ctx)?;
+        if let Some(reply) = policies::on_upstream(head, ctx) {
+            return Err(policies::answered(ctx, reply));
+        }
         match &mut ctx.copies {
             Some(copies) => copies.rewind(),
             None if !ctx.mirrored => self.mirrors.start(session, head, ctx),
@@ -317,7 +334,10 @@ impl ProxyHttp for GatewayProxy {
         upstream_head::check(session.req_header(), head, ctx)?;
         ctx.received = session.body_bytes_read() as u64;
         response::upstream(head, ctx);
-        Ok(())
+        match policies::on_response(session.req_header(), head, ctx, Origin::Upstream) {
+            Some(reply) => Err(policies::answered(ctx, reply)),
+            None => Ok(()),
+        }
     }
 
     async fn response_trailer_filter(
@@ -376,7 +396,7 @@ impl ProxyHttp for GatewayProxy {
         if let Some(reason) = upstream::refusal(ctx, e).await {
             ctx.transport_failure.get_or_insert_default().push_str(&format!(": {reason}"));
         }
-        match failure.reply(ctx.attempt) {
+        match policies::reply(ctx).or_else(|| failure.reply(ctx.attempt)) {
             Some(reply) if !started => {
                 error_code = reply.status();
                 // What the client has sent is read to its end, and was all right.
@@ -408,6 +428,7 @@ impl ProxyHttp for GatewayProxy {
             ctx.flags.insert(Flag::DownstreamConnectionTermination);
         }
         record::finish(&self.metrics, self.access_log.load().as_ref(), session, ctx);
+        policies::on_complete(session, ctx);
         if let Some(connection) = &ctx.connection {
             connection.request_finished();
         }

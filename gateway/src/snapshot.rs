@@ -6,6 +6,7 @@
 use crate::{
     edge::EdgeConfig,
     listener::{ListenerSource, LiveListener},
+    policy::Chain,
     runtime::registry::Clusters,
     tls::Certificates,
 };
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub clusters: Clusters,
     /// What TLS is terminated with.
     pub certificates: Arc<Certificates>,
+    /// What has its say about requests.
+    pub policies: Chain,
     /// What clients may do.
     pub edge: Arc<EdgeConfig>,
     /// What is wrong with the configuration this was made from.

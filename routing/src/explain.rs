@@ -90,6 +90,7 @@ mod tests {
                 index,
                 match_index: 0,
                 delegate: None,
+                metadata: Arc::default(),
             },
             matcher: RouteMatch {
                 path: PathMatch::Prefix { text: prefix.into(), ignore_case: false },

@@ -46,6 +46,7 @@ mod tests {
                 index: 0,
                 match_index: 0,
                 delegate: None,
+                metadata: std::sync::Arc::default(),
             },
             matcher: RouteMatch {
                 path: PathMatch::Prefix { text: prefix.into(), ignore_case: false },

@@ -16,7 +16,8 @@ use crate::{
     claims::ClaimPath, cluster::ClusterName, header::HeaderKey, matcher::StringMatcher, path::PathMatch,
     query, request::RequestHead,
 };
-use std::{fmt, sync::Arc, time::Duration};
+use config_model::meta::Metadata;
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 /// One entry of a virtual host's list.
 #[derive(Clone, Debug)]
@@ -226,7 +227,30 @@ pub struct RouteOrigin {
     pub match_index: u32,
     /// Where the rule comes from that a delegate lent.
     pub delegate: Option<Box<DelegateOrigin>>,
+    /// What else the VirtualService says of itself.
+    pub metadata: Arc<RouteMetadata>,
 }
+
+/// What a VirtualService says of itself to whoever looks at its routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteMetadata {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations, without the copy of itself that `kubectl apply` keeps in one.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl RouteMetadata {
+    /// Of a resource.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        let annotations = metadata.annotations.iter().filter(|(name, _)| *name != LAST_APPLIED);
+        let annotations = annotations.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { labels: metadata.labels.clone(), annotations }
+    }
+}
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Which rule of which delegate a route was merged with.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -146,6 +146,7 @@ mod tests {
                 index: 0,
                 match_index: 0,
                 delegate: None,
+                metadata: Arc::default(),
             },
             matcher: RouteMatch { path, conditions: conditions.into_iter().collect() },
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),

@@ -83,6 +83,7 @@ fn route() -> impl Strategy<Value = Route> {
             index: 0,
             match_index: 0,
             delegate: None,
+            metadata: Arc::default(),
         },
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),

@@ -27,6 +27,7 @@ fn route(name: String, path: PathMatch, conditions: Vec<Condition>) -> Arc<Route
             index: 0,
             match_index: 0,
             delegate: None,
+            metadata: Arc::default(),
         },
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),

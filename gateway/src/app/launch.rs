@@ -26,6 +26,7 @@ use crate::{
     handover::{Estate, Offer, Predecessor},
     listener::{BindOptions, Inherited, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
+    policy::Chain,
     pressure,
     proxy::{GatewayProxy, HttpHandler},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
@@ -130,8 +131,14 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     upstreams.map_err(|error| format!("metrics: {error}"))?;
     let latest = tls::watch::Latest::default();
     background.spawn(tls::watch::follow(Arc::clone(&snapshots), Arc::clone(&latest)));
-    let publisher =
-        Live { snapshots, registry, listeners: listeners.clone(), edge: settings.edge.clone(), latest };
+    let publisher = Live {
+        snapshots,
+        registry,
+        listeners: listeners.clone(),
+        edge: settings.edge.clone(),
+        policies: Chain::new(),
+        latest,
+    };
     let pipeline = Pipeline::new(
         source(settings, background.handle())?,
         Builder::new(settings.identity()),
@@ -195,6 +202,7 @@ struct Live {
     registry: Registry,
     listeners: ListenerManager,
     edge: EdgeFlags,
+    policies: Chain,
     latest: tls::watch::Latest<config_model::set::ResourceSet>,
 }
 
@@ -226,6 +234,7 @@ impl Publisher for Live {
             listeners: compiled.listeners.clone(),
             clusters,
             certificates: Arc::new(certificates),
+            policies: self.policies.clone(),
             edge: Arc::new(EdgeConfig::new(built.validated.mesh(), &self.edge)),
             diagnostics: Arc::new(diagnostics),
         });

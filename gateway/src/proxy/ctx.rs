@@ -4,6 +4,7 @@
 
 use crate::{
     listener::ConnectionInfo,
+    policy::Run,
     proxy::{
         clock::Clock, edge::Forwarded, facts::SentRequest, mirror::Copies, reply::LocalReply,
         upstream::Upstream,
@@ -47,6 +48,8 @@ pub struct Ctx {
     pub(super) version: Version,
     /// A protocol upgrade was asked for.
     pub(super) upgrade: bool,
+    /// The way through the policies, where there are any.
+    pub(super) policies: Option<Box<Run>>,
     pub(super) route: Option<Arc<Route>>,
     /// Index of the chosen destination in the route.
     pub(super) destination: Option<usize>,
@@ -111,6 +114,7 @@ impl Ctx {
             grpc: false,
             version: Version::HTTP_11,
             upgrade: false,
+            policies: None,
             route: None,
             destination: None,
             cluster: None,

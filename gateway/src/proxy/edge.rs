@@ -69,7 +69,7 @@ pub(super) fn head<'h>(request: &'h RequestHeader, ctx: &'h Ctx) -> RequestHead<
         path: request.uri.path(),
         query: request.uri.query(),
         headers: &request.headers,
-        claims: None,
+        claims: ctx.policies.as_deref().and_then(|policies| policies.shared.claims.as_ref()),
     }
 }
 

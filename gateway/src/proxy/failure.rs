@@ -28,10 +28,12 @@ pub(super) enum Cause {
     UntrustedUpstream,
     /// A limit of the cluster is reached.
     Overflow,
+    /// A policy has answered in place of the upstream.
+    Policy,
 }
 
 impl Cause {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::NoCluster,
         Self::NoHealthyUpstream,
         Self::RouteTimeout,
@@ -39,6 +41,7 @@ impl Cause {
         Self::RetriedResponse,
         Self::UntrustedUpstream,
         Self::Overflow,
+        Self::Policy,
     ];
 
     const fn name(self) -> &'static str {
@@ -50,6 +53,7 @@ impl Cause {
             Self::RetriedResponse => "retried_response",
             Self::UntrustedUpstream => "untrusted_upstream",
             Self::Overflow => "overflow",
+            Self::Policy => "policy",
         }
     }
 
@@ -94,6 +98,11 @@ impl Failure {
     fn new(status: u16, body: &'static str, flag: Flag, details: &str) -> Self {
         let details = details.into();
         Self { status, body: body.into(), flag: Some(flag), details, transport: None, reset: false }
+    }
+
+    /// One that Envoy has no flag for, without a body.
+    fn own(status: u16, details: &str) -> Self {
+        Self { flag: None, ..Self::new(status, "", Flag::UpstreamRemoteReset, details) }
     }
 
     /// A stream that ended before its response began, in Envoy's words.
@@ -150,7 +159,7 @@ pub(super) fn reset(e: &Error, head_sent: bool) -> Option<Reset> {
             return None;
         }
         // The response was judged already.
-        Some(Cause::RetriedResponse) => return None,
+        Some(Cause::RetriedResponse | Cause::Policy) => return None,
         Some(Cause::PerTryTimeout) => return Some(Reset::AfterRequest),
         Some(Cause::UntrustedUpstream) => return Some(Reset::ConnectFailure),
         None => {}
@@ -183,9 +192,13 @@ pub(super) fn no_answer(e: &Error) -> NoAnswer {
     match Cause::of(e) {
         Some(Cause::UntrustedUpstream) => NoAnswer::Connection,
         Some(Cause::RouteTimeout | Cause::PerTryTimeout) => NoAnswer::Timeout,
-        Some(Cause::Overflow | Cause::NoCluster | Cause::NoHealthyUpstream | Cause::RetriedResponse) => {
-            NoAnswer::Ours
-        }
+        Some(
+            Cause::Overflow
+            | Cause::NoCluster
+            | Cause::NoHealthyUpstream
+            | Cause::RetriedResponse
+            | Cause::Policy,
+        ) => NoAnswer::Ours,
         None if is_timeout(e) => NoAnswer::Timeout,
         None => NoAnswer::Connection,
     }
@@ -220,6 +233,8 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
         Some(cause @ (Cause::RouteTimeout | Cause::PerTryTimeout)) => return timed_out(cause.name()),
         Some(Cause::UntrustedUpstream) => return connection(e, "TLS_error:CERTIFICATE_VERIFY_FAILED"),
         Some(Cause::Overflow) => return Failure::reset(503, Flag::UpstreamOverflow, "overflow"),
+        // The policy's own reply goes out; this is what stands for it.
+        Some(Cause::Policy) => return Failure::own(503, Cause::Policy.name()),
         Some(Cause::RetriedResponse) | None => {}
     }
     let root = e.root_etype();
@@ -269,14 +284,9 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
         (ErrorSource::Upstream, _) => {
             Failure::reset(503, Flag::UpstreamConnectionTermination, "connection termination")
         }
-        (ErrorSource::Internal | ErrorSource::Unset, kind) => Failure {
-            status: if let T::HTTPStatus(status) = kind { *status } else { 500 },
-            body: Cow::Borrowed(""),
-            flag: None,
-            details: "internal_error".into(),
-            transport: None,
-            reset: false,
-        },
+        (ErrorSource::Internal | ErrorSource::Unset, kind) => {
+            Failure::own(if let T::HTTPStatus(status) = kind { *status } else { 500 }, "internal_error")
+        }
     }
 }
 

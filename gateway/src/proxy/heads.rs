@@ -30,15 +30,32 @@ pub(super) fn edit_client<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut re
 
 /// Lets `edit` change a request head whose target is in origin form.
 pub(super) fn edit_request<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut request::Parts) -> R) -> R {
-    let ends = head.send_end_stream();
-    let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
-    let mut parts = request::Parts::from(std::mem::replace(head, blank));
-    let result = edit(&mut parts);
-    *head = RequestHeader::from(parts);
-    if let Some(ends) = ends {
-        head.set_send_end_stream(ends);
-    }
+    let mut taken = TakenRequest::from(head);
+    let result = edit(&mut taken.parts);
+    taken.put_back(head);
     result
+}
+
+/// A request head that was taken out of its session to be edited for longer than a call.
+pub(super) struct TakenRequest {
+    pub(super) parts: request::Parts,
+    ends: Option<bool>,
+}
+
+impl TakenRequest {
+    /// Leaves a blank head in its place.
+    pub(super) fn from(head: &mut RequestHeader) -> Self {
+        let ends = head.send_end_stream();
+        let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
+        Self { parts: request::Parts::from(std::mem::replace(head, blank)), ends }
+    }
+
+    pub(super) fn put_back(self, head: &mut RequestHeader) {
+        *head = RequestHeader::from(self.parts);
+        if let Some(ends) = self.ends {
+            head.set_send_end_stream(ends);
+        }
+    }
 }
 
 /// Lets `edit` change a response head; its reason phrase becomes the status' own (RFC 9112 §4: clients ignore it).

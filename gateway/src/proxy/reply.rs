@@ -3,8 +3,11 @@
 //! Invariant: this is the only writer of such responses. A gRPC client gets a gRPC status (Envoy: `sendLocalReply`),
 //! the rule's response operations apply, HEAD gets the length without the body.
 
-use super::{ctx::Ctx, edge, facts::Stage, heads::edit_response, response};
-use crate::telemetry::Flag;
+use super::{ctx::Ctx, edge, facts::Stage, heads::edit_response, policies, response};
+use crate::{
+    policy::{self, Origin},
+    telemetry::Flag,
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::protocols::http::{ServerSession as HttpSession, date::get_cached_date};
@@ -76,6 +79,24 @@ impl LocalReply {
         }
     }
 
+    /// The reply of a policy. What it says about framing is not its to say.
+    pub(super) fn policy(reply: policy::Reply) -> Self {
+        let policy::Reply { status, headers, body, details, flag, grpc_status } = reply;
+        let mut named: Option<HeaderName> = None;
+        let headers = headers.into_iter().filter_map(|(name, value)| {
+            // The second and following values of a name come without it.
+            named = name.or(named.take());
+            named.clone().filter(|name| !policy::is_protected(name)).map(|name| (name, value))
+        });
+        Self {
+            body,
+            headers: headers.collect(),
+            flag,
+            grpc_status,
+            ..Self::text(status.as_u16(), String::new(), details)
+        }
+    }
+
     /// With these headers.
     pub(super) fn headers(self, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
         Self { headers, ..self }
@@ -119,10 +140,7 @@ pub(super) fn overloaded() -> LocalReply {
 /// # Errors
 /// When the client is gone.
 pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalReply) -> Result<()> {
-    ctx.details = reply.details.clone();
-    if let Some(flag) = reply.flag {
-        ctx.flags.insert(flag);
-    }
+    note(ctx, &reply);
     if ctx.sent.is_none() {
         let request = session.req_header();
         edge::keep_for_response(request, &request.headers, ctx);
@@ -130,7 +148,11 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
     if reply.close {
         session.set_keepalive(None);
     }
-    let (head, body) = compose(reply, ctx)?;
+    let (mut head, mut body) = compose(reply, ctx)?;
+    while let Some(other) = policies::on_response(session.req_header(), &mut head, ctx, Origin::Gateway) {
+        note(ctx, &other);
+        (head, body) = compose(other, ctx)?;
+    }
     let empty = body.is_empty() || session.req_header().method == Method::HEAD;
     if let (true, HttpSession::H2(stream)) = (empty, session.as_downstream_mut()) {
         // A gRPC client takes a status without messages only from the frame that ends the stream ("Trailers-Only");
@@ -142,6 +164,13 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+fn note(ctx: &mut Ctx, reply: &LocalReply) {
+    ctx.details = reply.details.clone();
+    if let Some(flag) = reply.flag {
+        ctx.flags.insert(flag);
+    }
 }
 
 /// Head and body of a reply, as the client's protocol has them.

@@ -9,6 +9,7 @@ mod heads;
 mod hostile;
 mod mirrors;
 mod overload;
+mod policies;
 mod protocols;
 mod retries;
 mod timeouts;
@@ -19,6 +20,7 @@ mod values;
 use super::*;
 use crate::{
     listener::{BindOptions, BoundAddress, ListenerManager},
+    policy::Chain,
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     snapshot::Snapshot,
     telemetry::{
@@ -85,6 +87,7 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
         listeners: compiled.listeners.clone(),
         clusters,
         diagnostics: Arc::new(diagnostics),
+        policies: cell.load().policies.clone(),
         ..Snapshot::default()
     });
 }
@@ -94,7 +97,12 @@ async fn gateway(yaml: &str) -> TestGateway {
 }
 
 async fn gateway_with(yaml: &str, registry: Registry) -> TestGateway {
+    start(yaml, registry, Chain::new()).await
+}
+
+async fn start(yaml: &str, registry: Registry, policies: Chain) -> TestGateway {
     let cell = Arc::new(SnapshotCell::default());
+    cell.publish(Snapshot { policies, ..Snapshot::default() });
     publish(&cell, &registry, yaml).await;
     let metrics = Arc::new(Metrics::new(Identity::default(), "test").unwrap());
     let folder = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     path::PathMatch,
     request::Scheme,
-    route::{DelegateOrigin, Route, RouteMatch, RouteOrigin},
+    route::{DelegateOrigin, Route, RouteMatch, RouteMetadata, RouteOrigin},
 };
 use config_model::{
     diagnostic::{Code, Diagnostic},
@@ -188,7 +188,8 @@ impl<'a> RuleCompiler<'a> {
                 &own
             }
         };
-        let mut one = OneRule { registry, identity, actions, matchers, site };
+        let metadata = Arc::new(RouteMetadata::of(&resource.meta));
+        let mut one = OneRule { registry, identity, actions, matchers, site, metadata };
         for rule in rules {
             let stops = one.compile(&resource.key.namespace, rule, &origin, &mut list);
             // Istio: route.go `BuildHTTPRoutesForVirtualService` ends at the first catch-all, and always at a rule
@@ -212,6 +213,7 @@ struct OneRule<'c> {
     actions: &'c Actions,
     matchers: &'c mut Matchers,
     site: Site<'c>,
+    metadata: Arc<RouteMetadata>,
 }
 
 impl OneRule<'_> {
@@ -271,6 +273,7 @@ impl OneRule<'_> {
                                 match_index: numbers(at).1 as u32,
                             })
                         }),
+                        metadata: Arc::clone(&self.metadata),
                     },
                     matcher,
                     action,
