@@ -1,25 +1,31 @@
-//! Mirrors of the kinds of `networking.istio.io` and `telemetry.istio.io`, one file a kind, with every field of the API; of
-//! `security.istio.io` as much as routing asks for.
+//! Mirrors of the kinds of `networking.istio.io`, `security.istio.io` and `telemetry.istio.io`, one file a kind, with every field of
+//! the API.
 //!
 //! Invariant: names and nesting are the API's, in snake case. Absent lists and maps are empty, absent messages are
 //! `None`. Rules that span fields belong to validation.
 
+pub mod authorization_policy;
 pub mod credential;
 pub mod destination_rule;
 pub mod gateway;
+pub mod peer_authentication;
 pub mod request_authentication;
 pub mod service_entry;
 pub mod sidecar;
+pub mod target_ref;
 pub mod telemetry;
 pub mod virtual_service;
 pub mod workload_entry;
 pub mod workload_group;
 
+pub use authorization_policy::AuthorizationPolicy;
 pub use destination_rule::DestinationRule;
 pub use gateway::Gateway;
+pub use peer_authentication::PeerAuthentication;
 pub use request_authentication::RequestAuthentication;
 pub use service_entry::ServiceEntry;
 pub use sidecar::Sidecar;
+pub use target_ref::PolicyTargetReference;
 pub use telemetry::Telemetry;
 pub use virtual_service::VirtualService;
 pub use workload_entry::WorkloadEntry;
@@ -38,16 +44,10 @@ pub struct WorkloadSelector {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Names a resource that a policy is for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct PolicyTargetReference {
-    /// API group; empty is the core group.
-    pub group: String,
-    /// Kind; required by validation.
-    pub kind: String,
-    /// Name; required by validation.
-    pub name: String,
-    /// Namespace; must be empty, which is the policy's own.
-    pub namespace: String,
+/// The resources that a policy is for: the old single field counts where the list is empty.
+fn attachment<'a>(
+    one: Option<&'a PolicyTargetReference>,
+    list: &'a [PolicyTargetReference],
+) -> &'a [PolicyTargetReference] {
+    if list.is_empty() { one.map(std::slice::from_ref).unwrap_or_default() } else { list }
 }

@@ -3,12 +3,14 @@
 //! Invariant: [`MeshConfig::default`] is what Istio uses when nothing is written. The text of the ConfigMap is read by
 //! the parser, which alone knows YAML.
 
+mod ext_authz;
 pub mod provider;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub use ext_authz::{ExtAuthzBody, ExtAuthzGrpc, ExtAuthzHttp};
 pub use provider::{DefaultProviders, ExtensionProvider};
 
 use crate::{
@@ -28,6 +30,8 @@ pub struct MeshConfig {
     pub root_namespace: String,
     /// Trust domain of workload identities.
     pub trust_domain: String,
+    /// Trust domains whose identities count as this one's.
+    pub trust_domain_aliases: Vec<String>,
     /// Time to connect to an endpoint.
     pub connect_timeout: Duration,
     /// Use mutual TLS where both ends can.
@@ -75,6 +79,7 @@ impl Default for MeshConfig {
         MeshConfig {
             root_namespace: "istio-system".to_owned(),
             trust_domain: "cluster.local".to_owned(),
+            trust_domain_aliases: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             enable_auto_mtls: true,
             default_service_export_to: everyone(),

@@ -29,11 +29,13 @@ pub enum Kind {
     Pod,
     RequestAuthentication,
     Telemetry,
+    AuthorizationPolicy,
+    PeerAuthentication,
 }
 
 impl Kind {
     /// Every kind that is read, in the order of their keys.
-    pub const ALL: [Kind; 16] = [
+    pub const ALL: [Kind; 18] = [
         Kind::Gateway,
         Kind::VirtualService,
         Kind::DestinationRule,
@@ -50,6 +52,8 @@ impl Kind {
         Kind::Pod,
         Kind::RequestAuthentication,
         Kind::Telemetry,
+        Kind::AuthorizationPolicy,
+        Kind::PeerAuthentication,
     ];
 
     /// The API's kind name, e.g. `VirtualService`.
@@ -71,6 +75,8 @@ impl Kind {
             Kind::Pod => "Pod",
             Kind::RequestAuthentication => "RequestAuthentication",
             Kind::Telemetry => "Telemetry",
+            Kind::AuthorizationPolicy => "AuthorizationPolicy",
+            Kind::PeerAuthentication => "PeerAuthentication",
         }
     }
 
@@ -89,7 +95,9 @@ impl Kind {
             | Kind::WorkloadEntry
             | Kind::Sidecar
             | Kind::WorkloadGroup => "networking.istio.io",
-            Kind::RequestAuthentication => "security.istio.io",
+            Kind::RequestAuthentication | Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
+                "security.istio.io"
+            }
             Kind::Telemetry => "telemetry.istio.io",
             Kind::EndpointSlice => "discovery.k8s.io",
             Kind::Service

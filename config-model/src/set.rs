@@ -125,6 +125,8 @@ kinds! {
     Pod pods kubernetes::Pod,
     RequestAuthentication request_authentications istio::RequestAuthentication,
     Telemetry telemetries istio::Telemetry,
+    AuthorizationPolicy authorization_policies istio::AuthorizationPolicy,
+    PeerAuthentication peer_authentications istio::PeerAuthentication,
 }
 
 impl ResourceSet {

@@ -3,14 +3,18 @@
 //! Invariant: [`Validated`] is made only here. A resource with a finding that rejects it is left out, and nothing else is
 //! affected. Findings between resources are made on all of them, and never reject.
 
+mod attachment;
+mod authorization_policy;
 mod check;
 mod deployment;
 mod destination_rule;
 mod gateway;
 mod lint;
 mod names;
+mod peer_authentication;
 mod references;
 mod regex;
+mod request_authentication;
 mod server_tls;
 mod service_entry;
 mod sidecar;
@@ -51,6 +55,8 @@ pub struct Validated {
     workload_entries: Vec<Arc<Resource<istio::WorkloadEntry>>>,
     sidecars: Vec<Arc<Resource<istio::Sidecar>>>,
     telemetries: Vec<Arc<Resource<istio::Telemetry>>>,
+    request_authentications: Vec<Arc<Resource<istio::RequestAuthentication>>>,
+    authorization_policies: Vec<Arc<Resource<istio::AuthorizationPolicy>>>,
 }
 
 /// Checks for Istio's own ingress gateway, and judges no certificate by its dates; see [`validate_for`].
@@ -100,6 +106,8 @@ impl Validated {
             workload_entries: oldest_first(set.workload_entries()),
             sidecars: oldest_first(set.sidecars()),
             telemetries: oldest_first(set.telemetries()),
+            request_authentications: oldest_first(set.request_authentications()),
+            authorization_policies: oldest_first(set.authorization_policies()),
             set,
             mesh,
             rejected,
@@ -169,6 +177,16 @@ impl Validated {
         wide.chain(selecting).collect()
     }
 
+    /// RequestAuthentications, oldest first.
+    pub fn request_authentications(&self) -> &[Arc<Resource<istio::RequestAuthentication>>] {
+        &self.request_authentications
+    }
+
+    /// AuthorizationPolicies, oldest first.
+    pub fn authorization_policies(&self) -> &[Arc<Resource<istio::AuthorizationPolicy>>] {
+        &self.authorization_policies
+    }
+
     /// Services by key.
     pub fn services(&self) -> &Resources<kubernetes::Service> {
         self.set.services()
@@ -197,11 +215,6 @@ impl Validated {
     /// Pods by key.
     pub fn pods(&self) -> &Resources<kubernetes::Pod> {
         self.set.pods()
-    }
-
-    /// RequestAuthentications by key.
-    pub fn request_authentications(&self) -> &Resources<istio::RequestAuthentication> {
-        self.set.request_authentications()
     }
 
     /// Namespaces by key.
@@ -262,15 +275,16 @@ fn check_one(resource: &AnyResource, diagnostics: &mut Diagnostics) {
         AnyResource::Sidecar(resource) => sidecar::check(resource, diagnostics),
         AnyResource::WorkloadGroup(resource) => workload_group::check(resource, diagnostics),
         AnyResource::Telemetry(resource) => telemetry::check(resource, diagnostics),
+        AnyResource::RequestAuthentication(resource) => request_authentication::check(resource, diagnostics),
+        AnyResource::AuthorizationPolicy(resource) => authorization_policy::check(resource, diagnostics),
+        AnyResource::PeerAuthentication(resource) => peer_authentication::check(resource, diagnostics),
         AnyResource::Service(_)
         | AnyResource::EndpointSlice(_)
         | AnyResource::Endpoints(_)
         | AnyResource::Secret(_)
         | AnyResource::ConfigMap(_)
         | AnyResource::Namespace(_)
-        | AnyResource::Pod(_)
-        // Read for what VirtualServices need of it; its own rules come with the policy itself.
-        | AnyResource::RequestAuthentication(_) => {}
+        | AnyResource::Pod(_) => {}
     }
 }
 

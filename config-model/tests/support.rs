@@ -146,6 +146,8 @@ fn of(kind: Kind) -> Option<BTreeSet<String>> {
         Kind::WorkloadGroup => paths::<istio::WorkloadGroup>(),
         Kind::RequestAuthentication => paths::<istio::RequestAuthentication>(),
         Kind::Telemetry => paths::<istio::Telemetry>(),
+        Kind::AuthorizationPolicy => paths::<istio::AuthorizationPolicy>(),
+        Kind::PeerAuthentication => paths::<istio::PeerAuthentication>(),
         _ => return None,
     })
 }

@@ -24,8 +24,13 @@ impl Claim {
     /// Whether it is a text that matches, or a list that holds one.
     #[must_use]
     pub fn is_match(&self, matcher: &StringMatcher) -> bool {
+        self.any_text(|text| matcher.is_match(text.as_bytes()))
+    }
+
+    /// Whether it is a text that fits, or a list that holds one.
+    pub(crate) fn any_text(&self, fits: impl Fn(&str) -> bool) -> bool {
         let text = |claim: &Self| match claim {
-            Self::Text(text) => matcher.is_match(text.as_bytes()),
+            Self::Text(text) => fits(text),
             Self::List(_) | Self::Object(_) | Self::Other => false,
         };
         match self {
@@ -46,6 +51,11 @@ impl Claims {
         Self(claims)
     }
 
+    /// The claim of that name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Claim> {
+        self.0.get(name)
+    }
+
     /// The claim at a path.
     #[must_use]
     pub fn get(&self, path: &ClaimPath) -> Option<&Claim> {
@@ -62,6 +72,11 @@ impl Claims {
 pub struct ClaimPath(Box<[Box<str>]>);
 
 impl ClaimPath {
+    /// The path of these names, outermost first.
+    pub(crate) fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
+        Self(names.into_iter().map(Box::from).collect())
+    }
+
     /// Reads a key under `headers`: `@request.auth.claims.a.b`, split at every dot, or `@request.auth.claims[a][b]`; the
     /// prefix in any case. `None` when the key names no claim (Istio: jwt/routing.go `ToRoutingClaim`).
     #[must_use]

@@ -4,6 +4,9 @@
 //! nothing else. Compiling the same input twice gives the same, and shares with the earlier result what did not change.
 
 mod actions;
+mod attachment;
+mod authentication;
+mod authorization;
 mod clusters;
 mod delegate;
 mod endpoints;
@@ -22,6 +25,8 @@ mod upstream_tls;
 mod visibility;
 
 use crate::{
+    authn::Authentication,
+    authz::Authorization,
     cluster::{Cluster, ClusterName},
     host::HostIndex,
     listener::{Bind, Chains, FilterChain, Listener, ListenerKey, Listeners, TcpRoute},
@@ -72,6 +77,10 @@ pub struct Compiled {
     pub listeners: Listeners,
     /// Clusters by name. A route may name one that is not here: 503 NC.
     pub clusters: Clusters,
+    /// Whose tokens are taken, on every listener.
+    pub authentication: Arc<Authentication>,
+    /// Who may do what, on every listener.
+    pub authorization: Arc<Authorization>,
     identity: Identity,
     cache: Cache,
 }
@@ -105,6 +114,8 @@ pub fn compile(
     let passing: Vec<_> = bound.values().flatten().filter(|s| s.serves == Serves::AutoPassthrough).collect();
     let (old, passed) = (previous.map(|p| &p.clusters), |host: &str| passing.iter().any(|s| s.covers(host)));
     let clusters = clusters::build(input, identity, &registry, old, &passed, &mut findings);
+    let authentication = Arc::new(authentication::compile(input, identity));
+    let authorization = Arc::new(authorization::compile(input, identity, &registry, &mut findings));
     let l4 = l4::L4::new(input, identity, &registry);
     let rules = {
         let delegates = delegate::Delegates::new(input, &identity.domain);
@@ -118,7 +129,14 @@ pub fn compile(
             listeners.insert(key.clone(), Arc::new(Listener { key: key.clone(), chains }));
         }
     }
-    let compiled = Compiled { listeners, clusters, identity: identity.clone(), cache: tables.into_cache() };
+    let compiled = Compiled {
+        listeners,
+        clusters,
+        authentication,
+        authorization,
+        identity: identity.clone(),
+        cache: tables.into_cache(),
+    };
     (compiled, diagnostics(findings))
 }
 

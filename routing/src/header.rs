@@ -7,6 +7,7 @@
 pub mod lines;
 
 use crate::{matcher::StringMatcher, request::RequestHead};
+use smallvec::SmallVec;
 use std::fmt;
 
 /// What a key under `headers` or `withoutHeaders` stands for.
@@ -59,6 +60,34 @@ impl HeaderKey {
         match self {
             Self::Method | Self::Scheme | Self::Authority | Self::Path => true,
             Self::Name(name) | Self::Joined(name, _) => head.headers.contains_key(name),
+            Self::Absent(_) => false,
+        }
+    }
+
+    /// Whether the value is there and fits. What is in several parts is put in one piece, on the stack up to 1 KiB.
+    pub(crate) fn any(&self, head: &RequestHead<'_>, fits: impl Fn(&[u8]) -> bool) -> bool {
+        let joined = |parts: &mut dyn Iterator<Item = &[u8]>| {
+            let mut whole: SmallVec<[u8; 1024]> = SmallVec::new();
+            parts.for_each(|part| whole.extend_from_slice(part));
+            fits(&whole)
+        };
+        match self {
+            Self::Method => fits(head.method.as_bytes()),
+            Self::Scheme => fits(head.scheme.as_str().as_bytes()),
+            Self::Authority => fits(head.authority.as_bytes()),
+            Self::Path => match head.query {
+                None => fits(head.path.as_bytes()),
+                Some(query) => joined(&mut [head.path.as_bytes(), b"?", query.as_bytes()].into_iter()),
+            },
+            Self::Name(name) => head.headers.get_all(name).iter().any(|value| fits(value.as_bytes())),
+            Self::Joined(name, between) => {
+                let mut values = head.headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
+                let Some(first) = values.next() else { return false };
+                let Some(second) = values.next() else { return fits(first) };
+                let rest =
+                    std::iter::once(second).chain(values).flat_map(|value| [between.as_bytes(), value]);
+                joined(&mut std::iter::once(first).chain(rest))
+            }
             Self::Absent(_) => false,
         }
     }

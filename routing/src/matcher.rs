@@ -267,6 +267,18 @@ pub(crate) fn from_re2(text: &str) -> String {
     out
 }
 
+/// A text as a pattern that matches it alone.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
 fn push_literal(out: &mut String, c: char) {
     if c.is_ascii_punctuation() {
         out.push('\\');

@@ -60,7 +60,7 @@ fn every_case() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut dirs: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
     dirs.sort();
-    assert!(dirs.len() >= 290, "cases are missing");
+    assert!(dirs.len() >= 380, "cases are missing");
     let mut failures = String::new();
     for dir in &dirs {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();

@@ -1,4 +1,4 @@
-//! Providers of telemetry: where metrics, traces and logs go, by the names that Telemetry resources use.
+//! Extension providers: where metrics, traces and logs go, and who is asked for authorization, by the names that resources use.
 //!
 //! Invariant: Istio's own providers (`prometheus`, `stackdriver`, `envoy`) are there unless one of the same name takes their place.
 
@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
+use super::{ExtAuthzGrpc, ExtAuthzHttp};
 use crate::scalar::{Duration, PortNumber, lenient};
 
 /// The providers of what no Telemetry is written for, by name.
@@ -60,6 +61,10 @@ pub struct ExtensionProvider {
     pub opencensus: Option<IgnoredAny>,
     /// Metrics, traces and logs of Google Cloud.
     pub stackdriver: Option<IgnoredAny>,
+    /// Authorization asked over HTTP.
+    pub envoy_ext_authz_http: Option<ExtAuthzHttp>,
+    /// Authorization asked over gRPC.
+    pub envoy_ext_authz_grpc: Option<ExtAuthzGrpc>,
 }
 
 impl ExtensionProvider {

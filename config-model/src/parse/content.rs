@@ -52,8 +52,8 @@ impl Item<'_> {
     where
         AnyResource: From<Resource<T>>,
     {
-        // Only these of Istio's kinds are mirrored whole, so only there is a field that we do not know unknown.
-        let strict = matches!(self.key.kind.group(), "networking.istio.io" | "telemetry.istio.io");
+        // Only Istio's kinds are mirrored whole, so only there is a field that we do not know unknown.
+        let strict = self.key.kind.group().ends_with("istio.io");
         let mut unknown: Vec<(String, String)> = Vec::new();
         let mut track = serde_path_to_error::Track::new();
         let read = serde_ignored::deserialize::<_, _, T>(

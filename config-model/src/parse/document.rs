@@ -228,6 +228,8 @@ fn typed(kind: Kind, value: &Value, origin: &Origin, hash: u64, parsed: &mut Par
         Kind::Pod => item.whole::<kubernetes::Pod>(),
         Kind::RequestAuthentication => item.spec::<istio::RequestAuthentication>(),
         Kind::Telemetry => item.spec::<istio::Telemetry>(),
+        Kind::AuthorizationPolicy => item.spec::<istio::AuthorizationPolicy>(),
+        Kind::PeerAuthentication => item.spec::<istio::PeerAuthentication>(),
     }
 }
 

@@ -96,6 +96,34 @@ pub fn int_map<'de, D: Deserializer<'de>, T: TryFrom<i128>>(
         .collect())
 }
 
+/// A map whose keys are integers, which JSON writes as texts and YAML as either.
+///
+/// # Errors
+/// As [`int`], for any key, and whatever is wrong with a value.
+pub fn int_keys<'de, D: Deserializer<'de>, K: TryFrom<i128> + Ord, V: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<K, V>, D::Error> {
+    struct Keys<K, V>(PhantomData<(K, V)>);
+
+    impl<'de, K: TryFrom<i128> + Ord, V: Deserialize<'de>> de::Visitor<'de> for Keys<K, V> {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map by whole numbers")
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = BTreeMap::new();
+            while let Some((Int(key), value)) = map.next_entry::<Int<K>, V>()? {
+                all.insert(key, value);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_map(Keys(PhantomData))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

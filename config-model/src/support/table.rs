@@ -19,6 +19,8 @@ pub(super) const ROWS: &[&[Row]] = &[
     WORKLOAD_GROUP,
     REQUEST_AUTHENTICATION,
     TELEMETRY,
+    AUTHORIZATION_POLICY,
+    PEER_AUTHENTICATION,
 ];
 
 const fn g(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
@@ -349,6 +351,20 @@ const REQUEST_AUTHENTICATION: &[Row] = &[Row {
     path: "spec",
     support: NotYet("tokens are not checked, so that no claim matches"),
     below: &["selector", "targetRef", "targetRefs", "jwtRules"],
+}];
+
+const AUTHORIZATION_POLICY: &[Row] = &[Row {
+    kind: Kind::AuthorizationPolicy,
+    path: "spec",
+    support: NotYet("policies are not enforced"),
+    below: &["selector", "targetRef", "targetRefs", "rules", "action", "provider"],
+}];
+
+const PEER_AUTHENTICATION: &[Row] = &[Row {
+    kind: Kind::PeerAuthentication,
+    path: "spec",
+    support: NoEffectOnGateway("each server of a Gateway says in its tls settings what it asks of clients"),
+    below: &["selector", "mtls", "portLevelMtls"],
 }];
 
 const TELEMETRY: &[Row] = &[

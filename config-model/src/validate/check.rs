@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::names;
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics, Effect},
-    meta::Resource,
+    meta::{Kind, Resource},
     scalar::Duration,
 };
 
@@ -75,6 +75,8 @@ impl<'a, T> Check<'a, T> {
     fn annotations(&mut self) {
         for name in self.resource.meta.annotations.keys() {
             let message = match name.as_str() {
+                // It is this kind's own, and looked at there.
+                "istio.io/dry-run" if self.resource.key.kind == Kind::AuthorizationPolicy => continue,
                 "istio.io/dry-run" => format!("unsupported annotation {name}, please remove the annotation"),
                 "internal.istio.io/webhook-always-reject" => format!("{name:?} annotation found, rejecting"),
                 "internal.istio.io/parents" | "internal.istio.io/parent-namespace" => {

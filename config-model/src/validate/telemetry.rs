@@ -2,43 +2,22 @@
 //!
 //! Expressions in CEL are judged by whoever evaluates them.
 
-use super::{check::Check, names};
+use super::{attachment, check::Check, names};
 use crate::{
     diagnostic::Diagnostics,
     istio::{
-        PolicyTargetReference, Telemetry, WorkloadSelector,
+        Telemetry,
         telemetry::{CustomTag, Metrics, MetricsOverrides, ProviderRef, TagOperation, Tracing},
     },
     meta::Resource,
 };
-
-/// Groups and kinds that may be named.
-const TARGETS: [(&str, &str); 4] = [
-    ("core", "Service"),
-    ("networking.istio.io", "ServiceEntry"),
-    ("gateway.networking.k8s.io", "Gateway"),
-    ("gateway.networking.k8s.io", "GatewayClass"),
-];
 
 type Checks<'c, 'a> = &'c mut Check<'a, Telemetry>;
 
 pub(super) fn check(resource: &Resource<Telemetry>, out: &mut Diagnostics) {
     let check = &mut Check::new(resource, out);
     let spec = &resource.spec;
-    let ways = [spec.selector.is_some(), spec.target_ref.is_some(), !spec.target_refs.is_empty()];
-    if ways.iter().filter(|used| **used).count() > 1 {
-        check.error("spec", "only one of targetRefs or selector can be set");
-    }
-    if let Some(selector) = &spec.selector {
-        workload_selector(check, selector);
-    }
-    if let Some(target) = &spec.target_ref {
-        target_reference(check, "spec.targetRef", target);
-    }
-    check.at_most("spec.targetRefs", spec.target_refs.len(), 16);
-    for (index, target) in spec.target_refs.iter().enumerate() {
-        target_reference(check, &format!("spec.targetRefs[{index}]"), target);
-    }
+    attachment::check(check, spec.selector.as_ref(), spec.target_ref.as_ref(), &spec.target_refs);
     if spec.tracing.len() > 1 {
         check.warn("spec.tracing", "multiple tracing is not currently supported");
     }
@@ -50,30 +29,6 @@ pub(super) fn check(resource: &Resource<Telemetry>, out: &mut Diagnostics) {
     }
     for (index, entry) in spec.access_logging.iter().enumerate() {
         providers(check, &format!("spec.accessLogging[{index}]"), &entry.providers);
-    }
-}
-
-fn workload_selector(check: Checks<'_, '_>, selector: &WorkloadSelector) {
-    check.selector("spec.selector.matchLabels", &selector.labels, 4096);
-    if selector.labels.is_empty() {
-        check.warn("spec.selector", "workload selector specified without labels");
-    }
-}
-
-fn target_reference(check: Checks<'_, '_>, path: &str, target: &PolicyTargetReference) {
-    if target.name.is_empty() {
-        check.error(format!("{path}.name"), "targetRef name must be set");
-    }
-    if !target.namespace.is_empty() {
-        let message = "targetRef namespace must not be set; cross namespace referencing is not supported";
-        check.error(format!("{path}.namespace"), message);
-    }
-    let group = if target.group.is_empty() { "core" } else { target.group.as_str() };
-    if !TARGETS.contains(&(group, target.kind.as_str())) {
-        let allowed = TARGETS.map(|(group, kind)| format!("{group}/{kind}")).join(", ");
-        let message =
-            format!("targetRef must be to one of {allowed} but was {}/{}", target.group, target.kind);
-        check.error(path, message);
     }
 }
 

@@ -83,6 +83,15 @@ impl<'a> Registry<'a> {
         registry
     }
 
+    /// The namespaces of the services with a host, sorted.
+    pub(super) fn namespaces_of(&self, host: &str) -> impl Iterator<Item = &'a str> {
+        let all = self.by_host.get(host).into_iter().flatten();
+        let mut all: Vec<_> =
+            all.filter_map(|&at| self.services.get(at)).map(|found| found.namespace).collect();
+        all.sort_unstable();
+        all.into_iter()
+    }
+
     fn add_kubernetes(&mut self, resource: &'a Resource<kubernetes::Service>) {
         let key = &resource.key;
         let host = format!("{}.{}.svc.{}", key.name, key.namespace, self.domain).to_ascii_lowercase();

@@ -151,6 +151,6 @@ mod tests {
         assert_eq!(all(&paths, "/A/b"), [2, 4, 5, 6, 7, 8]);
         assert_eq!(all(&paths, "/b"), [5, 7, 8, 10]);
         assert_eq!(all(&paths, ""), [5, 8]);
-        assert_eq!(all(&[], "/"), []);
+        assert_eq!(all(&[], "/"), [0_u32; 0]);
     }
 }

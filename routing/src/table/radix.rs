@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(prefixes(&tree, "/apple"), [3, 0, 5]);
         assert_eq!(prefixes(&tree, "/appl"), [0, 5]);
         assert_eq!(prefixes(&tree, "x"), [5]);
-        assert_eq!(prefixes(&super::tests::tree(&[]), "/"), []);
+        assert_eq!(prefixes(&super::tests::tree(&[]), "/"), [0_u32; 0]);
     }
 
     #[test]
@@ -234,8 +234,8 @@ mod tests {
         builder.insert_exact(b"/abc", 1);
         let tree = builder.finish();
         assert_eq!(tree.find::<true>(b"/ABC").exact, [1]);
-        assert_eq!(tree.find::<false>(b"/ABC").exact, []);
-        assert_eq!(tree.find::<true>(b"/ABCD").exact, []);
+        assert_eq!(tree.find::<false>(b"/ABC").exact, [0_u32; 0]);
+        assert_eq!(tree.find::<true>(b"/ABCD").exact, [0_u32; 0]);
         assert_eq!(tree.find::<true>(b"/AB").lists().flatten().copied().collect::<Vec<_>>(), [0]);
     }
 }

@@ -173,6 +173,6 @@ mod tests {
         let set = set(&["/a+"]);
         assert!(set.together.is_none());
         assert_eq!(all(&set, "/aa"), [0]);
-        assert_eq!(all(&set, "/b"), []);
+        assert_eq!(all(&set, "/b"), [0_u32; 0]);
     }
 }

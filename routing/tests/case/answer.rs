@@ -1,6 +1,8 @@
 //! What a request gets, as far as its case asks.
 
-use super::{Exchange, Expect, Fault, Headers, Lines, Retries, facts::Known, header_map};
+use super::{
+    Exchange, Expect, Fault, Headers, Lines, Retries, authorize::authorize, facts::Known, header_map,
+};
 use http::{HeaderMap, HeaderValue, Method};
 use routing::{
     action::{
@@ -13,7 +15,7 @@ use routing::{
     },
     compile::Compiled,
     decision::{Decision, NotFound},
-    listener::{Chains, Fit, TcpRoute},
+    listener::{Chains, Fit, Listener, TcpRoute},
     request::{RequestHead, Scheme},
     route::{Forward, Route},
     table::RouteTable,
@@ -32,13 +34,16 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
         return refused("listener");
     };
     let table: &RouteTable = match (&listener.chains, request.scheme.as_str()) {
-        (Chains::Http(chain), "http") => &chain.table,
+        (Chains::Http(chain), "http") => match &chain.tcp {
+            Some(route) => return carried(compiled, request, listener, route),
+            None => &chain.table,
+        },
         (Chains::Tls(index), "https") => match index.lookup_sni(request.sni.as_deref()) {
             Some(chain) if chain.fit(request.alpn.iter().map(String::as_bytes)) == Fit::NotOfMesh => {
                 return refused("alpn");
             }
             Some(chain) => match &chain.tcp {
-                Some(route) => return carried(compiled, request, route),
+                Some(route) => return carried(compiled, request, listener, route),
                 None => &chain.table,
             },
             None => return refused("sni"),
@@ -61,6 +66,9 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
         claims: claims.as_ref(),
     };
     let mut got = Expect::default();
+    if !authorize(&mut got, &compiled.authorization.http, request, listener, Some(&head)) {
+        return got;
+    }
     let decision = table.lookup(&head);
     if let Decision::Forward { route, .. }
     | Decision::Redirect { route, .. }
@@ -95,7 +103,11 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
 }
 
 /// A connection whose bytes are not looked at.
-fn carried(compiled: &Compiled, request: &Exchange, route: &TcpRoute) -> Expect {
+fn carried(compiled: &Compiled, request: &Exchange, listener: &Listener, route: &TcpRoute) -> Expect {
+    let mut got = Expect::default();
+    if !authorize(&mut got, &compiled.authorization.tcp, request, listener, None) {
+        return got;
+    }
     let (want, to) = (&request.expect, route.destinations());
     let count = |name| compiled.cluster(name).map(|cluster| cluster.endpoints.len());
     let missing: Vec<_> = to.iter().filter(|to| count(&to.cluster).is_none()).collect();
@@ -104,7 +116,7 @@ fn carried(compiled: &Compiled, request: &Exchange, route: &TcpRoute) -> Expect 
         weights: (to.len() > 1).then(|| to.iter().map(|to| to.weight).collect()),
         missing: (!missing.is_empty()).then(|| missing.iter().map(|to| to.cluster.to_string()).collect()),
         endpoints: want.endpoints.as_ref().map(|_| to.iter().filter_map(|to| count(&to.cluster)).collect()),
-        ..Expect::default()
+        ..got
     }
 }
 

@@ -1,14 +1,15 @@
 //! The format of a case: what `requests.yaml` may say.
 //!
 //! Invariant: an unknown key fails the case; what an expectation leaves out is not looked at, but for where the request
-//! went: clusters, weights, missing clusters, redirect, status, time-out and refusal are compared always.
+//! went: clusters, weights, missing clusters, redirect, status, time-out, refusal and what policies say are compared always.
 
 pub(crate) mod answer;
+mod authorize;
 mod facts;
 
 use routing::claims::{Claim, Claims};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +52,14 @@ pub(crate) struct Exchange {
     pub alpn: Vec<String>,
     /// Claims of a token that a policy has verified.
     pub claims: Option<BTreeMap<Box<str>, serde_yaml::Value>>,
+    /// Certificate of the client.
+    pub peer: Option<Certificate>,
+    /// Address of the connection's other end.
+    pub source: Option<IpAddr>,
+    /// Address of the client, as trusted proxies name it; left out: the other end's.
+    pub remote: Option<IpAddr>,
+    /// Address that was connected to.
+    pub local: Option<IpAddr>,
     /// Which of several destinations is taken.
     #[serde(default)]
     pub destination: usize,
@@ -76,6 +85,15 @@ fn claim(value: &serde_yaml::Value) -> Claim {
         ),
         _ => Claim::Other,
     }
+}
+
+/// Names of a client's certificate.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Certificate {
+    pub uris: Vec<String>,
+    pub dns: Vec<String>,
+    pub subject: String,
 }
 
 /// The lines of one header.
@@ -149,6 +167,14 @@ pub(crate) struct Expect {
     pub not_found: Option<String>,
     /// `listener`, `sni` or `alpn`.
     pub refused: Option<String>,
+    /// The policy's rule that refuses it; `none` where no rule allows it.
+    pub denied: Option<String>,
+    /// The policy's rule that wants it noted.
+    pub audited: Option<String>,
+    /// The provider that is asked about it.
+    pub asks: Option<String>,
+    /// What policies on trial would have done: `deny` or `allow` with the rule that matched, or `none`.
+    pub dry_run: Option<Vec<String>>,
 }
 
 /// When another attempt is made; `attempts: 0` is never.

@@ -61,7 +61,7 @@ fn unchecked<'s>(scene: &'s Scene<'_>, gateway: &Resource<Gateway>) -> Option<&'
 /// Whether a RequestAuthentication of the pod's namespace or of the whole mesh selects a pod.
 fn checks_tokens(scene: &Scene<'_>, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
     let root = scene.validated.mesh().root_namespace.as_str();
-    scene.validated.request_authentications().values().any(|resource| {
+    scene.validated.request_authentications().iter().any(|resource| {
         let own = resource.key.namespace.as_str();
         let selector = resource.spec.selector.as_ref();
         (own == namespace || own == root)
@@ -91,7 +91,13 @@ mod tests {
         assert_eq!(found("istio-system", "{jwtRules: [{issuer: a}]}"), none);
         assert_eq!(found("istio-system", "{selector: {matchLabels: {istio: ingressgateway}}}"), none);
         assert_eq!(found("istio-system", "{selector: {matchLabels: {istio: other}}}"), missing);
-        assert_eq!(found("istio-system", "{targetRefs: [{kind: Gateway, name: g}]}"), missing);
+        assert_eq!(
+            found(
+                "istio-system",
+                "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}]}"
+            ),
+            missing
+        );
         assert_eq!(found("shop", "{jwtRules: [{issuer: a}]}"), missing);
         assert_eq!(
             findings(&ROUTE.replace("gateways: [g]", "gateways: [g, mesh]"))[0],

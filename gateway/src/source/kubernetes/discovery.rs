@@ -63,6 +63,8 @@ fn built_in(kind: Kind) -> Option<&'static str> {
         | Kind::Sidecar
         | Kind::WorkloadGroup
         | Kind::RequestAuthentication
+        | Kind::AuthorizationPolicy
+        | Kind::PeerAuthentication
         | Kind::Telemetry => return None,
     })
 }
