@@ -5,7 +5,10 @@
 
 use super::{ctx::Ctx, edge};
 use crate::{
-    telemetry::{Flag, access_log::time},
+    telemetry::{
+        Flag,
+        access_log::{number, socket, time},
+    },
     tls::ClientCertificate,
 };
 use config_model::istio::virtual_service::GRPC_STATUS_NAMES;
@@ -17,9 +20,9 @@ use routing::{
 use std::{
     fs,
     io::Write,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::OnceLock,
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 /// How far an exchange has come.
@@ -72,12 +75,16 @@ impl<'a> Exchange<'a> {
 
     fn address(&self, address: Option<SocketAddr>, part: Part, out: &mut Vec<u8>) {
         let Some(address) = address else { return };
-        // Writing to memory cannot fail.
-        let _ = match part {
-            Part::Whole => write!(out, "{address}"),
-            Part::Ip => write!(out, "{}", address.ip()),
-            Part::Port => write!(out, "{}", address.port()),
-        };
+        match (part, address.ip()) {
+            (Part::Whole, _) => socket(address, out),
+            (Part::Ip, IpAddr::V4(_)) => {
+                socket(SocketAddr::new(address.ip(), 0), out);
+                out.truncate(out.len() - ":0".len());
+            }
+            // Writing to memory cannot fail.
+            (Part::Ip, ip) => drop(write!(out, "{ip}")),
+            (Part::Port, _) => number(address.port().into(), out),
+        }
     }
 }
 
@@ -124,17 +131,17 @@ impl Facts for Exchange<'_> {
                 out.write_all(ctx.upstream_version.map_or("", protocol).as_bytes())
             }
             Fact::ResponseCode => match self.stage {
-                Stage::Response(status) => write!(out, "{status}"),
+                Stage::Response(status) => return number(status.into(), out),
                 Stage::Request | Stage::Local(_) => out.write_all(b"0"),
             },
             Fact::Status => match self.stage {
-                Stage::Response(status) | Stage::Local(status) => write!(out, "{status}"),
+                Stage::Response(status) | Stage::Local(status) => return number(status.into(), out),
                 Stage::Request => Ok(()),
             },
             Fact::GrpcStatus(form) if ctx.grpc && tried => {
                 out.write_all(grpc_status(ctx.grpc_status, *form).as_bytes())
             }
-            Fact::BytesReceived => write!(out, "{}", ctx.received),
+            Fact::BytesReceived => return number(ctx.received, out),
             Fact::ResponseCodeDetails if !matches!(self.stage, Stage::Request) => {
                 out.write_all(ctx.details.as_bytes())
             }
@@ -209,9 +216,10 @@ impl Facts for Exchange<'_> {
             Fact::UpstreamCluster => {
                 out.write_all(ctx.cluster.as_deref().map_or("", |c| c.spec.name.as_str()).as_bytes())
             }
-            Fact::UpstreamRequestAttemptCount => write!(out, "{}", ctx.attempt),
+            Fact::UpstreamRequestAttemptCount => return number(ctx.attempt.into(), out),
             Fact::Duration | Fact::ResponseDuration => {
-                write!(out, "{}", Instant::now().duration_since(ctx.started).as_millis())
+                let millis = u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                return number(millis, out);
             }
         };
     }

@@ -8,8 +8,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 /// Headers that the edge and then a rule add to a request, and those that are added to a response: a map that has room for them
 /// grows once, and so does the copy that is sent upstream.
-const ROOM: usize = 8;
-const RESPONSE_ROOM: usize = 3;
+const ROOM: usize = 12;
+const RESPONSE_ROOM: usize = 8;
 
 /// A number as a header value; the small ones, which most are, are made already.
 pub(super) fn number(n: u64) -> HeaderValue {

@@ -9,6 +9,7 @@ mod operator;
 pub(crate) mod time;
 
 pub use format::{Entry, Format, FormatError};
+pub(crate) use operator::{number, socket};
 
 use prometheus::IntCounter;
 use std::{

@@ -3,7 +3,6 @@
 //! Invariant: an origin that is not allowed is told so by silence: nothing is blocked, no header is taken away. No value
 //! of the request reaches a response but the origin, method and headers that the policy lets be echoed.
 
-use super::headers::HeaderEdit;
 use crate::matcher::StringMatcher;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
@@ -96,14 +95,9 @@ impl Cors {
     }
 
     /// Writes the answer to a preflight.
-    pub fn preflight(
-        &self,
-        origin: Option<&HeaderValue>,
-        request: &HeaderMap,
-        response: &mut impl HeaderEdit,
-    ) {
+    pub fn preflight(&self, origin: Option<&HeaderValue>, request: &HeaderMap, response: &mut HeaderMap) {
         if let Some(origin) = origin {
-            response.set(&header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         }
         self.allow_credentials(response);
         for (listed, asked, name) in [
@@ -116,7 +110,7 @@ impl Cors {
                 Listed::These(list) => Some(list),
             };
             if let Some(value) = value {
-                response.set(&name, value);
+                response.insert(name, value.clone());
             }
         }
         for (value, name) in [
@@ -124,24 +118,24 @@ impl Cors {
             (&self.expose, header::ACCESS_CONTROL_EXPOSE_HEADERS),
         ] {
             if let Some(value) = value {
-                response.set(&name, value);
+                response.insert(name, value.clone());
             }
         }
     }
 
     /// Marks the response to a request of an allowed origin; beats what the upstream or a rule said.
-    pub fn actual(&self, origin: &HeaderValue, response: &mut impl HeaderEdit) {
-        response.set(&header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    pub fn actual(&self, origin: &HeaderValue, response: &mut HeaderMap) {
+        response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         self.allow_credentials(response);
         if let Some(names) = &self.expose {
-            response.set(&header::ACCESS_CONTROL_EXPOSE_HEADERS, names);
+            response.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, names.clone());
         }
     }
 
-    fn allow_credentials(&self, response: &mut impl HeaderEdit) {
+    fn allow_credentials(&self, response: &mut HeaderMap) {
         const NAME: HeaderName = header::ACCESS_CONTROL_ALLOW_CREDENTIALS;
         if self.credentials == Credentials::Allow {
-            response.set(&NAME, &HeaderValue::from_static("true"));
+            response.insert(NAME, HeaderValue::from_static("true"));
         }
     }
 }

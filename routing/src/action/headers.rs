@@ -16,36 +16,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
-/// What a header container must be able to do for operations to be applied to it.
-pub trait HeaderEdit {
-    /// The headers as they are now.
-    fn headers(&self) -> &HeaderMap;
-    /// Removes every line of a name.
-    fn remove(&mut self, name: &HeaderName);
-    /// Replaces every line of a name by one.
-    fn set(&mut self, name: &HeaderName, value: &HeaderValue);
-    /// Appends a line.
-    fn add(&mut self, name: &HeaderName, value: &HeaderValue);
-}
-
-impl HeaderEdit for HeaderMap {
-    fn headers(&self) -> &HeaderMap {
-        self
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        HeaderMap::remove(self, name);
-    }
-
-    fn set(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.insert(name, value.clone());
-    }
-
-    fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.append(name, value.clone());
-    }
-}
-
 /// The operations of one direction, as one block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderOps {
@@ -76,40 +46,42 @@ impl HeaderOps {
             || self.then.as_ref().is_some_and(|then| then.reads_request())
     }
 
-    /// Does what the block says. Values that are always the same are not copied, and ask no facts.
-    pub fn apply(&self, headers: &mut impl HeaderEdit, direction: Direction, facts: &dyn Facts) {
+    /// Does what the block says. Values that are always the same are not made, and ask no facts.
+    pub fn apply(&self, headers: &mut HeaderMap, direction: Direction, facts: &dyn Facts) {
         for name in &self.remove {
             headers.remove(name);
         }
-        let literal = |(_, text): &(HeaderName, HeaderText)| text.literal().is_some();
-        if self.set.iter().chain(&self.add).all(literal) {
-            for (name, value) in self.set.iter().filter_map(|(name, text)| Some((name, text.literal()?))) {
-                headers.set(name, value);
+        let moved;
+        let own = match &self.authority {
+            Some(authority) => {
+                moved = Moved { facts, authority };
+                &moved
             }
-            for (name, value) in self.add.iter().filter_map(|(name, text)| Some((name, text.literal()?))) {
-                add(headers, direction, name, value);
+            None => facts,
+        };
+        // Values that read no header come out the same whenever they are made.
+        if self.set.iter().chain(&self.add).all(|(_, text)| !text.reads_headers()) {
+            for (name, text) in &self.set {
+                if let Some(value) = text.value(headers, direction, own) {
+                    headers.insert(name, value);
+                }
+            }
+            for (name, text) in &self.add {
+                if let Some(value) = text.value(headers, direction, own) {
+                    add(headers, direction, name, value);
+                }
             }
         } else {
-            let moved;
-            let facts = match &self.authority {
-                Some(authority) => {
-                    moved = Moved { facts, authority };
-                    &moved
-                }
-                None => facts,
+            let make = |list: &[(HeaderName, HeaderText)]| -> SmallVec<[Option<HeaderValue>; 4]> {
+                list.iter().map(|(_, text)| text.value(headers, direction, own)).collect()
             };
-            let make = |list: &[(HeaderName, HeaderText)],
-                        headers: &HeaderMap|
-             -> SmallVec<[Option<HeaderValue>; 4]> {
-                list.iter().map(|(_, text)| text.value(headers, direction, facts)).collect()
-            };
-            let (set, added) = (make(&self.set, headers.headers()), make(&self.add, headers.headers()));
-            for ((name, _), value) in self.set.iter().zip(&set) {
+            let (set, added) = (make(&self.set), make(&self.add));
+            for ((name, _), value) in self.set.iter().zip(set) {
                 if let Some(value) = value {
-                    headers.set(name, value);
+                    headers.insert(name, value);
                 }
             }
-            for ((name, _), value) in self.add.iter().zip(&added) {
+            for ((name, _), value) in self.add.iter().zip(added) {
                 if let Some(value) = value {
                     add(headers, direction, name, value);
                 }
@@ -141,20 +113,20 @@ impl Facts for Moved<'_> {
 }
 
 /// Appends a value: as a line of its own, or to the line where the name has but one (Envoy: inline headers).
-fn add(headers: &mut impl HeaderEdit, direction: Direction, name: &HeaderName, value: &HeaderValue) {
-    let single = match direction {
+fn add(headers: &mut HeaderMap, direction: Direction, name: &HeaderName, value: HeaderValue) {
+    let single = || match direction {
         Direction::Request => is_single_in_requests(name),
         Direction::Response => is_single_in_responses(name),
     };
-    if !single || !headers.headers().contains_key(name) {
-        return headers.add(name, value);
+    // Most are added to heads that have no such name.
+    if !headers.contains_key(name) || !single() {
+        headers.append(name, value);
+        return;
     }
-    let lines = headers.headers().get_all(name).iter().chain([value]).map(HeaderValue::as_bytes);
-    let joined = lines.collect::<Vec<_>>().join(&b","[..]);
-    match HeaderValue::from_bytes(&joined) {
-        Ok(joined) => headers.set(name, &joined),
-        // Parts that are values make a value.
-        Err(_) => headers.add(name, value),
+    let lines = headers.get_all(name).iter().chain([&value]).map(HeaderValue::as_bytes);
+    // Parts that are values make a value.
+    if let Ok(joined) = HeaderValue::try_from(lines.collect::<Vec<_>>().join(&b","[..])) {
+        headers.insert(name, joined);
     }
 }
 

@@ -298,7 +298,7 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// An address and its port. Every line has four, and nearly all are of version 4.
-fn socket(address: SocketAddr, out: &mut Vec<u8>) {
+pub(crate) fn socket(address: SocketAddr, out: &mut Vec<u8>) {
     let SocketAddr::V4(v4) = address else { return push(out, format_args!("{address}")) };
     let mut text = [0; 21];
     let mut slots = text.iter_mut();
@@ -327,6 +327,6 @@ fn socket(address: SocketAddr, out: &mut Vec<u8>) {
 }
 
 /// Decimal digits, without the detour over a formatter.
-fn number(n: u64, out: &mut Vec<u8>) {
+pub(crate) fn number(n: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }

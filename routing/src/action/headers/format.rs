@@ -220,6 +220,12 @@ impl HeaderText {
         matches!(self, Self::Format(format) if format.pieces.iter().any(reads))
     }
 
+    /// Whether it reads headers of the head that it is made for, or of the other.
+    pub(super) fn reads_headers(&self) -> bool {
+        let reads = |piece: &Piece| matches!(piece, Piece::Operator { operator, .. } if !matches!(operator, Operator::Fact(_)));
+        matches!(self, Self::Format(format) if format.pieces.iter().any(reads))
+    }
+
     /// The literal value.
     #[must_use]
     pub fn literal(&self) -> Option<&HeaderValue> {
@@ -264,7 +270,7 @@ impl Format {
                 }
             }
         }
-        if out.is_empty() { None } else { HeaderValue::from_bytes(&out).ok() }
+        if out.is_empty() { None } else { HeaderValue::try_from(out).ok() }
     }
 }
 
