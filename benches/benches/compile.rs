@@ -8,7 +8,7 @@ use config_model::{
     validate::{Validated, validate},
 };
 use criterion::{Criterion, criterion_group, criterion_main};
-use routing::compile::{Identity, compile};
+use routing::compile::{Compiler, Identity, compile};
 use std::{hint::black_box, sync::Arc};
 
 const SERVICES: usize = 1_000;
@@ -48,15 +48,17 @@ fn inputs() -> (String, Validated, Validated) {
 fn change(criterion: &mut Criterion) {
     let (text, before, after) = inputs();
     let identity = Identity::default();
-    let (compiled, _) = compile(&before, &identity, None);
+    let mut compiler = Compiler::new(identity.clone());
+    let (compiled, _) = compiler.compile(&before);
     let mut group = criterion.benchmark_group("1,000 VirtualServices");
     group.sample_size(20);
     group.bench_function("parse", |b| b.iter(|| black_box(parse("all.yaml", &text))));
-    group.bench_function("compile from nothing", |b| b.iter(|| black_box(compile(&before, &identity, None))));
+    group.bench_function("compile from nothing", |b| b.iter(|| black_box(compile(&before, &identity))));
     group.bench_function("compile after one change", |b| {
-        b.iter(|| black_box(compile(&after, &identity, Some(&compiled))));
+        let mut turn = [&after, &before].into_iter().cycle();
+        b.iter(|| turn.next().map(|next| black_box(compiler.compile(next))));
     });
-    let live = ArcSwap::from_pointee(compile(&before, &identity, None).0);
+    let live = ArcSwap::from_pointee(compile(&before, &identity).0);
     let next = Arc::new(compiled);
     group.bench_function("swap", |b| b.iter(|| live.store(black_box(Arc::clone(&next)))));
     group.bench_function("pin", |b| b.iter(|| black_box(live.load_full())));

@@ -89,7 +89,7 @@ fn compiled() -> Compiled {
     set.extend(parsed.resources);
     let (validated, findings) = validate(set);
     assert!(!findings.has_errors(), "{findings:?}");
-    compile(&validated, &Identity::default(), None).0
+    compile(&validated, &Identity::default()).0
 }
 
 fn table(compiled: &Compiled) -> Option<Arc<RouteTable>> {

@@ -6,7 +6,7 @@
 mod code;
 mod page;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 pub use code::{Code, CodeInfo, Raised};
 pub use page::{index, page};
@@ -154,9 +154,13 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Findings in the order they were made, until sorted.
+/// Findings in the order they were made, until sorted. A finding is shared by its copies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Diagnostics(Vec<Diagnostic>);
+pub struct Diagnostics(Vec<Arc<Diagnostic>>);
+
+/// Walks over findings.
+pub type Iter<'a> =
+    std::iter::Map<std::slice::Iter<'a, Arc<Diagnostic>>, fn(&Arc<Diagnostic>) -> &Diagnostic>;
 
 impl Diagnostics {
     /// No findings.
@@ -166,7 +170,12 @@ impl Diagnostics {
 
     /// Adds one.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.0.push(diagnostic);
+        self.0.push(Arc::new(diagnostic));
+    }
+
+    /// Adds those of another list, which are shared with it.
+    pub fn share(&mut self, other: &Diagnostics) {
+        self.0.extend(other.0.iter().cloned());
     }
 
     /// Sorts by file, line and column, then by resource, code and path: the same input gives the same output.
@@ -183,13 +192,18 @@ impl Diagnostics {
     }
 
     /// The findings.
-    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
-        self.0.iter()
+    pub fn iter(&self) -> Iter<'_> {
+        self.0.iter().map(|diagnostic| diagnostic)
+    }
+
+    /// The findings, each to be kept without a copy of it.
+    pub fn shared(&self) -> &[Arc<Diagnostic>] {
+        &self.0
     }
 
     /// The findings, to be changed in place.
-    pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, Diagnostic> {
-        self.0.iter_mut()
+    pub(crate) fn shared_mut(&mut self) -> &mut [Arc<Diagnostic>] {
+        &mut self.0
     }
 
     /// How many.
@@ -215,19 +229,31 @@ impl Diagnostics {
 
 impl Extend<Diagnostic> for Diagnostics {
     fn extend<I: IntoIterator<Item = Diagnostic>>(&mut self, iter: I) {
+        self.0.extend(iter.into_iter().map(Arc::new));
+    }
+}
+
+impl Extend<Arc<Diagnostic>> for Diagnostics {
+    fn extend<I: IntoIterator<Item = Arc<Diagnostic>>>(&mut self, iter: I) {
         self.0.extend(iter);
     }
 }
 
 impl FromIterator<Diagnostic> for Diagnostics {
     fn from_iter<I: IntoIterator<Item = Diagnostic>>(iter: I) -> Diagnostics {
+        Diagnostics(iter.into_iter().map(Arc::new).collect())
+    }
+}
+
+impl FromIterator<Arc<Diagnostic>> for Diagnostics {
+    fn from_iter<I: IntoIterator<Item = Arc<Diagnostic>>>(iter: I) -> Diagnostics {
         Diagnostics(iter.into_iter().collect())
     }
 }
 
 impl IntoIterator for Diagnostics {
-    type Item = Diagnostic;
-    type IntoIter = std::vec::IntoIter<Diagnostic>;
+    type Item = Arc<Diagnostic>;
+    type IntoIter = std::vec::IntoIter<Arc<Diagnostic>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
@@ -236,10 +262,10 @@ impl IntoIterator for Diagnostics {
 
 impl<'a> IntoIterator for &'a Diagnostics {
     type Item = &'a Diagnostic;
-    type IntoIter = std::slice::Iter<'a, Diagnostic>;
+    type IntoIter = Iter<'a>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
+        self.iter()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: a [`ResourceKey`] orders and compares by kind, namespace, name only, so every output that walks keys is
 //! deterministic. This module must not know how a document is parsed or what a kind's fields mean.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::Deserialize;
 
@@ -214,12 +214,11 @@ pub struct Origin {
     source: Option<Source>,
 }
 
-/// The text behind an origin: a range of a shared file text, and the path of the object inside the document.
+/// The text behind an origin: that of its document, and the path of the object inside the document.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) text: Arc<str>,
-    pub(crate) range: Range<usize>,
-    /// Line of the first line of the range, from 1.
+    /// Line of the first line of the text, from 1.
     pub(crate) first_line: u32,
     /// Where the object sits inside the document: empty, or `items[3]` for a member of a `List`.
     pub(crate) prefix: Arc<str>,
@@ -227,7 +226,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn document(&self) -> &str {
-        self.text.get(self.range.clone()).unwrap_or_default()
+        &self.text
     }
 }
 

@@ -15,6 +15,7 @@ mod suggest;
 
 use std::sync::Arc;
 
+pub use document::Document;
 pub use mesh::mesh_config;
 pub use object::Object;
 
@@ -74,32 +75,58 @@ pub struct IgnoredDocument {
     pub origin: Origin,
 }
 
+impl Parsed {
+    /// How many objects were in it.
+    pub fn objects(&self) -> usize {
+        self.resources.len() + self.failed.len() + self.ignored.len()
+    }
+}
+
 /// Reads a file of YAML or JSON: any number of documents, `List`s among them. `file` is only a name for messages.
 pub fn parse(file: &str, text: impl AsRef<[u8]>) -> Parsed {
+    let documents = match documents(file, text) {
+        Ok(documents) => documents,
+        Err(parsed) => return parsed,
+    };
+    let mut parsed = Parsed::default();
+    for document in documents {
+        if document.add_to(&mut parsed).is_break() {
+            break;
+        }
+    }
+    locate::place(&mut parsed.diagnostics);
+    parsed
+}
+
+/// The documents of a file of YAML or JSON, which can be read one by one: together they give what [`parse`] gives, up to
+/// [`MAX_OBJECTS`].
+///
+/// # Errors
+/// What is to be said of a file that is no text or too large.
+pub fn documents(file: &str, text: impl AsRef<[u8]>) -> Result<Vec<Document>, Parsed> {
     let mut parsed = Parsed::default();
     let file: Arc<str> = file.into();
     let bytes = text.as_ref();
     if bytes.len() > MAX_FILE_BYTES {
         let message = format!("the file has {} bytes; the limit is {MAX_FILE_BYTES}", bytes.len());
         fail(&mut parsed, Code::LIMIT, Origin::new(file, 1, 1), None, message);
-        return parsed;
+        return Err(parsed);
     }
-    let text: Arc<str> = match std::str::from_utf8(bytes) {
-        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text).into(),
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
             let line = 1 + bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count();
             let origin = Origin::new(file, u32::try_from(line).unwrap_or(u32::MAX), 1);
             fail(&mut parsed, Code::LIMIT, origin, None, "the file is not UTF-8 text".to_owned());
-            return parsed;
+            return Err(parsed);
         }
     };
-    for piece in split::documents(&text) {
-        if document::read(&file, &text, &piece, &mut parsed).is_break() {
-            break;
-        }
-    }
-    locate::place(&mut parsed.diagnostics);
-    parsed
+    let document = |piece: split::Piece| Document {
+        file: Arc::clone(&file),
+        text: text.get(piece.range).unwrap_or_default().into(),
+        first_line: piece.first_line,
+    };
+    Ok(split::documents(text).into_iter().map(document).collect())
 }
 
 /// Notes a document that could not be read.

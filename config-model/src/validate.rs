@@ -19,6 +19,7 @@ mod server_tls;
 mod service_entry;
 mod sidecar;
 mod telemetry;
+mod validator;
 mod virtual_service;
 mod workload_entry;
 mod workload_group;
@@ -31,32 +32,35 @@ use std::{
 pub use deployment::Deployment;
 pub use references::{resolve_gateway_name, resolve_short_name};
 pub use regex::check_regex;
+pub use validator::Validator;
 
 use crate::{
-    diagnostic::{Diagnostic, Diagnostics, Effect},
+    diagnostic::Diagnostics,
     istio, kubernetes,
     mesh::MeshConfig,
     meta::{Kind, Resource, ResourceKey},
-    parse,
     scalar::labels,
-    set::{AnyResource, ResourceSet, Resources},
+    set::{ResourceSet, Resources, differences},
 };
 
-/// Resources that admission would accept, with the mesh configuration that holds for them.
+/// The resources of a kind, oldest first.
+type Aged<T> = Arc<Vec<Arc<Resource<T>>>>;
+
+/// Resources that admission would accept, with the mesh configuration that holds for them. Cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Validated {
     set: ResourceSet,
-    mesh: MeshConfig,
-    rejected: BTreeSet<ResourceKey>,
-    gateways: Vec<Arc<Resource<istio::Gateway>>>,
-    virtual_services: Vec<Arc<Resource<istio::VirtualService>>>,
-    destination_rules: Vec<Arc<Resource<istio::DestinationRule>>>,
-    service_entries: Vec<Arc<Resource<istio::ServiceEntry>>>,
-    workload_entries: Vec<Arc<Resource<istio::WorkloadEntry>>>,
-    sidecars: Vec<Arc<Resource<istio::Sidecar>>>,
-    telemetries: Vec<Arc<Resource<istio::Telemetry>>>,
-    request_authentications: Vec<Arc<Resource<istio::RequestAuthentication>>>,
-    authorization_policies: Vec<Arc<Resource<istio::AuthorizationPolicy>>>,
+    mesh: Arc<MeshConfig>,
+    rejected: Arc<BTreeSet<ResourceKey>>,
+    gateways: Aged<istio::Gateway>,
+    virtual_services: Aged<istio::VirtualService>,
+    destination_rules: Aged<istio::DestinationRule>,
+    service_entries: Aged<istio::ServiceEntry>,
+    workload_entries: Aged<istio::WorkloadEntry>,
+    sidecars: Aged<istio::Sidecar>,
+    telemetries: Aged<istio::Telemetry>,
+    request_authentications: Aged<istio::RequestAuthentication>,
+    authorization_policies: Aged<istio::AuthorizationPolicy>,
 }
 
 /// Checks for Istio's own ingress gateway, and judges no certificate by its dates; see [`validate_for`].
@@ -65,52 +69,40 @@ pub fn validate(set: ResourceSet) -> (Validated, Diagnostics) {
 }
 
 /// Checks every resource by itself, and then what is between those that are accepted, for the gateway that is to serve them.
-pub fn validate_for(mut set: ResourceSet, deployment: &Deployment) -> (Validated, Diagnostics) {
-    let mut diagnostics = Diagnostics::new();
-    for resource in set.iter() {
-        check_one(&resource, &mut diagnostics);
-    }
-    let rejected: BTreeSet<ResourceKey> = diagnostics
-        .iter()
-        .filter(|finding| finding.effect == Effect::Rejected)
-        .filter_map(|finding| finding.resource.clone())
-        .collect();
-    let mesh = mesh(&set, &mut diagnostics);
-    // What is between resources is judged with the refused ones too: one mistake should neither hide nor make another.
-    let all = Validated::of(set.clone(), mesh.clone(), rejected.clone());
-    let mut between = Diagnostics::new();
-    lint::check(&all, &mut between);
-    references::check(&all, deployment, &mut between);
-    let said = Said::by(&diagnostics);
-    diagnostics.extend(between.into_iter().filter(|finding| !said.covers(finding)));
-    let validated = if rejected.is_empty() {
-        all
-    } else {
-        for key in &rejected {
-            set.remove(key);
-        }
-        Validated::of(set, mesh, rejected)
-    };
-    parse::locate::place(&mut diagnostics);
-    diagnostics.sort();
-    (validated, diagnostics)
+pub fn validate_for(set: ResourceSet, deployment: &Deployment) -> (Validated, Diagnostics) {
+    Validator::default().validate(set, deployment)
 }
 
 impl Validated {
-    fn of(set: ResourceSet, mesh: MeshConfig, rejected: BTreeSet<ResourceKey>) -> Validated {
+    /// The same with another set, of which what is shared with this one's is in order already.
+    fn next(
+        &self,
+        set: ResourceSet,
+        mesh: &Arc<MeshConfig>,
+        rejected: &Arc<BTreeSet<ResourceKey>>,
+    ) -> Validated {
+        macro_rules! oldest_first {
+            ($list:ident, $kind:ident) => {
+                if set.shares(&self.set, Kind::$kind) {
+                    Arc::clone(&self.$list)
+                } else {
+                    oldest_first(&self.$list, self.set.$list(), set.$list())
+                }
+            };
+        }
         Validated {
-            gateways: oldest_first(set.gateways()),
-            virtual_services: oldest_first(set.virtual_services()),
-            destination_rules: oldest_first(set.destination_rules()),
-            service_entries: oldest_first(set.service_entries()),
-            workload_entries: oldest_first(set.workload_entries()),
-            sidecars: oldest_first(set.sidecars()),
-            telemetries: oldest_first(set.telemetries()),
-            request_authentications: oldest_first(set.request_authentications()),
-            authorization_policies: oldest_first(set.authorization_policies()),
+            gateways: oldest_first!(gateways, Gateway),
+            virtual_services: oldest_first!(virtual_services, VirtualService),
+            destination_rules: oldest_first!(destination_rules, DestinationRule),
+            service_entries: oldest_first!(service_entries, ServiceEntry),
+            workload_entries: oldest_first!(workload_entries, WorkloadEntry),
+            sidecars: oldest_first!(sidecars, Sidecar),
+            telemetries: oldest_first!(telemetries, Telemetry),
+            request_authentications: oldest_first!(request_authentications, RequestAuthentication),
+            authorization_policies: oldest_first!(authorization_policies, AuthorizationPolicy),
+            mesh: Arc::clone(mesh),
+            rejected: Arc::clone(rejected),
             set,
-            mesh,
-            rejected,
         }
     }
 
@@ -238,74 +230,29 @@ impl Validated {
     }
 }
 
-/// The fields that resources were refused for: what else is found there comes of the same mistake.
-struct Said(BTreeMap<ResourceKey, Vec<String>>);
-
-impl Said {
-    fn by(diagnostics: &Diagnostics) -> Said {
-        let mut fields: BTreeMap<ResourceKey, Vec<String>> = BTreeMap::new();
-        for finding in diagnostics.iter().filter(|finding| finding.effect == Effect::Rejected) {
-            if let Some(key) = &finding.resource {
-                fields.entry(key.clone()).or_default().push(finding.path.clone());
+/// The list of what `new` has, made of the list of what `old` has.
+fn oldest_first<T>(list: &Aged<T>, old: &Resources<T>, new: &Resources<T>) -> Aged<T> {
+    let changes = differences(old, new);
+    if changes.len() > new.len() / 8 {
+        let mut list: Vec<_> = new.values().cloned().collect();
+        list.sort_by(|a, b| a.age().cmp(&b.age()));
+        return Arc::new(list);
+    }
+    let mut list = Vec::clone(list);
+    for (before, after) in changes {
+        if let Some(before) = before {
+            let from = list.partition_point(|other| other.age() < before.age());
+            let at = list.iter().skip(from).position(|other| Arc::ptr_eq(other, &before));
+            if let Some(at) = at {
+                list.remove(from + at);
             }
         }
-        Said(fields)
-    }
-
-    /// Whether a finding is at such a field, below it, or above it. A member of a list that was refused as a whole, for the sum of its
-    /// weights say, is another matter.
-    fn covers(&self, finding: &Diagnostic) -> bool {
-        let fields = finding.resource.as_ref().and_then(|key| self.0.get(key));
-        let rest = |a: &str, b: &str| b.strip_prefix(a).map(|rest| rest.chars().next());
-        let same_or_below = |field: &str| matches!(rest(field, &finding.path), Some(None | Some('.')));
-        let above = |field: &str| matches!(rest(&finding.path, field), Some(None | Some('.' | '[')));
-        // Above all of them is the resource as a whole, which the other fields have no part in.
-        fields.into_iter().flatten().any(|field| field != "spec" && (same_or_below(field) || above(field)))
-    }
-}
-
-/// The rules of one resource by itself. Kubernetes' own kinds are validated by Kubernetes; their types suffice here.
-fn check_one(resource: &AnyResource, diagnostics: &mut Diagnostics) {
-    match resource {
-        AnyResource::Gateway(resource) => gateway::check(resource, diagnostics),
-        AnyResource::VirtualService(resource) => virtual_service::check(resource, diagnostics),
-        AnyResource::DestinationRule(resource) => destination_rule::check(resource, diagnostics),
-        AnyResource::ServiceEntry(resource) => service_entry::check(resource, diagnostics),
-        AnyResource::WorkloadEntry(resource) => workload_entry::check(resource, diagnostics),
-        AnyResource::Sidecar(resource) => sidecar::check(resource, diagnostics),
-        AnyResource::WorkloadGroup(resource) => workload_group::check(resource, diagnostics),
-        AnyResource::Telemetry(resource) => telemetry::check(resource, diagnostics),
-        AnyResource::RequestAuthentication(resource) => request_authentication::check(resource, diagnostics),
-        AnyResource::AuthorizationPolicy(resource) => authorization_policy::check(resource, diagnostics),
-        AnyResource::PeerAuthentication(resource) => peer_authentication::check(resource, diagnostics),
-        AnyResource::Service(_)
-        | AnyResource::EndpointSlice(_)
-        | AnyResource::Endpoints(_)
-        | AnyResource::Secret(_)
-        | AnyResource::ConfigMap(_)
-        | AnyResource::Namespace(_)
-        | AnyResource::Pod(_) => {}
-    }
-}
-
-fn oldest_first<T>(resources: &Resources<T>) -> Vec<Arc<Resource<T>>> {
-    let mut list: Vec<_> = resources.values().cloned().collect();
-    list.sort_by(|a, b| a.age().cmp(&b.age()));
-    list
-}
-
-/// The ConfigMap is looked for in the default root namespace, as istiod does before it knows of another.
-fn mesh(set: &ResourceSet, diagnostics: &mut Diagnostics) -> MeshConfig {
-    let default = MeshConfig::default();
-    let key = ResourceKey::new(Kind::ConfigMap, default.root_namespace.as_str(), MeshConfig::CONFIG_MAP);
-    let Some(config_map) = set.config_maps().get(&key) else { return default };
-    match parse::mesh_config(config_map) {
-        Ok(mesh) => mesh,
-        Err(finding) => {
-            diagnostics.push(*finding);
-            default
+        if let Some(after) = after {
+            let at = list.partition_point(|other| other.age() < after.age());
+            list.insert(at, after);
         }
     }
+    Arc::new(list)
 }
 
 #[cfg(test)]

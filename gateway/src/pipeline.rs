@@ -4,15 +4,19 @@
 //! that fails changes nothing; identical content is counted and not published. Runs on its own thread, never on the data plane's.
 
 mod build;
+mod merge;
 mod metrics;
+#[cfg(test)]
+mod property;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+mod told;
 
-use std::{collections::HashSet, io, sync::Arc, thread};
+use std::{io, sync::Arc, thread};
 
 use async_trait::async_trait;
-use config_model::diagnostic::{Diagnostics, Severity};
+use config_model::diagnostic::Diagnostics;
 use tokio::sync::{oneshot, watch};
 
 pub use build::{Builder, Built};
@@ -20,6 +24,7 @@ pub use metrics::Metrics;
 pub use status::{Status, Synchronization};
 
 use crate::source::{Health, Loaded, Source};
+use told::Told;
 
 /// Puts a configuration in force: prepares clusters, certificates and listeners, then swaps.
 #[async_trait]
@@ -36,7 +41,7 @@ pub struct Pipeline {
     publisher: Box<dyn Publisher>,
     status: Arc<Status>,
     metrics: Metrics,
-    told: HashSet<String>,
+    told: Told,
     published_findings: Diagnostics,
 }
 
@@ -62,7 +67,7 @@ impl Pipeline {
         status: Arc<Status>,
         metrics: Metrics,
     ) -> Pipeline {
-        let (told, published_findings) = (HashSet::new(), Diagnostics::new());
+        let (told, published_findings) = (Told::default(), Diagnostics::new());
         Pipeline { source, builder, publisher, status, metrics, told, published_findings }
     }
 
@@ -84,8 +89,8 @@ impl Pipeline {
             self.published_findings = self.publisher.publish(&built).await;
         }
         let mut findings = Diagnostics::clone(&built.diagnostics);
-        findings.extend(self.published_findings.iter().cloned());
-        self.tell(&findings);
+        findings.share(&self.published_findings);
+        self.told.follow(&findings);
         let synchronization = match loaded.health {
             Health::Synchronized => Synchronization::Current,
             Health::Stale => Synchronization::Stale,
@@ -107,32 +112,6 @@ impl Pipeline {
             self.metrics.count_identical();
             Step::Identical
         }
-    }
-
-    /// Logs each finding when it comes up, and how many went.
-    fn tell(&mut self, findings: &Diagnostics) {
-        let mut now = HashSet::with_capacity(findings.len());
-        for finding in findings {
-            let line = finding.to_string();
-            if !self.told.contains(&line) && !now.contains(&line) {
-                let code = finding.code.as_str();
-                // An absent hint is no field of the line.
-                let hint = finding.hint.as_deref();
-                // The level of the line says how bad it is.
-                let text = line.split_once(' ').map_or(line.as_str(), |(_severity, rest)| rest);
-                match finding.severity {
-                    Severity::Error => tracing::error!(code, hint, "{text}"),
-                    Severity::Warning => tracing::warn!(code, hint, "{text}"),
-                    Severity::Info => tracing::info!(code, hint, "{text}"),
-                }
-            }
-            now.insert(line);
-        }
-        let resolved = self.told.iter().filter(|line| !now.contains(*line)).count();
-        if resolved > 0 {
-            tracing::info!(resolved, remaining = now.len(), "findings resolved");
-        }
-        self.told = now;
     }
 
     /// Runs on a thread of its own until the source ends or `stop` turns true. The receiver gets a message once the first

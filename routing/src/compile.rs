@@ -1,21 +1,26 @@
 //! From validated resources to what is served: listeners with their tables, and clusters.
 //!
 //! Invariant: total. Whatever validation let through compiles to something; what cannot be served is a finding and hurts
-//! nothing else. Compiling the same input twice gives the same, and shares with the earlier result what did not change.
+//! nothing else. What comes out depends on the input alone, never on what was compiled before; but what did not change since then is shared
+//! with it.
 
 mod actions;
 mod attachment;
 mod authentication;
 mod authorization;
+mod bindings;
 mod clusters;
 mod delegate;
 mod endpoints;
+mod input;
 mod l4;
 mod locality;
 mod registry;
 mod rule;
 mod rules;
+mod server_index;
 mod servers;
+mod shown;
 mod tables;
 #[cfg(test)]
 mod testing;
@@ -29,20 +34,25 @@ use crate::{
     authz::Authorization,
     cluster::{Cluster, ClusterName},
     host::HostIndex,
-    listener::{Bind, Chains, FilterChain, Listener, ListenerKey, Listeners, TcpRoute},
+    listener::{Bind, Chains, FilterChain, Listener, ListenerKey, Listeners, ServerTls, TcpRoute},
 };
+use bindings::Bindings;
 use config_model::{
     diagnostic::{Code, Diagnostic, Diagnostics},
+    meta::Kind,
     parse::locate,
     validate::Validated,
 };
 use foldhash::fast::FixedState;
-use servers::{BoundServer, Serves};
+use input::Input;
+use registry::Registry;
+use servers::{Bound, BoundServer, Ports, Serves};
+use shown::{Shows, Steady};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
-use tables::{Bindings, Cache, TableBuilder};
+use tables::{TableBuilder, Tables};
 
 /// All clusters by name; in no order.
 pub type Clusters = HashMap<ClusterName, Arc<Cluster>, FixedState>;
@@ -71,18 +81,17 @@ impl Default for Identity {
 }
 
 /// Everything that is served.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Compiled {
     /// Listeners by address.
     pub listeners: Listeners,
     /// Clusters by name. A route may name one that is not here: 503 NC.
-    pub clusters: Clusters,
+    pub clusters: Arc<Clusters>,
     /// Whose tokens are taken, on every listener.
     pub authentication: Arc<Authentication>,
     /// Who may do what, on every listener.
     pub authorization: Arc<Authorization>,
     identity: Identity,
-    cache: Cache,
 }
 
 impl Compiled {
@@ -99,45 +108,169 @@ impl Compiled {
     }
 }
 
-/// Compiles what `identity` serves of `input`. Whatever of `previous` is still so is shared with it: clusters, virtual
-/// hosts, tables and TLS settings are the same `Arc` when nothing they were made of changed.
-pub fn compile(
-    input: &Validated,
-    identity: &Identity,
-    previous: Option<&Compiled>,
-) -> (Compiled, Diagnostics) {
-    let previous = previous.filter(|previous| previous.identity == *identity);
-    let mut findings = Vec::new();
-    let registry = registry::Registry::new(input, identity);
-    let bindings = Bindings::new(input, identity);
-    let bound = servers::bind(input, identity, &mut findings);
-    let passing: Vec<_> = bound.values().flatten().filter(|s| s.serves == Serves::AutoPassthrough).collect();
-    let (old, passed) = (previous.map(|p| &p.clusters), |host: &str| passing.iter().any(|s| s.covers(host)));
-    let clusters = clusters::build(input, identity, &registry, old, &passed, &mut findings);
-    let authentication = Arc::new(authentication::compile(input, identity));
-    let authorization = Arc::new(authorization::compile(input, identity, &registry, &mut findings));
-    let l4 = l4::L4::new(input, identity, &registry);
-    let rules = {
-        let delegates = delegate::Delegates::new(input, &identity.domain);
-        rule::RuleCompiler::new(&registry, identity, input.mesh(), delegates)
-    };
-    let mut tables = TableBuilder::new(rules, &bindings, &identity.domain, previous.map(|p| &p.cache));
-    let mut listeners = Listeners::new();
-    for (key, servers) in &bound {
-        let old = previous.and_then(|previous| previous.listeners.get(key));
-        if let Some(chains) = chains(key, servers, old, &mut tables, (&l4, &clusters), &mut findings) {
-            listeners.insert(key.clone(), Arc::new(Listener { key: key.clone(), chains }));
+/// Compiles what `identity` serves of `input`.
+pub fn compile(input: &Validated, identity: &Identity) -> (Compiled, Diagnostics) {
+    Compiler::new(identity.clone()).compile(input)
+}
+
+/// Compiles one configuration after the other for one gateway.
+///
+/// What it makes depends on the configuration alone; what it does for it depends on what has changed since the one before. A part
+/// is made anew when one of the resources that it is made of is another object, and is the same `Arc` as before when it comes out equal.
+#[derive(Debug)]
+pub struct Compiler {
+    identity: Identity,
+    input: Option<Validated>,
+    registry: Registry,
+    bindings: Bindings,
+    makers: clusters::Maker,
+    shows: Shows,
+    tables: Tables,
+    served: Served,
+}
+
+/// What was compiled last, and what of it was made of more than resources.
+#[derive(Debug, Default)]
+struct Served {
+    listeners: Listeners,
+    clusters: Arc<Clusters>,
+    /// Ports of the gateway's own Services.
+    ports: Ports,
+    /// Hosts of the servers that pass TLS on by server name.
+    passing: Vec<String>,
+    /// The clusters that they pass it on to, sorted.
+    passed: Vec<ClusterName>,
+    authentication: Arc<Authentication>,
+    authorization: Arc<Authorization>,
+    of_policies: Diagnostics,
+    of_clusters: Diagnostics,
+    of_listeners: Diagnostics,
+}
+
+impl Compiler {
+    /// A compiler for the gateway of this identity.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            input: None,
+            registry: Registry::default(),
+            bindings: Bindings::default(),
+            makers: clusters::Maker::default(),
+            shows: Shows::default(),
+            tables: Tables::default(),
+            served: Served::default(),
         }
     }
-    let compiled = Compiled {
-        listeners,
-        clusters,
-        authentication,
-        authorization,
-        identity: identity.clone(),
-        cache: tables.into_cache(),
-    };
-    (compiled, diagnostics(findings))
+
+    /// Compiles the next configuration.
+    pub fn compile(&mut self, now: &Validated) -> (Compiled, Diagnostics) {
+        let before = self.input.replace(now.clone());
+        let identity = self.identity.clone();
+        let input = Input::new(now, &identity, before.as_ref());
+        if !input.shares(&Registry::KINDS) {
+            self.registry = Registry::new(now, &identity);
+        }
+        self.bindings.follow(&input);
+        let ports = Ports::new(now, &identity);
+        let same_servers = input.shares(&[Kind::Gateway]) && ports == self.served.ports;
+        self.served.ports = ports;
+        let bind = |ports: &Ports| {
+            let mut findings = Vec::new();
+            let bound = servers::bind(now, &identity, ports, &mut findings);
+            (bound, findings)
+        };
+        let mut bound = (!same_servers).then(|| bind(&self.served.ports));
+        if let Some((bound, _)) = &bound {
+            self.served.passing = passing(bound);
+        }
+        if !(same_servers && input.shares(&clusters::Maker::KINDS)) {
+            self.clusters(&input);
+        }
+        self.policies(&input);
+        let passed = passed(&self.served);
+        let same_routes = input.shares(&Bindings::KINDS) && input.shares(&Registry::KINDS);
+        if !(same_servers && same_routes && passed == self.served.passed) {
+            self.served.passed = passed;
+            let (bound, findings) = bound.take().unwrap_or_else(|| bind(&self.served.ports));
+            self.listeners(&input, &bound, findings);
+        }
+        let mut findings = self.served.of_clusters.clone();
+        findings.share(&self.served.of_listeners);
+        findings.share(&self.served.of_policies);
+        let compiled = Compiled {
+            listeners: self.served.listeners.clone(),
+            clusters: Arc::clone(&self.served.clusters),
+            authentication: Arc::clone(&self.served.authentication),
+            authorization: Arc::clone(&self.served.authorization),
+            identity,
+        };
+        (compiled, in_order(findings))
+    }
+
+    fn policies(&mut self, input: &Input<'_>) {
+        let (now, identity, served) = (input.now, input.identity, &mut self.served);
+        if !input.shares(&[Kind::RequestAuthentication]) {
+            served.authentication = Arc::new(authentication::compile(now, identity));
+        }
+        // Providers are found by their Services.
+        if !(input.shares(&[Kind::AuthorizationPolicy]) && input.shares(&Registry::KINDS)) {
+            let mut findings = Vec::new();
+            let authorization = authorization::compile(now, identity, &self.registry, &mut findings);
+            served.authorization = Arc::new(authorization);
+            served.of_policies = findings.into_iter().collect();
+            locate::place(&mut served.of_policies);
+        }
+    }
+
+    fn clusters(&mut self, input: &Input<'_>) {
+        let passing = &self.served.passing;
+        let passes = |host: &str| passing.iter().any(|pattern| l4::covers(pattern, host));
+        let mut findings = Diagnostics::new();
+        let clusters = self.makers.follow(input, &self.registry, &passes, &mut findings);
+        self.served.clusters = Arc::new(clusters);
+        self.served.of_clusters = findings;
+    }
+
+    fn listeners(&mut self, input: &Input<'_>, bound: &Bound<'_>, mut own: Vec<Diagnostic>) {
+        let Self { identity, registry, bindings, shows, tables, served, .. } = self;
+        let steady = if input.shares(&Registry::KINDS) { Steady::Yes } else { Steady::No };
+        let l4 = l4::L4::new(identity, registry, bindings);
+        let mesh = input.now.mesh();
+        let delegates = delegate::Delegates::new(bindings.delegation(), mesh, &identity.domain);
+        let rules = rule::RuleCompiler::new(registry, identity, mesh, delegates);
+        let mut findings = Diagnostics::new();
+        let mut builder = tables.begin(shows, bound, bindings, rules, steady, &mut findings);
+        let mut listeners = Listeners::new();
+        for (key, servers) in bound {
+            let old = served.listeners.get(key);
+            let of = (&l4, &*served.clusters);
+            if let Some(chains) = chains(key, servers, old, &mut builder, of, &mut own) {
+                listeners.insert(key.clone(), Arc::new(Listener { key: key.clone(), chains }));
+            }
+        }
+        tables.end(builder);
+        findings.extend(own);
+        locate::place(&mut findings);
+        served.listeners = listeners;
+        served.of_listeners = findings;
+    }
+}
+
+/// Hosts of the servers that pass TLS on by server name.
+fn passing(bound: &Bound<'_>) -> Vec<String> {
+    let servers = bound.values().flatten().filter(|server| server.serves == Serves::AutoPassthrough);
+    servers.flat_map(|server| &server.hosts).map(|admitted| admitted.host.to_owned()).collect()
+}
+
+/// The clusters that TLS can be passed on to, sorted.
+fn passed(served: &Served) -> Vec<ClusterName> {
+    if served.passing.is_empty() {
+        return Vec::new();
+    }
+    let mut names: Vec<_> = served.clusters.keys().filter(|name| name.is_passed_on()).cloned().collect();
+    names.sort();
+    names
 }
 
 /// The chains of one listener: one for all on plain text, else one for each server by SNI.
@@ -145,8 +278,8 @@ fn chains(
     key: &ListenerKey,
     servers: &[BoundServer<'_>],
     old: Option<&Arc<Listener>>,
-    tables: &mut TableBuilder<'_, '_>,
-    (l4, clusters): (&l4::L4<'_, '_>, &Clusters),
+    tables: &mut TableBuilder<'_>,
+    (l4, clusters): (&l4::L4<'_>, &Clusters),
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Chains> {
     let first = servers.first()?;
@@ -163,10 +296,11 @@ fn chains(
     if first.serves == Serves::Http {
         let name = format!("http.{}{suffix}", key.port);
         let all: Vec<_> = servers.iter().collect();
-        let table = tables.table(&key.to_string().into(), &name, first.port, &all, findings);
+        let table = tables.table(&key.to_string().into(), &name, first.port, &all);
         return Some(Chains::Http(Arc::new(chain(first, table))));
     }
     let mut index: HostIndex<Arc<FilterChain>> = HostIndex::new();
+    let known = tls_of(old);
     for server in servers {
         let gateway = &server.gateway.key;
         if server.serves == Serves::Passthrough {
@@ -184,10 +318,11 @@ fn chains(
             bytes(server, route)
         } else {
             let table_key = format!("{key}/{}/{}", server.gateway_name(), server.index);
-            let table = tables.table(&table_key.into(), &name, port, &[server], findings);
+            let table = tables.table(&table_key.into(), &name, port, &[server]);
             chain(server, table)
         };
-        made.tls = made.tls.map(|tls| shared_tls(old, &tls).unwrap_or(tls));
+        // Whoever keeps an acceptor by these settings keeps it.
+        made.tls = made.tls.map(|tls| known.get(&tls).copied().cloned().unwrap_or(tls));
         let made = Arc::new(made);
         for host in &server.hosts {
             // `a/*` and `b/*` differ as hosts, and both are any name to a client: the first stays.
@@ -216,7 +351,7 @@ fn chains(
 /// gateway.go `buildGatewayNetworkFiltersFromTLSRoutes`).
 fn passed_through(
     server: &BoundServer<'_>,
-    l4: &l4::L4<'_, '_>,
+    l4: &l4::L4<'_>,
     index: &mut HostIndex<Arc<FilterChain>>,
     findings: &mut Vec<Diagnostic>,
 ) {
@@ -277,21 +412,18 @@ fn chain(server: &BoundServer<'_>, table: Arc<crate::table::RouteTable>) -> Filt
     }
 }
 
-/// Equal TLS settings of the listener as it was: whoever keeps an acceptor by them keeps it.
-fn shared_tls(
-    old: Option<&Arc<Listener>>,
-    tls: &crate::listener::ServerTls,
-) -> Option<Arc<crate::listener::ServerTls>> {
-    let Chains::Tls(index) = &old?.chains else { return None };
-    index.iter().filter_map(|(_, chain)| chain.tls.as_ref()).find(|known| ***known == *tls).cloned()
+/// The TLS settings of a listener as it was.
+fn tls_of(old: Option<&Arc<Listener>>) -> HashSet<&Arc<ServerTls>> {
+    match old.map(|old| &old.chains) {
+        Some(Chains::Tls(index)) => index.iter().filter_map(|(_, chain)| chain.tls.as_ref()).collect(),
+        Some(Chains::Http(_)) | None => HashSet::new(),
+    }
 }
 
 /// In the order of files, each finding once: a VirtualService on two ports is compiled twice.
-fn diagnostics(findings: Vec<Diagnostic>) -> Diagnostics {
-    let mut all: Diagnostics = findings.into_iter().collect();
-    locate::place(&mut all);
+fn in_order(mut all: Diagnostics) -> Diagnostics {
     all.sort();
-    let mut unique: Vec<Diagnostic> = Vec::with_capacity(all.len());
+    let mut unique: Vec<Arc<Diagnostic>> = Vec::with_capacity(all.len());
     for finding in all {
         if unique.last() != Some(&finding) {
             unique.push(finding);

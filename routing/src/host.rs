@@ -4,7 +4,7 @@
 //! A lookup lower-cases on the stack and allocates nothing.
 
 use foldhash::fast::FixedState;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 /// Longest name DNS allows (RFC 1035 §2.3.4), and the room for lower-casing one. A longer host can equal no domain.
 const LONGEST: usize = 253;
@@ -12,7 +12,15 @@ const LONGEST: usize = 253;
 /// Values by domain: `a.example.com`, `*.example.com` or `*`.
 #[derive(Clone, Debug)]
 pub struct HostIndex<T> {
-    entries: Vec<(Box<str>, T)>,
+    names: Arc<Names>,
+    /// One for each domain, in the same order.
+    values: Vec<T>,
+}
+
+/// The domains, and where each is in the list of values.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    domains: Vec<Box<str>>,
     exact: HashMap<Box<str>, usize, FixedState>,
     /// Keyed by what follows the star, dot included.
     wildcards: HashMap<Box<str>, usize, FixedState>,
@@ -31,31 +39,23 @@ impl<T> HostIndex<T> {
     /// An empty index.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            entries: Vec::new(),
-            exact: HashMap::with_hasher(FixedState::default()),
-            wildcards: HashMap::with_hasher(FixedState::default()),
-            longest_suffix: 0,
-            any: None,
-        }
+        Self { names: Arc::default(), values: Vec::new() }
+    }
+
+    /// The same domains with other values, one for each in the order of [`iter`](Self::iter); `None` when there are not so many.
+    #[must_use]
+    pub fn with_values(&self, values: Vec<T>) -> Option<Self> {
+        (values.len() == self.len()).then(|| Self { names: Arc::clone(&self.names), values })
     }
 
     /// Puts a value under a domain, in any case; gives back the value that was there.
     pub fn insert(&mut self, domain: &str, value: T) -> Option<T> {
         let domain = domain.to_ascii_lowercase();
-        if let Some((_, old)) = self.find_domain(&domain).and_then(|at| self.entries.get_mut(at)) {
+        if let Some(old) = self.names.find_domain(&domain).and_then(|at| self.values.get_mut(at)) {
             return Some(std::mem::replace(old, value));
         }
-        let at = self.entries.len();
-        if domain == "*" {
-            self.any = Some(at);
-        } else if let Some(suffix) = wildcard_suffix(&domain) {
-            self.longest_suffix = self.longest_suffix.max(suffix.len());
-            self.wildcards.insert(suffix.into(), at);
-        } else {
-            self.exact.insert(domain.as_str().into(), at);
-        }
-        self.entries.push((domain.into(), value));
+        Arc::make_mut(&mut self.names).add(domain);
+        self.values.push(value);
         None
     }
 
@@ -70,37 +70,57 @@ impl<T> HostIndex<T> {
     pub fn lookup_sni(&self, name: Option<&str>) -> Option<&T> {
         match name {
             Some(name) => self.lookup_name(name),
-            None => self.at(self.any?),
+            None => self.at(self.names.any?),
         }
     }
 
     /// The value put under exactly this domain, the pattern itself and not what it matches.
     #[must_use]
     pub fn get(&self, domain: &str) -> Option<&T> {
-        self.at(self.find_domain(&domain.to_ascii_lowercase())?)
+        self.at(self.names.find_domain(&domain.to_ascii_lowercase())?)
     }
 
     /// All domains and values, in the order in which the domains were first put in.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &T)> {
-        self.entries.iter().map(|(domain, value)| (&**domain, value))
+        self.names.domains.iter().map(|domain| &**domain).zip(&self.values)
     }
 
     /// Number of domains.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.values.len()
     }
 
     /// Whether there is no domain.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.values.is_empty()
     }
 
     fn lookup_name(&self, name: &str) -> Option<&T> {
         let mut buffer = [0; LONGEST];
-        let found = lower(name, &mut buffer).and_then(|name| self.find(name)).or(self.any)?;
+        let names = &*self.names;
+        let found = lower(name, &mut buffer).and_then(|name| names.find(name)).or(names.any)?;
         self.at(found)
+    }
+
+    fn at(&self, at: usize) -> Option<&T> {
+        self.values.get(at)
+    }
+}
+
+impl Names {
+    fn add(&mut self, domain: String) {
+        let at = self.domains.len();
+        if domain == "*" {
+            self.any = Some(at);
+        } else if let Some(suffix) = wildcard_suffix(&domain) {
+            self.longest_suffix = self.longest_suffix.max(suffix.len());
+            self.wildcards.insert(suffix.into(), at);
+        } else {
+            self.exact.insert(domain.as_str().into(), at);
+        }
+        self.domains.push(domain.into());
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -124,10 +144,6 @@ impl<T> HostIndex<T> {
             Some(suffix) => self.wildcards.get(suffix).copied(),
             None => self.exact.get(lower_cased).copied(),
         }
-    }
-
-    fn at(&self, at: usize) -> Option<&T> {
-        self.entries.get(at).map(|(_, value)| value)
     }
 }
 

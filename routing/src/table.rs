@@ -96,6 +96,13 @@ impl RouteTable {
         Self { name: name.into(), hosts: index }
     }
 
+    /// A table with the same domains and other virtual hosts, one for each in the order of [`hosts`](Self::hosts); `None` when there
+    /// are not so many.
+    #[must_use]
+    pub fn with_hosts(&self, hosts: Vec<Arc<VirtualHost>>) -> Option<Self> {
+        Some(Self { name: Arc::clone(&self.name), hosts: self.hosts.with_values(hosts)? })
+    }
+
     /// Name for people: Istio's is `http.PORT` or `https.PORT.NAME.GATEWAY.NAMESPACE`.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {

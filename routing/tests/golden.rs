@@ -15,7 +15,7 @@ use config_model::{
     set::ResourceSet,
     validate::validate,
 };
-use routing::compile::{Compiled, Identity, compile};
+use routing::compile::{Compiled, Compiler, Identity, compile};
 use std::{fmt::Write as _, fs, path::Path, sync::Arc};
 
 /// Fails where something of the case is not let in.
@@ -38,7 +38,7 @@ fn load(dir: &Path, case: &Case) -> Result<(Compiled, Diagnostics), String> {
     let mut identity = Identity::default();
     identity.namespace = case.identity.namespace.clone().unwrap_or(identity.namespace);
     identity.labels = case.identity.labels.clone().unwrap_or(identity.labels);
-    Ok(compile(&validated, &identity, None))
+    Ok(compile(&validated, &identity))
 }
 
 /// Compiling a second time over the first must change nothing and share every cluster.
@@ -46,8 +46,10 @@ fn recompiles(dir: &Path, case: &Case, first: &Compiled) {
     let text = fs::read_to_string(dir.join("config.yaml")).unwrap();
     let mut set = ResourceSet::new();
     set.extend(parse("config.yaml", &text).resources);
-    let (again, _) = compile(&validate(set).0, first.identity(), Some(first));
-    for (name, cluster) in &first.clusters {
+    let mut compiler = Compiler::new(first.identity().clone());
+    let (before, _) = compiler.compile(&validate(set.clone()).0);
+    let (again, _) = compiler.compile(&validate(set).0);
+    for (name, cluster) in &*before.clusters {
         assert!(again.cluster(name).is_some_and(|other| Arc::ptr_eq(cluster, other)), "{name}");
     }
     for request in &case.requests {

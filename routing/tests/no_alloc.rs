@@ -222,7 +222,7 @@ fn policies_allocate_nothing() {
     set.extend(parse("policies.yaml", POLICIES).resources);
     let (validated, findings) = validate(set);
     assert!(findings.iter().all(|finding| finding.effect == Effect::Served), "{findings:?}");
-    let (compiled, _) = compile(&validated, &Identity::default(), None);
+    let (compiled, _) = compile(&validated, &Identity::default());
     let mut headers = http::HeaderMap::new();
     headers.append("x-many", "1".parse().unwrap());
     headers.append("x-many", "2".parse().unwrap());

@@ -17,9 +17,7 @@ use super::{
     FailedDocument, IgnoredDocument, MAX_DOCUMENT_BYTES, MAX_OBJECTS, Parsed,
     broken::{content_line, recover_key, syntax_error},
     content::{Item, deepest_path, joined},
-    fail, guard,
-    split::Piece,
-    suggest,
+    fail, guard, locate, suggest,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -27,36 +25,71 @@ use crate::{
     meta::{Kind, Metadata, Origin, ResourceKey, Source},
 };
 
-/// Reads one document of the file into `parsed`; breaks when the file has no room for more.
-pub(super) fn read(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Parsed) -> ControlFlow<()> {
-    let origin = Origin::new(Arc::clone(file), piece.first_line, 1);
-    has_room(parsed, &origin)?;
-    read_piece(file, text, piece, parsed);
-    ControlFlow::Continue(())
+/// One document of a file. Read by itself it gives what it gives there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Document {
+    pub(super) file: Arc<str>,
+    pub(super) text: Arc<str>,
+    pub(super) first_line: u32,
+}
+
+impl Document {
+    /// Line in the file of its first line, from 1.
+    pub fn first_line(&self) -> u32 {
+        self.first_line
+    }
+
+    /// Reads it.
+    pub fn read(&self) -> Parsed {
+        let mut parsed = Parsed::default();
+        self.read_into(&mut parsed);
+        locate::place(&mut parsed.diagnostics);
+        parsed
+    }
+
+    /// What is to be said in its place when the file holds more than [`MAX_OBJECTS`] with it.
+    pub fn beyond_limit(&self) -> Parsed {
+        let mut parsed = Parsed::default();
+        fail_for_room(&mut parsed, &Origin::new(Arc::clone(&self.file), self.first_line, 1));
+        parsed
+    }
+
+    /// Reads it to what was read of the file before; breaks when there is no room for more.
+    pub(super) fn add_to(&self, parsed: &mut Parsed) -> ControlFlow<()> {
+        has_room(parsed, &Origin::new(Arc::clone(&self.file), self.first_line, 1))?;
+        self.read_into(parsed);
+        ControlFlow::Continue(())
+    }
 }
 
 /// Says once that the file holds too many objects.
 fn has_room(parsed: &mut Parsed, origin: &Origin) -> ControlFlow<()> {
-    match (parsed.resources.len() + parsed.failed.len() + parsed.ignored.len()).cmp(&MAX_OBJECTS) {
+    match parsed.objects().cmp(&MAX_OBJECTS) {
         Ordering::Less => ControlFlow::Continue(()),
         Ordering::Equal => {
-            let message = format!("the file holds more than {MAX_OBJECTS} objects; the rest is not read");
-            fail(parsed, Code::LIMIT, origin.clone(), None, message);
+            fail_for_room(parsed, origin);
             ControlFlow::Break(())
         }
         Ordering::Greater => ControlFlow::Break(()),
     }
 }
 
-fn read_piece(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Parsed) {
-    let document = text.get(piece.range.clone()).unwrap_or_default();
-    let first_line = content_line(document, piece.first_line);
-    let source = Source {
-        text: Arc::clone(text),
-        range: piece.range.clone(),
-        first_line: piece.first_line,
-        prefix: "".into(),
-    };
+fn fail_for_room(parsed: &mut Parsed, origin: &Origin) {
+    let message = format!("the file holds more than {MAX_OBJECTS} objects; the rest is not read");
+    fail(parsed, Code::LIMIT, origin.clone(), None, message);
+}
+
+impl Document {
+    fn read_into(&self, parsed: &mut Parsed) {
+        let Document { file, text, first_line } = self;
+        read_text(file, text, *first_line, parsed);
+    }
+}
+
+fn read_text(file: &Arc<str>, text: &Arc<str>, begin: u32, parsed: &mut Parsed) {
+    let document = &**text;
+    let first_line = content_line(document, begin);
+    let source = Source { text: Arc::clone(text), first_line: begin, prefix: "".into() };
     let plain = Origin::new(Arc::clone(file), first_line, 1);
     if document.len() > MAX_DOCUMENT_BYTES {
         let message = format!("the document has {} bytes; the limit is {MAX_DOCUMENT_BYTES}", document.len());
@@ -71,7 +104,7 @@ fn read_piece(file: &Arc<str>, text: &Arc<str>, piece: &Piece, parsed: &mut Pars
     let mut value = match serde_yaml::from_str::<Value>(document) {
         Ok(value) => value,
         Err(error) => {
-            let (message, place) = syntax_error(&error, document, piece.first_line, &origin);
+            let (message, place) = syntax_error(&error, document, begin, &origin);
             fail(parsed, Code::SYNTAX, place, recover_key(document), message);
             return;
         }

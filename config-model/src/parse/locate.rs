@@ -3,7 +3,10 @@
 //! Invariant: loading pays nothing for positions. A document is scanned again only for the findings about it, once for all
 //! of them. What cannot be found keeps the position of its nearest parent that can.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use saphyr_parser::{Event, Marker, Parser};
 
@@ -14,16 +17,15 @@ use crate::{
 
 /// Moves every finding that names a field from the start of its document to that field. A finding that has been moved stays.
 pub fn place(diagnostics: &mut Diagnostics) {
-    let mut by_document: BTreeMap<(usize, usize, usize), Vec<&mut Diagnostic>> = BTreeMap::new();
-    for diagnostic in diagnostics.iter_mut() {
+    let mut by_document: BTreeMap<usize, Vec<&mut Arc<Diagnostic>>> = BTreeMap::new();
+    for diagnostic in diagnostics.shared_mut() {
         let Some(origin) = &diagnostic.origin else { continue };
         let Some(source) = origin.source() else { continue };
         // A document as a whole is where it begins; a member of a `List` is looked for.
         if diagnostic.path.is_empty() && source.prefix.is_empty() || origin.end().is_some() {
             continue;
         }
-        let identity = (source.text.as_ptr().addr(), source.range.start, source.range.end);
-        by_document.entry(identity).or_default().push(diagnostic);
+        by_document.entry(source.text.as_ptr().addr()).or_default().push(diagnostic);
     }
     for of_one in by_document.into_values() {
         let first = of_one.first().and_then(|diagnostic| diagnostic.origin.as_ref()?.source().cloned());
@@ -33,7 +35,8 @@ pub fn place(diagnostics: &mut Diagnostics) {
             let Some(origin) = &diagnostic.origin else { continue };
             let found = origin.source().and_then(|source| position(&index, source, &diagnostic.path));
             if let Some(found) = found {
-                diagnostic.origin = Some(origin.at_field(found.start, found.end));
+                let placed = origin.at_field(found.start, found.end);
+                Arc::make_mut(diagnostic).origin = Some(placed);
             }
         }
     }

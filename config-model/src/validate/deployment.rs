@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Validated;
+use super::references::Reader;
 use crate::{
     istio::Gateway,
     meta::Resource,
@@ -47,13 +47,20 @@ pub(super) enum Pods<'a> {
 }
 
 impl Deployment {
+    /// Whether both are of one gateway, at whatever times.
+    pub(super) fn is_like(&self, other: &Deployment) -> bool {
+        self.namespace == other.namespace
+            && self.labels == other.labels
+            && self.now.is_some() == other.now.is_some()
+    }
+
     /// Whether this gateway serves the Gateway.
     pub(super) fn serves(&self, gateway: &Resource<Gateway>) -> bool {
         selects(gateway.spec.selector.as_ref(), &self.labels)
     }
 
     /// The pods that serve a Gateway: this gateway's, if it does, else whichever there are.
-    pub(super) fn pods<'a>(&'a self, gateway: &Resource<Gateway>, validated: &'a Validated) -> Pods<'a> {
+    pub(super) fn pods<'a>(&'a self, gateway: &Resource<Gateway>, validated: &Reader<'a>) -> Pods<'a> {
         if self.serves(gateway) {
             return Pods::In(&self.namespace);
         }

@@ -6,18 +6,17 @@ mod paths;
 mod retries;
 mod tls;
 
-use super::Validated;
-use crate::diagnostic::Diagnostics;
+use crate::{diagnostic::Diagnostics, istio, meta::Resource};
 
-pub(super) fn check(validated: &Validated, out: &mut Diagnostics) {
-    for resource in validated.virtual_services() {
-        paths::check(resource, out);
-        retries::check(resource, out);
-    }
-    for resource in validated.gateways() {
-        tls::check_gateway(resource, out);
-    }
-    for resource in validated.destination_rules() {
-        tls::check_rule(resource, out);
-    }
+pub(super) fn virtual_service(resource: &Resource<istio::VirtualService>, out: &mut Diagnostics) {
+    paths::check(resource, out);
+    retries::check(resource, out);
+}
+
+pub(super) fn gateway(resource: &Resource<istio::Gateway>, out: &mut Diagnostics) {
+    tls::check_gateway(resource, out);
+}
+
+pub(super) fn destination_rule(resource: &Resource<istio::DestinationRule>, out: &mut Diagnostics) {
+    tls::check_rule(resource, out);
 }

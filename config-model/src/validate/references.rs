@@ -8,10 +8,12 @@ mod conflicts;
 mod credentials;
 mod destination_rules;
 mod destinations;
+mod facts;
 mod gateways;
 mod mesh_hosts;
 mod ports;
 mod registry;
+mod scene;
 mod service_entries;
 mod shadows;
 mod subsets;
@@ -19,35 +21,110 @@ mod telemetries;
 
 use std::{collections::BTreeSet, sync::Arc};
 
+pub(super) use scene::{Reader, Seen};
+
 use super::{Deployment, Validated};
 use crate::{
+    derived::Derived,
     diagnostic::{Code, Diagnostic, Diagnostics},
-    istio::Gateway,
+    istio::{Gateway, VirtualService},
     meta::{Kind, Resource, ResourceKey},
-    scalar::HostPattern,
+    parse::locate,
+    scalar::{HostPattern, Timestamp},
 };
+use facts::Facts;
+use registry::Registry;
+use scene::Scene;
 
-/// What the checks between resources work on.
-struct Scene<'a> {
-    validated: &'a Validated,
-    deployment: &'a Deployment,
-    registry: registry::Registry<'a>,
+/// Checks that look at all resources of some kinds. Each is made again when a kind that it looked at has changed.
+const CHECKS: [fn(&Scene<'_>, Out<'_>); 11] = [
+    destinations::delegates,
+    claims::check,
+    mesh_hosts::check,
+    subsets::check,
+    shadows::check,
+    conflicts::check,
+    ports::check,
+    credentials::check,
+    destination_rules::check,
+    service_entries::check,
+    telemetries::check,
+];
+
+/// The findings between resources, one configuration after the other.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    registry: Registry,
+    facts: Derived<Resource<VirtualService>, Facts>,
+    /// Of each VirtualService: whether what it names is there.
+    named: Derived<Resource<VirtualService>, Diagnostics>,
+    /// What was looked at for any of these but the VirtualService itself.
+    seen: Seen,
+    whole: [Whole; CHECKS.len()],
 }
 
-pub(super) fn check(validated: &Validated, deployment: &Deployment, out: &mut Diagnostics) {
-    let scene = Scene { validated, deployment, registry: registry::Registry::new(validated) };
-    destinations::check(&scene, out);
-    gateways::check(&scene, out);
-    claims::check(&scene, out);
-    mesh_hosts::check(&scene, out);
-    subsets::check(&scene, out);
-    shadows::check(&scene, out);
-    conflicts::check(&scene, out);
-    ports::check(&scene, out);
-    credentials::check(&scene, out);
-    destination_rules::check(&scene, out);
-    service_entries::check(&scene, out);
-    telemetries::check(&scene, out);
+/// The findings of a check that looks at all resources of some kinds.
+#[derive(Debug, Default)]
+struct Whole {
+    findings: Diagnostics,
+    /// What it looked at; `None`: it was not made yet.
+    seen: Option<Seen>,
+    /// When what it judged by the time was judged, and from when on that may be otherwise.
+    holds: Option<(Timestamp, Timestamp)>,
+}
+
+impl Whole {
+    fn is_current(&self, changed: Seen, now: Option<Timestamp>) -> bool {
+        let holds = match (self.holds, now) {
+            (Some((since, until)), Some(now)) => since <= now && now < until,
+            (None, _) | (_, None) => true,
+        };
+        holds && self.seen.is_some_and(|seen| !seen.meets(changed))
+    }
+}
+
+impl Checks {
+    /// Takes up the next configuration, in which so much has changed, and adds all findings.
+    pub(super) fn follow(
+        &mut self,
+        validated: &Validated,
+        deployment: &Deployment,
+        changed: Seen,
+        out: &mut Diagnostics,
+    ) {
+        let Checks { registry, facts, named, seen, whole } = self;
+        if changed.meets(Registry::seen()) {
+            *registry = Registry::new(validated);
+        }
+        if seen.meets(changed) {
+            named.clear();
+            *seen = Seen::default();
+        }
+        if changed.has(Kind::VirtualService) {
+            facts.follow(validated.virtual_services(), |_, resource| Facts::of(resource));
+        }
+        let scene = Scene::new(validated, deployment, registry, facts);
+        named.follow(validated.virtual_services(), |_, resource| {
+            let mut found = Diagnostics::new();
+            destinations::of(&scene, resource, &mut found);
+            gateways::of(&scene, resource, &mut found);
+            locate::place(&mut found);
+            found
+        });
+        *seen = seen.and(scene.seen().0);
+        named.values().iter().for_each(|found| out.share(found));
+        for (whole, check) in whole.iter_mut().zip(CHECKS) {
+            if !whole.is_current(changed, deployment.now) {
+                let scene = Scene::new(validated, deployment, registry, facts);
+                let mut findings = Diagnostics::new();
+                check(&scene, &mut findings);
+                locate::place(&mut findings);
+                let (seen, until) = scene.seen();
+                *whole = Whole { findings, seen: Some(seen), holds: deployment.now.zip(until) };
+            }
+            out.share(&whole.findings);
+        }
+    }
 }
 
 /// Where findings go.

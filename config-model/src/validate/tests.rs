@@ -1,7 +1,10 @@
 //! What holds for all kinds, and the means that the tests of each kind share.
 
 use super::*;
-use crate::diagnostic::Diagnostic;
+use crate::{
+    diagnostic::{Diagnostic, Effect},
+    parse,
+};
 
 pub(super) const VS: &str =
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n";
@@ -18,7 +21,7 @@ pub(super) fn run(text: &str) -> (Validated, Vec<Diagnostic>) {
     let mut set = ResourceSet::new();
     assert!(set.extend(parsed.resources).is_empty());
     let (validated, diagnostics) = validate(set);
-    (validated, diagnostics.into_iter().collect())
+    (validated, diagnostics.into_iter().map(Arc::unwrap_or_clone).collect())
 }
 
 /// The paths and codes of what is refused (`!`) or said otherwise.

@@ -1,15 +1,19 @@
 //! The latest configurations and what each changed, resource by resource.
 //!
-//! Invariant: holds names, places and hashes, never a resource; so many generations and names, and no more. One that was
-//! overtaken before it was looked at is told together with the next.
+//! Invariant: so many generations and names, and no more; of resources no more than is in force, which is shared with the pipeline. One
+//! that was overtaken before it was looked at is told together with the next.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use config_model::{diagnostic::Severity, meta::ResourceKey, scalar::Timestamp};
+use config_model::{
+    diagnostic::Severity,
+    scalar::Timestamp,
+    set::{AnyResource, ResourceSet},
+};
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -26,11 +30,9 @@ pub struct History(Mutex<Past>);
 #[derive(Debug, Default)]
 struct Past {
     latest: u64,
-    known: BTreeMap<ResourceKey, (u64, Place)>,
+    known: ResourceSet,
     told: VecDeque<Value>,
 }
-
-type Place = (String, u32);
 
 impl History {
     /// The generations, newest first.
@@ -44,33 +46,30 @@ impl History {
         if past.latest == built.generation {
             return;
         }
-        let now: BTreeMap<ResourceKey, (u64, Place)> = built
-            .validated
-            .set()
-            .iter()
-            .map(|resource| {
-                let origin = resource.origin();
-                let place = (origin.file.to_string(), origin.line);
-                (resource.key().clone(), (resource.content_hash(), place))
-            })
-            .collect();
-        let added = now.iter().filter(|(key, _)| !past.known.contains_key(key));
-        let changed =
-            now.iter().filter(|(key, (hash, _))| past.known.get(key).is_some_and(|(old, _)| old != hash));
-        let removed = past.known.iter().filter(|(key, _)| !now.contains_key(key));
+        let now = built.validated.set();
+        let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        for change in now.changes_since(&past.known) {
+            match (change.before, change.after) {
+                (None, Some(new)) => added.push(new),
+                (Some(old), None) => removed.push(old),
+                // What only stands elsewhere now has not changed.
+                (Some(old), Some(new)) if old.content_hash() != new.content_hash() => changed.push(new),
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
         let told = json!({
             "generation": built.generation,
             "at": Timestamp::from_unix(at, 0).to_string(),
             "resources": built.resources,
             "errors": errors,
-            "added": names(added),
-            "changed": names(changed),
-            "removed": names(removed),
+            "added": names(&added),
+            "changed": names(&changed),
+            "removed": names(&removed),
         });
         past.told.push_front(told);
         past.told.truncate(MOST_GENERATIONS);
         past.latest = built.generation;
-        past.known = now;
+        past.known = now.clone();
     }
 }
 
@@ -95,11 +94,10 @@ pub(super) fn note(admin: &Admin) {
     }
 }
 
-fn names<'a>(resources: impl Iterator<Item = (&'a ResourceKey, &'a (u64, Place))>) -> Value {
-    let all: Vec<_> = resources.collect();
-    let shown = all
-        .iter()
-        .take(MOST_NAMES)
-        .map(|(key, (_, (file, line)))| json!({"resource": key.to_string(), "file": file, "line": line}));
-    json!({"count": all.len(), "shown": shown.collect::<Vec<_>>()})
+fn names(resources: &[AnyResource]) -> Value {
+    let shown = resources.iter().take(MOST_NAMES).map(|resource| {
+        let origin = resource.origin();
+        json!({"resource": resource.key().to_string(), "file": &*origin.file, "line": origin.line})
+    });
+    json!({"count": resources.len(), "shown": shown.collect::<Vec<_>>()})
 }

@@ -228,7 +228,7 @@ impl Publisher for Live {
             tracing::error!(listener = %failure.key, "{failure}");
         }
         let mut diagnostics = Diagnostics::clone(&built.diagnostics);
-        diagnostics.extend(found.iter().cloned());
+        diagnostics.share(&found);
         self.snapshots.publish(Snapshot {
             generation: built.generation,
             listeners: compiled.listeners.clone(),

@@ -12,15 +12,16 @@ use std::{
 };
 
 use config_model::{
-    diagnostic::{Code, Diagnostic, Diagnostics},
-    meta::ResourceKey,
+    diagnostic::{Diagnostic, Diagnostics},
+    meta::{Kind, ResourceKey},
     parse::locate,
     scalar::Timestamp,
-    set::ResourceSet,
-    validate::{Deployment, Validated, validate_for},
+    set::{Edits, Overlay, ResourceSet},
+    validate::{Deployment, Validated, Validator},
 };
-use routing::compile::{Compiled, Identity, compile};
+use routing::compile::{Compiled, Compiler, Identity};
 
+use super::merge::Merged;
 use crate::source::Loaded;
 
 /// A configuration ready to be put in force.
@@ -46,8 +47,13 @@ pub struct Built {
 #[derive(Debug)]
 pub struct Builder {
     identity: Identity,
+    merged: Merged,
+    validator: Validator,
+    /// What checks the resources with those that stand in for refused ones, while there are any.
+    with_stand_ins: Option<WithStandIns>,
+    compiler: Compiler,
     accepted: ResourceSet,
-    previous: Option<(Arc<Compiled>, u64)>,
+    contents: Contents,
     generation: u64,
 }
 
@@ -55,31 +61,38 @@ impl Builder {
     /// A builder for the gateway that this identity describes.
     #[must_use]
     pub fn new(identity: Identity) -> Builder {
-        Builder { identity, accepted: ResourceSet::new(), previous: None, generation: 0 }
+        Builder {
+            merged: Merged::default(),
+            validator: Validator::default(),
+            with_stand_ins: None,
+            compiler: Compiler::new(identity.clone()),
+            identity,
+            accepted: ResourceSet::new(),
+            contents: Contents::default(),
+            generation: 0,
+        }
     }
 
     /// Makes the next configuration. It shares with the one before what did not change.
     #[must_use]
     pub fn build(&mut self, loaded: &Loaded) -> Built {
         let mut diagnostics = loaded.diagnostics.clone();
-        let set = merge(loaded, &mut diagnostics);
+        let set = self.merged.follow(loaded, &mut diagnostics).clone();
         let resources = set.len();
-        let validated = self.validate(set, &mut diagnostics);
-        let previous = self.previous.as_ref().map(|(compiled, _)| &**compiled);
-        let (compiled, findings) = compile(&validated, &self.identity, previous);
-        let compiled = Arc::new(compiled);
+        let validated = self.validate(&set, &mut diagnostics);
+        let (compiled, findings) = self.compiler.compile(&validated);
         diagnostics.extend(findings);
         locate::place(&mut diagnostics);
         diagnostics.sort();
-        let content = content(validated.set());
-        if self.previous.as_ref().is_none_or(|(_, before)| *before != content) {
+        let before = self.contents.number();
+        let content = self.contents.follow(validated.set(), &self.accepted);
+        if self.generation == 0 || before != content {
             self.generation += 1;
         }
         self.accepted = validated.set().clone();
-        self.previous = Some((Arc::clone(&compiled), content));
         Built {
             generation: self.generation,
-            compiled,
+            compiled: Arc::new(compiled),
             validated,
             diagnostics: Arc::new(diagnostics),
             resources,
@@ -100,25 +113,25 @@ impl Builder {
     }
 
     /// Validates, and where a resource is refused and was accepted before, goes on with that version.
-    fn validate(&self, mut set: ResourceSet, diagnostics: &mut Diagnostics) -> Validated {
+    fn validate(&mut self, set: &ResourceSet, diagnostics: &mut Diagnostics) -> Validated {
         let deployment = self.deployment();
-        let (validated, findings) = validate_for(set.clone(), &deployment);
+        let (validated, findings) = self.validator.validate(set.clone(), &deployment);
         let rejected: BTreeSet<ResourceKey> = validated.rejected().cloned().collect();
-        let stand_ins: Vec<_> = rejected.iter().filter_map(|key| self.accepted.get(key)).collect();
+        let stand_ins: Edits =
+            rejected.iter().filter_map(|key| Some((key.clone(), Some(self.accepted.get(key)?)))).collect();
         if stand_ins.is_empty() {
-            diagnostics.extend(findings);
+            self.with_stand_ins = None;
+            diagnostics.share(&findings);
             return validated;
         }
-        let mut kept = BTreeSet::new();
-        for stand_in in stand_ins {
-            kept.insert(stand_in.key().clone());
-            set.insert(stand_in);
-        }
+        let kept: BTreeSet<ResourceKey> = stand_ins.keys().cloned().collect();
+        let WithStandIns { set: with, validator } = self.with_stand_ins.get_or_insert_default();
         // References are checked against what will be served, so they are taken from the second pass.
-        let (validated, second) = validate_for(set, &deployment);
+        let (validated, second) = validator.validate(with.follow(set, stand_ins).clone(), &deployment);
         let refused =
             |finding: &Diagnostic| finding.resource.as_ref().is_some_and(|key| rejected.contains(key));
-        for mut finding in findings.into_iter().filter(refused) {
+        for finding in findings.into_iter().filter(|finding| refused(finding)) {
+            let mut finding = Arc::unwrap_or_clone(finding);
             if finding.resource.as_ref().is_some_and(|key| kept.contains(key)) {
                 finding.message.push_str("; the resource keeps its last accepted version");
             }
@@ -129,29 +142,30 @@ impl Builder {
     }
 }
 
-/// Puts the documents of all files together.
-fn merge(loaded: &Loaded, diagnostics: &mut Diagnostics) -> ResourceSet {
-    let mut set = ResourceSet::new();
-    for duplicate in set.extend(loaded.resources.iter().cloned()) {
-        let first = set.get(duplicate.key()).map(|first| first.origin().to_string()).unwrap_or_default();
-        let message = format!("{} is already written at {first}, which is used", duplicate.key());
-        diagnostics.push(
-            Diagnostic::new(Code::DUPLICATE_RESOURCE, message)
-                .about(duplicate.key(), duplicate.origin())
-                .at("metadata.name")
-                .hint("remove one of the two, or give it another name"),
-        );
-    }
-    // What was moved to another file, and is fresh there, needs no stand-in.
-    let _fresh = set.extend(loaded.kept.iter().cloned());
-    set
+#[derive(Debug, Default)]
+struct WithStandIns {
+    set: Overlay,
+    validator: Validator,
 }
 
-fn content(set: &ResourceSet) -> u64 {
-    let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
-    for resource in set.iter() {
-        resource.key().hash(&mut hasher);
-        hasher.write_u64(resource.content_hash());
+/// A number for the content of a set, put together of one for each kind.
+#[derive(Debug, Default)]
+struct Contents([u64; Kind::ALL.len()]);
+
+impl Contents {
+    /// Takes up a set. Of the kinds that it shares with the one before nothing is looked at.
+    fn follow(&mut self, set: &ResourceSet, before: &ResourceSet) -> u64 {
+        for (kind, number) in Kind::ALL.into_iter().zip(&mut self.0) {
+            if !set.shares(before, kind) {
+                *number = set.content_hash(kind);
+            }
+        }
+        self.number()
     }
-    hasher.finish()
+
+    fn number(&self) -> u64 {
+        let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+        self.0.hash(&mut hasher);
+        hasher.finish()
+    }
 }

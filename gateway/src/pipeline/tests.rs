@@ -140,7 +140,7 @@ fn the_log_has_each_finding_once_as_check_prints_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     tracing::subscriber::with_default(subscriber, || {
         assert_eq!(runtime.block_on(pipeline.step()), Step::Published);
-        pipeline.tell(&status.findings());
+        pipeline.told.follow(&status.findings());
     });
     let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(status.findings().len() >= 2, "{said}");

@@ -79,7 +79,7 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
         "{diagnostics:?}"
     );
     let (compiled, diagnostics) =
-        routing::compile::compile(&validated, &routing::compile::Identity::default(), None);
+        routing::compile::compile(&validated, &routing::compile::Identity::default());
     let clusters = registry.reconcile(compiled.clusters.values().map(Arc::as_ref));
     registry.settle(&clusters, FIRST_RESOLUTION).await;
     cell.publish(Snapshot {

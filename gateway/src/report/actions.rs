@@ -151,7 +151,7 @@ spec: {{http: [{rules}]}}
         set.extend(config_model::parse::parse("t.yaml", &yaml).resources);
         let (validated, _) = config_model::validate::validate(set);
         let identity = routing::compile::Identity::default();
-        let compiled = routing::compile::compile(&validated, &identity, None).0;
+        let compiled = routing::compile::compile(&validated, &identity).0;
         let mut headers = HeaderMap::new();
         headers.insert("origin", HeaderValue::from_static("https://b.example"));
         headers.insert("access-control-request-method", HeaderValue::from_static("PUT"));

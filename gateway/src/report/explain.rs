@@ -326,7 +326,7 @@ mod tests {
 
     fn nothing() -> Compiled {
         let validated = config_model::validate::Validated::default();
-        routing::compile::compile(&validated, &routing::compile::Identity::default(), None).0
+        routing::compile::compile(&validated, &routing::compile::Identity::default()).0
     }
 
     #[test]
@@ -368,7 +368,7 @@ mod tests {
         let mut set = config_model::set::ResourceSet::new();
         set.extend(config_model::parse::parse("t.yaml", yaml).resources);
         let (validated, _) = config_model::validate::validate(set);
-        let compiled = routing::compile::compile(&validated, &routing::compile::Identity::default(), None).0;
+        let compiled = routing::compile::compile(&validated, &routing::compile::Identity::default()).0;
         let question = Question {
             method: "GET".to_owned(),
             transport: Transport::Plain,

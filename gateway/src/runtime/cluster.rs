@@ -292,6 +292,11 @@ impl Cluster {
         self.declared.load().0.clone()
     }
 
+    /// Whether every name was asked for once, answered or not.
+    pub(super) fn is_settled(&self) -> bool {
+        *self.settled.borrow()
+    }
+
     /// Resolves when every name was asked for once, answered or not.
     pub async fn settled(&self) {
         let mut settled = self.settled.subscribe();

@@ -137,7 +137,8 @@ impl Registry {
     /// Waits until every name was asked for once, but no longer than `limit`; then requests to a cluster whose names
     /// are still unknown are answered as having no healthy upstream.
     pub async fn settle(&self, clusters: &Clusters, limit: Duration) {
-        let all = futures::future::join_all(clusters.values().map(|c| c.settled()));
+        let unsettled = clusters.values().filter(|cluster| !cluster.is_settled());
+        let all = futures::future::join_all(unsettled.map(|cluster| cluster.settled()));
         if tokio::time::timeout(limit, all).await.is_err() {
             tracing::warn!(?limit, "some names are still being resolved; publishing without them");
         }

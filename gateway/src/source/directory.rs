@@ -1,64 +1,55 @@
 //! Configuration from folders and files of YAML and JSON, followed while they change.
 //!
-//! Invariant: only a file whose content changed is parsed again, and a resource whose document did not change keeps its `Arc`.
+//! Invariant: only a file that may have changed is read again, and a resource whose document did not change keeps its `Arc`.
 //! What cannot be read just now (a folder, a file, a half-written document) stays as it last was. Must not interpret resources.
 
+mod file;
+mod parallel;
 mod scan;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::{BuildHasher as _, Hasher as _},
-    io::Read as _,
+    collections::BTreeMap,
+    fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use config_model::{
-    diagnostic::{Code, Diagnostic, Diagnostics, Severity},
-    meta::{Origin, ResourceKey},
-    parse::{self, Parsed},
-    set::AnyResource,
+    diagnostic::{Code, Diagnostic, Severity},
+    meta::Origin,
 };
 
 pub use super::watch::Timing;
 use super::{
     Health, Loaded, Source,
-    watch::{Wake, Watch},
+    watch::{Touched, Wake, Watch},
 };
-use scan::{Scan, Stamp};
+use file::{Alone, Contents, File};
+use scan::{Scan, Stamp, Ways};
 
-/// A file this young may change again within the resolution of its time stamp, so the stamp does not prove it unchanged.
-const STAMP_RESOLUTION: Duration = Duration::from_secs(2);
+/// Looking at a folder takes no more than this part of the time.
+const SHARE_OF_LOOKING: u32 = 200;
 
 /// Folders and files as one source.
 pub struct Directory {
     roots: Vec<PathBuf>,
     timing: Timing,
-    files: BTreeMap<PathBuf, File>,
-    hasher: foldhash::fast::FixedState,
+    /// By path, those first that a walk meets first.
+    files: Vec<File>,
+    unreadable: Vec<(PathBuf, io::Error)>,
+    ways: Ways,
+    /// How long the last walk took.
+    walk: Duration,
     watch: Option<Watch>,
-    seen: Option<u64>,
 }
 
-/// A file as last read.
-struct File {
-    stamp: Stamp,
-    read_at: SystemTime,
-    hash: u64,
-    contents: Arc<Contents>,
-}
-
-/// What a file gave.
-#[derive(Default)]
-struct Contents {
-    resources: Vec<AnyResource>,
-    /// Resources of an earlier content, in place of documents that cannot be read now.
-    kept: Vec<AnyResource>,
-    diagnostics: Diagnostics,
-    unparsable: usize,
-    ignored: Vec<(String, Origin)>,
+/// Whether a look at single paths tells everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+enum Looked {
+    Enough,
+    TooLittle,
 }
 
 impl Directory {
@@ -71,50 +62,159 @@ impl Directory {
     /// The same with another timing.
     #[must_use]
     pub fn with_timing(roots: Vec<PathBuf>, timing: Timing) -> Directory {
-        let hasher = foldhash::fast::FixedState::with_seed(0);
-        Directory { roots, timing, files: BTreeMap::new(), hasher, watch: None, seen: None }
+        Directory {
+            roots,
+            timing,
+            files: Vec::new(),
+            unreadable: Vec::new(),
+            ways: Ways::Linked,
+            walk: Duration::ZERO,
+            watch: None,
+        }
     }
 
     /// Reads everything as it is now, without waiting.
     pub fn load(&mut self) -> Loaded {
-        let scan = scan::scan(&self.roots);
-        self.seen = Some(scan.fingerprint());
-        self.read(scan)
+        let scan = self.scan();
+        self.take_up(scan);
+        self.loaded()
     }
 
-    fn read(&mut self, scan: Scan) -> Loaded {
-        let mut loaded = Loaded::default();
-        let mut ignored: BTreeMap<String, (usize, Origin)> = BTreeMap::new();
-        let mut previous = std::mem::take(&mut self.files);
+    fn scan(&mut self) -> Scan {
+        let begin = Instant::now();
+        let scan = scan::scan(&self.roots);
+        self.walk = begin.elapsed();
+        scan
+    }
+
+    /// Whether a walk found what is known.
+    fn is_as_scanned(&self, scan: &Scan) -> bool {
+        let known = self.files.iter().filter(|file| !file.lost).map(|file| (&file.path, file.stamp));
+        let same =
+            |(a, b): (&(PathBuf, io::Error), &(PathBuf, io::Error))| a.0 == b.0 && a.1.kind() == b.1.kind();
+        // Paths that are spelt alike are the same, and cheaper to compare.
+        known.clone().count() == scan.files.len()
+            && known
+                .zip(&scan.files)
+                .all(|((path, stamp), (other, now))| path.as_os_str() == other.as_os_str() && stamp == *now)
+            && self.unreadable.len() == scan.unreadable.len()
+            && self.unreadable.iter().zip(&scan.unreadable).all(same)
+    }
+
+    /// Reads what may have changed of all files.
+    fn take_up(&mut self, scan: Scan) {
+        let mut before = std::mem::take(&mut self.files).into_iter().peekable();
+        let mut lost: Vec<File> = Vec::new();
+        let mut files: Vec<(File, Stamp)> = Vec::with_capacity(scan.files.len());
         for (path, stamp) in scan.files {
-            let before = previous.remove(&path);
-            match self.file(&path, stamp, before) {
-                Opened::Read(file) => {
-                    take(&mut loaded, &mut ignored, &file.contents);
-                    self.files.insert(path, file);
-                }
-                Opened::Gone => {}
-                Opened::Failed(error, before) => {
-                    loaded.health = Health::Stale;
-                    loaded.diagnostics.push(unreadable(&path, &error, before.is_some()));
-                    if let Some(before) = before {
-                        take(&mut loaded, &mut ignored, &before.contents);
-                        self.files.insert(path, before);
-                    }
-                }
+            // Both lists are in one order.
+            while let Some(old) =
+                before.next_if(|old| old.path.as_os_str() != path.as_os_str() && old.path < path)
+            {
+                lost.push(old);
+            }
+            let known = before.next_if(|old| old.path.as_os_str() == path.as_os_str());
+            files.push((known.unwrap_or_else(|| File::new(path, stamp)), stamp));
+        }
+        lost.extend(before);
+        // A few files are opened one after the other, and large ones read on all cores.
+        let alone = if files.len() < parallel::MANY { Alone::Yes } else { Alone::No };
+        let opened =
+            parallel::each(&files, |(file, stamp)| (!file.is_surely(*stamp)).then(|| file.open(alone)));
+        for ((mut file, stamp), opened) in files.into_iter().zip(opened) {
+            file.lost = false;
+            if opened.is_none_or(|opened| file.take_up(stamp, opened)) {
+                self.files.push(file);
             }
         }
-        for (folder, error) in &scan.unreadable {
-            loaded.health = Health::Stale;
-            let below: Vec<PathBuf> =
-                previous.keys().filter(|file| file.starts_with(folder)).cloned().collect();
-            loaded.diagnostics.push(unreadable(folder, error, !below.is_empty()));
-            for path in below {
-                if let Some(file) = previous.remove(&path) {
-                    take(&mut loaded, &mut ignored, &file.contents);
-                    self.files.insert(path, file);
-                }
+        for mut file in lost {
+            if scan.unreadable.iter().any(|(folder, _)| file.path.starts_with(folder)) {
+                file.lost = true;
+                self.files.push(file);
             }
+        }
+        if !scan.unreadable.is_empty() {
+            self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        (self.unreadable, self.ways) = (scan.unreadable, scan.ways);
+    }
+
+    /// Looks at the paths where something happened and at nothing else, when that is enough.
+    fn look(&mut self, touched: &Touched) -> Looked {
+        let Touched::Paths(paths) = touched else { return Looked::TooLittle };
+        if self.ways == Ways::Linked || !self.unreadable.is_empty() {
+            return Looked::TooLittle;
+        }
+        for path in paths {
+            // Events name a path by the whole way to it, whatever way the root was named by.
+            let found = self.roots.iter().find_map(|root| {
+                let absolute = std::path::absolute(root).ok();
+                let below = path.strip_prefix(root).ok();
+                let below = below.or_else(|| path.strip_prefix(absolute.as_deref()?).ok())?;
+                Some((root.join(below), below.to_owned()))
+            });
+            let Some((path, below)) = found else { return Looked::TooLittle };
+            let names = || below.iter().map(|name| name.to_string_lossy());
+            if names().count() == 0 || names().count() > scan::MAX_DEPTH {
+                return Looked::TooLittle;
+            }
+            // No link leads there, so nothing that is read does.
+            if names().any(|name| scan::is_passed_over(&name)) {
+                continue;
+            }
+            if self.look_at(&path) == Looked::TooLittle {
+                return Looked::TooLittle;
+            }
+        }
+        Looked::Enough
+    }
+
+    fn look_at(&mut self, path: &Path) -> Looked {
+        let at = self.files.binary_search_by(|file| file.path.as_path().cmp(path));
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_file() && !scan::is_configuration(path) => Looked::Enough,
+            Ok(metadata) if metadata.is_file() => {
+                let stamp = Stamp::of(&metadata);
+                let (at, mut file) = match at {
+                    Ok(at) => (at, self.files.remove(at)),
+                    Err(at) => (at, File::new(path.to_owned(), stamp)),
+                };
+                let opened = file.open(Alone::Yes);
+                if file.take_up(stamp, opened) {
+                    self.files.insert(at, file);
+                }
+                Looked::Enough
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match at {
+                Ok(at) => {
+                    self.files.remove(at);
+                    Looked::Enough
+                }
+                // A folder, with files that are gone too.
+                Err(at) if self.files.get(at).is_some_and(|next| next.path.starts_with(path)) => {
+                    Looked::TooLittle
+                }
+                Err(_) => Looked::Enough,
+            },
+            Ok(_) | Err(_) => Looked::TooLittle,
+        }
+    }
+
+    /// All files together.
+    fn loaded(&self) -> Loaded {
+        let mut loaded = Loaded::default();
+        let mut ignored: BTreeMap<String, (usize, Origin)> = BTreeMap::new();
+        for file in &self.files {
+            take(&mut loaded, &mut ignored, &file.contents);
+            if let Some(trouble) = &file.trouble {
+                loaded.health = Health::Stale;
+                loaded.diagnostics.push(unreadable(&file.path, trouble, file.has_been_read()));
+            }
+        }
+        for (folder, error) in &self.unreadable {
+            loaded.health = Health::Stale;
+            let kept = self.files.iter().any(|file| file.path.starts_with(folder));
+            loaded.diagnostics.push(unreadable(folder, &error.to_string(), kept));
         }
         for (kind, (count, origin)) in ignored {
             let times = if count == 1 { String::new() } else { format!(" ({count} documents)") };
@@ -125,50 +225,6 @@ impl Directory {
         }
         loaded
     }
-
-    /// Reads one file, or finds that it has not changed.
-    fn file(&self, path: &Path, stamp: Stamp, before: Option<File>) -> Opened {
-        if let Some(before) = before.as_ref().filter(|before| before.stamp == stamp)
-            && stamp.is_older_than(before.read_at, STAMP_RESOLUTION)
-        {
-            return Opened::Read(before.again());
-        }
-        let read_at = SystemTime::now();
-        let bytes = match read_capped(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Opened::Gone,
-            Err(error) => return Opened::Failed(error, before),
-        };
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(&bytes);
-        let hash = hasher.finish();
-        let contents = match &before {
-            Some(before) if before.hash == hash => Arc::clone(&before.contents),
-            _ => {
-                let parsed = parse::parse(&path.to_string_lossy(), &bytes);
-                Arc::new(follow(parsed, before.as_ref().map(|before| &*before.contents)))
-            }
-        };
-        Opened::Read(File { stamp, read_at, hash, contents })
-    }
-}
-
-impl File {
-    fn again(&self) -> File {
-        File {
-            stamp: self.stamp,
-            read_at: self.read_at,
-            hash: self.hash,
-            contents: Arc::clone(&self.contents),
-        }
-    }
-}
-
-/// How opening a file went.
-enum Opened {
-    Read(File),
-    Gone,
-    Failed(std::io::Error, Option<File>),
 }
 
 #[async_trait]
@@ -179,91 +235,46 @@ impl Source for Directory {
     }
 
     async fn next(&mut self) -> Option<Loaded> {
-        let Some(watch) = &mut self.watch else {
+        if self.watch.is_none() {
             // Watched before it is read: what changes in between is an event, not a gap.
             self.watch = Some(Watch::new(&self.roots, self.timing));
             return Some(self.load());
-        };
+        }
         loop {
-            match watch.wait().await {
-                Wake::Event => {
-                    watch.settle().await;
-                    return Some(self.load());
-                }
-                Wake::Poll => {
-                    if self.seen != Some(scan::scan(&self.roots).fingerprint()) {
-                        watch.settle().await;
-                        return Some(self.load());
-                    }
+            let least = self.walk * SHARE_OF_LOOKING;
+            let Some(watch) = &mut self.watch else { continue };
+            let wake = watch.wait(least).await;
+            if wake == Wake::Poll {
+                let scan = self.scan();
+                if self.is_as_scanned(&scan) {
+                    continue;
                 }
             }
+            let Some(watch) = &mut self.watch else { continue };
+            watch.settle().await;
+            // What a walk found and no event told is found by a walk again.
+            let touched = watch.touched();
+            if wake == Wake::Event && self.look(&touched) == Looked::Enough {
+                return Some(self.loaded());
+            }
+            return Some(self.load());
         }
     }
-}
-
-/// Reads no more than the parser takes; one byte above tells it that there is more.
-fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = parse::MAX_FILE_BYTES as u64 + 1;
-    std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Carries over from the earlier content what did not change and what cannot be read now.
-fn follow(parsed: Parsed, before: Option<&Contents>) -> Contents {
-    let mut contents = Contents {
-        resources: parsed.resources,
-        kept: Vec::new(),
-        diagnostics: parsed.diagnostics,
-        unparsable: parsed.failed.len(),
-        ignored: parsed.ignored.into_iter().map(|document| (document.kind, document.origin)).collect(),
-    };
-    let Some(before) = before else { return contents };
-    let mut known: BTreeMap<ResourceKey, AnyResource> = BTreeMap::new();
-    for resource in before.resources.iter().chain(&before.kept) {
-        known.entry(resource.key().clone()).or_insert_with(|| resource.clone());
-    }
-    for resource in &mut contents.resources {
-        if let Some(old) = known.remove(resource.key())
-            && old.content_hash() == resource.content_hash()
-            && old.origin() == resource.origin()
-        {
-            *resource = old;
-        }
-    }
-    let last_good = contents.resources.iter().map(|resource| resource.origin().line).max().unwrap_or(0);
-    // A text that ends in a document that cannot be read may have been cut there: then everything that is missing is
-    // missing for that reason. Otherwise only the documents that failed are.
-    let cut = parsed.failed.iter().any(|failed| failed.key.is_none() || failed.origin.line > last_good);
-    let failed: BTreeSet<&ResourceKey> =
-        parsed.failed.iter().filter_map(|failed| failed.key.as_ref()).collect();
-    contents.kept = known.into_values().filter(|old| cut || failed.contains(old.key())).collect();
-    if let (Some(first), false) = (parsed.failed.first(), contents.kept.is_empty()) {
-        let names: Vec<_> = contents.kept.iter().map(|resource| resource.key().to_string()).collect();
-        let message =
-            format!("a document of this file cannot be read; kept as last read: {}", names.join(", "));
-        contents.diagnostics.push(
-            Diagnostic::new(Code::SYNTAX, message)
-                .severity(Severity::Warning)
-                .from_origin(first.origin.clone()),
-        );
-    }
-    contents
 }
 
 fn take(loaded: &mut Loaded, ignored: &mut BTreeMap<String, (usize, Origin)>, contents: &Contents) {
     loaded.resources.extend(contents.resources.iter().cloned());
     loaded.kept.extend(contents.kept.iter().cloned());
-    loaded.diagnostics.extend(contents.diagnostics.iter().cloned());
+    loaded.diagnostics.share(&contents.diagnostics);
     loaded.unparsable += contents.unparsable;
     for (kind, origin) in &contents.ignored {
         ignored.entry(kind.clone()).or_insert_with(|| (0, origin.clone())).0 += 1;
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error, kept: bool) -> Diagnostic {
+fn unreadable(path: &Path, trouble: &str, kept: bool) -> Diagnostic {
     let stands = if kept { "; what was last read of it stays" } else { "" };
-    Diagnostic::new(Code::UNREADABLE, format!("cannot be read: {error}{stands}")).from_origin(Origin::new(
+    Diagnostic::new(Code::UNREADABLE, format!("cannot be read: {trouble}{stands}")).from_origin(Origin::new(
         path.to_string_lossy().as_ref(),
         1,
         1,

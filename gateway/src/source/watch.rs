@@ -1,12 +1,14 @@
 //! When to look again: file system events, and a slow poll for those that events miss.
 //!
-//! Invariant: a signal carries no information but "look"; any number of events in between make one signal, so a storm of
-//! writes costs no memory. An event system that is missing or full only makes changes later, by the poll interval.
+//! Invariant: any number of events in between make one signal, which says where to look, or, in doubt and after many of them, that
+//! everything has to be looked at; so a storm of writes costs no memory. An event system that is missing or full only makes changes
+//! later, by the poll interval.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -47,9 +49,37 @@ pub(super) enum Wake {
     Poll,
 }
 
+/// Paths that are remembered between two looks; looking at more of them costs as much as looking at everything.
+const MOST_PATHS: usize = 512;
+
+/// Where something was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Touched {
+    /// At these paths, and at no other.
+    Paths(BTreeSet<PathBuf>),
+    /// Nobody knows.
+    Anything,
+}
+
+impl Touched {
+    fn add(&mut self, event: &notify::Result<notify::Event>) {
+        match (event, &mut *self) {
+            (Ok(event), Touched::Paths(paths)) if !event.need_rescan() && !event.paths.is_empty() => {
+                paths.extend(event.paths.iter().cloned());
+                if paths.len() > MOST_PATHS {
+                    *self = Touched::Anything;
+                }
+            }
+            _ => *self = Touched::Anything,
+        }
+    }
+}
+
 /// Watches some roots.
 pub(super) struct Watch {
     signal: Arc<Notify>,
+    touched: Arc<Mutex<Touched>>,
     watcher: Option<RecommendedWatcher>,
     roots: Vec<Root>,
     timing: Timing,
@@ -64,10 +94,12 @@ struct Root {
 impl Watch {
     pub(super) fn new(roots: &[PathBuf], timing: Timing) -> Watch {
         let signal = Arc::new(Notify::new());
-        let on_event = Arc::clone(&signal);
+        let touched = Arc::new(Mutex::new(Touched::Paths(BTreeSet::new())));
+        let (on_event, noted) = (Arc::clone(&signal), Arc::clone(&touched));
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading the files is itself an event; taking it for a change would never end.
             if !matches!(&event, Ok(event) if event.kind.is_access()) {
+                noted.lock().unwrap_or_else(PoisonError::into_inner).add(&event);
                 on_event.notify_one();
             }
         });
@@ -79,19 +111,25 @@ impl Watch {
             }
         };
         let roots = roots.iter().map(|path| Root { path: path.clone(), watched: None }).collect();
-        let mut watch = Watch { signal, watcher, roots, timing };
+        let mut watch = Watch { signal, touched, watcher, roots, timing };
         watch.attach();
         watch
     }
 
-    /// Waits for an event or for the next poll.
-    pub(super) async fn wait(&mut self) -> Wake {
-        let wake = match timeout(self.timing.poll, self.signal.notified()).await {
+    /// Waits for an event or for the next poll, which comes after `least` at the earliest.
+    pub(super) async fn wait(&mut self, least: Duration) -> Wake {
+        let wake = match timeout(self.timing.poll.max(least), self.signal.notified()).await {
             Ok(()) => Wake::Event,
             Err(_) => Wake::Poll,
         };
         self.attach();
         wake
+    }
+
+    /// Where something was written since this was asked for the last time.
+    pub(super) fn touched(&self) -> Touched {
+        let none = Touched::Paths(BTreeSet::new());
+        std::mem::replace(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner), none)
     }
 
     /// Lets a burst of writes end.
@@ -113,6 +151,8 @@ impl Watch {
             if now == root.watched {
                 continue;
             }
+            // What happened in a folder that nobody watched is not known.
+            *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Touched::Anything;
             if root.watched.take().is_some() {
                 // The old folder may be gone, and its watch with it: that is what is wanted.
                 let _gone = watcher.unwatch(watch_point(&root.path));

@@ -10,20 +10,20 @@ use tokio::task::block_in_place;
 
 use crate::{
     double::{ALL, Double},
-    harness::{GATEWAY, Upstream, eventually, free_port, get, virtual_service},
+    harness::{GATEWAY, Upstream, binary, eventually, free_port, get, virtual_service},
 };
 
 /// A gateway that reads the API.
-struct Limen {
-    child: Child,
-    port: u16,
+pub(crate) struct Limen {
+    pub(crate) child: Child,
+    pub(crate) port: u16,
     status: u16,
     metrics: u16,
     folder: tempfile::TempDir,
 }
 
 impl Limen {
-    fn start(double: &Double, cache: &Path) -> Limen {
+    pub(crate) fn start(double: &Double, cache: &Path) -> Limen {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
         let url = double.url();
@@ -33,7 +33,7 @@ impl Limen {
         );
         fs::write(&kubeconfig, text).unwrap();
         let [port, admin, status, metrics] = [free_port(), free_port(), free_port(), free_port()];
-        let child = Command::new(env!("CARGO_BIN_EXE_limen"))
+        let child = Command::new(binary())
             .env("KUBECONFIG", kubeconfig)
             .args(["run", "--kubernetes", "--bind", "127.0.0.1", "--port-map", &format!("80={port}")])
             .args(["--admin", &format!("127.0.0.1:{admin}"), "--status-addr", &format!("127.0.0.1:{status}")])
@@ -47,7 +47,7 @@ impl Limen {
         Limen { child, port, status, metrics, folder }
     }
 
-    fn ready(&self) {
+    pub(crate) fn ready(&self) {
         let log = || fs::read_to_string(self.folder.path().join("limen.log")).unwrap_or_default();
         let is_ready =
             || get(self.status, "localhost", "/healthz/ready").is_ok_and(|answer| answer.status == 200);

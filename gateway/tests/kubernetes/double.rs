@@ -87,6 +87,8 @@ struct State {
     requests: Vec<String>,
     /// Rests of lists that were begun.
     rests: BTreeMap<String, (u64, Vec<Value>)>,
+    /// Answers to lists as of a version, by what was asked for: a large list is written once.
+    written: (u64, BTreeMap<(String, bool), Bytes>),
 }
 
 #[derive(Clone)]
@@ -273,7 +275,11 @@ impl Drop for Double {
 }
 
 fn whole(status: StatusCode, value: &Value) -> Response<Body> {
-    let body = Full::new(Bytes::from(value.to_string())).map_err(|never| match never {}).boxed_unsync();
+    answered(status, Bytes::from(value.to_string()))
+}
+
+fn answered(status: StatusCode, body: Bytes) -> Response<Body> {
+    let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
     Response::builder().status(status).header("content-type", "application/json").body(body).unwrap()
 }
 
@@ -367,7 +373,7 @@ async fn answer(
             break;
         }
     }
-    list(&mut state.lock().unwrap(), &ask)
+    list(&mut state.lock().unwrap(), &ask, request.uri().to_string())
 }
 
 /// A parameter; what clients send of these has no escape but that of an equals sign.
@@ -410,11 +416,31 @@ fn resources(group: &str, version: &str, types: &[Type]) -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})
 }
 
-fn list(state: &mut State, ask: &Ask) -> Response<Body> {
+/// What was asked for and its answer, once for each version of the state.
+fn list(state: &mut State, ask: &Ask, uri: String) -> Response<Body> {
+    if state.written.0 != state.version {
+        state.written = (state.version, BTreeMap::new());
+    }
+    let asked = (uri, ask.metadata_only);
+    if let Some(written) = state.written.1.get(&asked) {
+        return answered(StatusCode::OK, written.clone());
+    }
+    let (status, value) = list_anew(state, ask);
+    let body = Bytes::from(value.to_string());
+    if status == StatusCode::OK {
+        state.written.1.insert(asked, body.clone());
+    }
+    answered(status, body)
+}
+
+fn list_anew(state: &mut State, ask: &Ask) -> (StatusCode, Value) {
     let (version, mut items) = match ask.query.get("continue") {
         Some(token) => match state.rests.remove(token) {
             Some(rest) => rest,
-            None => return refusal(410, "Expired", "The provided continue parameter is too old"),
+            None => {
+                let message = "The provided continue parameter is too old";
+                return (StatusCode::GONE, status(410, "Expired", message));
+            }
         },
         None => {
             let objects = state.objects.iter().filter(|((plural, ..), _)| plural == ask.of.plural);
@@ -437,10 +463,8 @@ fn list(state: &mut State, ask: &Ask) -> Response<Body> {
         let group = if ask.of.group.is_empty() { String::new() } else { format!("{}/", ask.of.group) };
         (format!("{}List", ask.of.kind), format!("{group}{}", ask.of.version))
     };
-    whole(
-        StatusCode::OK,
-        &json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items}),
-    )
+    let list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
+    (StatusCode::OK, list)
 }
 
 /// Where a watch is.

@@ -7,6 +7,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test fails by panicking"
 )]
 
@@ -16,4 +17,7 @@ mod double;
 #[allow(dead_code, reason = "made for the live tests; these use a part of it")]
 #[path = "../live/harness.rs"]
 mod harness;
+#[path = "../live/measure.rs"]
+mod measure;
+mod scale;
 mod source;

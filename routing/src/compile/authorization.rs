@@ -39,7 +39,7 @@ enum Layer {
 pub(super) fn compile(
     input: &Validated,
     identity: &Identity,
-    registry: &Registry<'_>,
+    registry: &Registry,
     findings: &mut Vec<Diagnostic>,
 ) -> Authorization {
     let mesh = input.mesh();

@@ -1,11 +1,12 @@
 //! Clusters: one for each service port, and one for each of its subsets.
 //!
-//! Invariant: what did not change since the previous compilation is the same `Arc`. A cluster that cannot be reached as
-//! its DestinationRule demands is left out, which answers 503 NC, rather than reached with less than was demanded.
+//! Invariant: the clusters of a service are made anew only when one of the resources that they are made of is another; and what did
+//! not change even then is the same `Arc`. A cluster that cannot be reached as its DestinationRule demands is left out, which answers
+//! 503 NC, rather than reached with less than was demanded.
 
 use super::{
-    Clusters, Identity,
-    endpoints::{EndpointSources, Resolved},
+    Clusters, Identity, Input,
+    endpoints::{EndpointSources, Ingredients, Resolved, Workloads},
     locality::{self, Origin, Placing},
     registry::{Port, Registry, Service, Source},
     rules::{NamedSubset, Rule, Rules},
@@ -13,73 +14,175 @@ use super::{
 };
 use crate::cluster::{Cluster, ClusterName, ClusterSpec, Discovery, Endpoint, LbPolicy};
 use config_model::{
-    diagnostic::{Code, Diagnostic},
-    istio::{destination_rule::SimpleLb, service_entry::Location},
-    kubernetes,
+    diagnostic::{Code, Diagnostic, Diagnostics},
+    istio::{DestinationRule, destination_rule::SimpleLb, service_entry::Location},
+    kubernetes::Namespace,
     mesh::MeshConfig,
-    meta::{Kind, ResourceKey},
+    meta::{Kind, Resource, ResourceKey},
+    parse::locate,
     scalar::labels::is_subset_of,
     set::Resources,
-    validate::Validated,
 };
-use std::sync::Arc;
+use foldhash::fast::FixedState;
+use std::{collections::HashMap, sync::Arc};
 
-/// Makes all clusters, and a second one for TLS that is `passed` on where the service is of the mesh; those that are equal to a previous one share it.
-pub(super) fn build(
-    input: &Validated,
-    identity: &Identity,
-    registry: &Registry<'_>,
-    previous: Option<&Clusters>,
-    passed: &dyn Fn(&str) -> bool,
-    findings: &mut Vec<Diagnostic>,
-) -> Clusters {
-    let sources = EndpointSources::new(input, identity);
-    let rules = Rules::new(input, identity);
-    let mut builder = Builder {
-        mesh: input.mesh(),
-        namespaces: input.namespaces(),
-        identity,
-        origin: Origin::of(identity),
-        previous,
-        passed,
-        findings,
-        clusters: Clusters::default(),
-    };
-    for service in registry.primary() {
-        let rule = rules.find(&service.host, service.namespace);
-        builder.report_unknown_node(service);
-        for port in &service.ports {
-            if let Some(resolved) = sources.of(service, port) {
-                builder.port(service, port, rule, resolved);
-            }
-        }
+/// Makes clusters, one configuration after the other.
+#[derive(Debug, Default)]
+pub(super) struct Maker {
+    workloads: Workloads,
+    services: HashMap<Arc<str>, Made, FixedState>,
+}
+
+/// The clusters of a service.
+#[derive(Debug)]
+struct Made {
+    of: Ground,
+    clusters: Vec<Arc<Cluster>>,
+    findings: Diagnostics,
+}
+
+/// All that the clusters of a service are made of, but for what the whole mesh says and who the gateway is.
+#[derive(Debug)]
+struct Ground {
+    source: Source,
+    ingredients: Ingredients,
+    namespace: Option<Arc<Resource<Namespace>>>,
+    /// The DestinationRules that are merged into the one in force.
+    rule: Vec<Arc<Resource<DestinationRule>>>,
+    /// Whether TLS for the service's host is passed on by server name.
+    passed: bool,
+}
+
+impl PartialEq for Ground {
+    /// The very same resources, not only equal ones.
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+            && self.ingredients == other.ingredients
+            && self.namespace.as_ref().map(Arc::as_ptr) == other.namespace.as_ref().map(Arc::as_ptr)
+            && self.rule.len() == other.rule.len()
+            && self.rule.iter().zip(&other.rule).all(|(a, b)| Arc::ptr_eq(a, b))
+            && self.passed == other.passed
     }
-    builder.clusters
+}
+
+impl Maker {
+    /// The kinds that clusters are made of.
+    pub(super) const KINDS: [Kind; 8] = [
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::DestinationRule,
+        Kind::EndpointSlice,
+        Kind::Endpoints,
+        Kind::Namespace,
+        Workloads::KINDS[0],
+        Workloads::KINDS[1],
+    ];
+
+    /// Makes all clusters, and a second one for TLS that is `passed` on where the service is of the mesh.
+    pub(super) fn follow(
+        &mut self,
+        input: &Input<'_>,
+        registry: &Registry,
+        passed: &dyn Fn(&str) -> bool,
+        findings: &mut Diagnostics,
+    ) -> Clusters {
+        let (now, identity) = (input.now, input.identity);
+        if !input.shares(&Workloads::KINDS) {
+            self.workloads.follow(now);
+        }
+        let sources = EndpointSources::new(now, identity, &self.workloads);
+        let rules = Rules::new(now, identity);
+        let builder = Builder { mesh: now.mesh(), identity, origin: Origin::of(identity) };
+        let mut before = std::mem::take(&mut self.services);
+        self.services.reserve(before.len());
+        let mut clusters = Clusters::with_capacity_and_hasher(before.len() * 2, FixedState::default());
+        for service in registry.primary() {
+            let rule = rules.find(&service.host, service.namespace());
+            let of = Ground {
+                source: service.source.clone(),
+                ingredients: sources.ingredients(service),
+                namespace: namespace_of(service, now.namespaces()),
+                rule: rule.map(|rule| rule.made_of().cloned().collect()).unwrap_or_default(),
+                passed: passed(&service.host),
+            };
+            let made = match before.remove(&service.host) {
+                Some(made) if made.of == of && input.is_of_the_same_mesh() => made,
+                old => builder.make(service, of, &sources, rule, old),
+            };
+            clusters.extend(made.clusters.iter().map(|made| (made.spec.name.clone(), Arc::clone(made))));
+            findings.share(&made.findings);
+            self.services.insert(Arc::clone(&service.host), made);
+        }
+        clusters
+    }
+}
+
+/// The namespace of a Kubernetes Service, where it is known.
+fn namespace_of(service: &Service, known: &Resources<Namespace>) -> Option<Arc<Resource<Namespace>>> {
+    match &service.source {
+        Source::Kubernetes(resource) if !known.is_empty() => {
+            known.get(&ResourceKey::new(Kind::Namespace, "", resource.key.namespace.as_str())).cloned()
+        }
+        Source::Kubernetes(_) | Source::Entries(_) => None,
+    }
 }
 
 struct Builder<'b> {
     mesh: &'b MeshConfig,
-    namespaces: &'b Resources<kubernetes::Namespace>,
     identity: &'b Identity,
     origin: Origin<'b>,
-    previous: Option<&'b Clusters>,
-    /// Whether TLS for a service's host is passed on by server name.
-    passed: &'b dyn Fn(&str) -> bool,
-    findings: &'b mut Vec<Diagnostic>,
-    clusters: Clusters,
 }
 
 impl Builder<'_> {
-    fn port(&mut self, service: &Service<'_>, port: &Port<'_>, rule: Option<&Rule<'_>>, resolved: Resolved) {
-        for named in rule.into_iter().flat_map(|rule| &rule.subsets) {
+    fn make(
+        &self,
+        service: &Service,
+        of: Ground,
+        sources: &EndpointSources<'_>,
+        rule: Option<&Rule<'_>>,
+        before: Option<Made>,
+    ) -> Made {
+        let mut making =
+            Making { builder: self, service, rule, of: &of, made: Vec::new(), findings: Vec::new() };
+        making.report_unknown_node();
+        for port in &service.ports {
+            if let Some(resolved) = sources.of(service, port) {
+                making.port(port, resolved);
+            }
+        }
+        let Making { made, findings, .. } = making;
+        let mut findings: Diagnostics = findings.into_iter().collect();
+        locate::place(&mut findings);
+        let known = before.map(|before| before.clusters).unwrap_or_default();
+        let share = |(spec, endpoints): (ClusterSpec, Vec<Endpoint>)| {
+            share(known.iter().find(|known| known.spec.name == spec.name), spec, endpoints)
+        };
+        let clusters = made.into_iter().map(share).collect();
+        Made { of, clusters, findings }
+    }
+}
+
+/// The clusters of one service in the making.
+struct Making<'m> {
+    builder: &'m Builder<'m>,
+    service: &'m Service,
+    rule: Option<&'m Rule<'m>>,
+    of: &'m Ground,
+    made: Vec<(ClusterSpec, Vec<Endpoint>)>,
+    findings: Vec<Diagnostic>,
+}
+
+impl Making<'_> {
+    fn port(&mut self, port: &Port, resolved: Resolved) {
+        for named in self.rule.into_iter().flat_map(|rule| &rule.subsets) {
             let labels = &named.subset.labels;
             let picked: Vec<Endpoint> =
                 resolved.endpoints.iter().filter(|e| is_subset_of(labels, &e.labels)).cloned().collect();
             let dns = matches!(resolved.discovery, Discovery::StrictDns | Discovery::LogicalDns);
             if picked.is_empty() && !resolved.endpoints.is_empty() {
-                self.report_empty(service, named);
+                self.report_empty(named);
                 // Istio: cluster_builder.go makes no DNS cluster without an endpoint to resolve.
-                if dns && matches!(service.source, Source::Entries(_)) {
+                if dns && matches!(self.service.source, Source::Entries(_)) {
                     continue;
                 }
             }
@@ -88,19 +191,14 @@ impl Builder<'_> {
                 endpoints: picked,
                 accounts: resolved.accounts.clone(),
             };
-            self.cluster(service, port, rule, Some(named), of_subset);
+            self.cluster(port, Some(named), of_subset);
         }
-        self.cluster(service, port, rule, None, resolved);
+        self.cluster(port, None, resolved);
     }
 
-    fn cluster(
-        &mut self,
-        service: &Service<'_>,
-        port: &Port<'_>,
-        rule: Option<&Rule<'_>>,
-        named: Option<&NamedSubset<'_>>,
-        resolved: Resolved,
-    ) {
+    fn cluster(&mut self, port: &Port, named: Option<&NamedSubset<'_>>, resolved: Resolved) {
+        let (service, rule) = (self.service, self.rule);
+        let Builder { mesh, identity, origin } = self.builder;
         let Resolved { mut discovery, mut endpoints, accounts } = resolved;
         let subset = named.map(|named| named.subset);
         let subset_name = subset.map_or("", |subset| subset.name.as_str());
@@ -113,8 +211,8 @@ impl Builder<'_> {
         let wanted = upstream_tls::Wanted {
             settings: policy.tls,
             rule_namespace: rule.map_or("", |rule| rule.resource.key.namespace.as_str()),
-            gateway_namespace: &self.identity.namespace,
-            trust_domain: &self.mesh.trust_domain,
+            gateway_namespace: &identity.namespace,
+            trust_domain: &mesh.trust_domain,
             entry_names: of_entry.unwrap_or_default(),
             accounts: &accounts,
             default_sni: &format!("outbound_.{}_.{subset_name}_.{}", port.number, service.host),
@@ -140,7 +238,7 @@ impl Builder<'_> {
             }
         };
         let automatic = policy.tls.is_none()
-            && self.mesh.enable_auto_mtls
+            && mesh.enable_auto_mtls
             && of_mesh
             && endpoints.iter().any(Endpoint::is_of_mesh);
         let auto_mtls = automatic.then(|| upstream_tls::automatic(&wanted));
@@ -149,18 +247,15 @@ impl Builder<'_> {
             discovery = Discovery::OriginalDestination;
             endpoints.clear();
         }
-        let defaults = self.mesh.default_traffic_policy.as_ref();
+        let defaults = mesh.default_traffic_policy.as_ref();
         let pool = policy.connection_pool.or(defaults.and_then(|p| p.connection_pool.as_ref()));
         let outlier = policy.outlier.or(defaults.and_then(|p| p.outlier_detection.as_ref()));
         let own = match &service.source {
-            Source::Kubernetes(resource) => {
-                let namespace = ResourceKey::new(Kind::Namespace, "", resource.key.namespace.as_str());
-                Some((*resource, self.namespaces.get(&namespace).map(|found| &**found)))
-            }
+            Source::Kubernetes(resource) => Some((&**resource, self.of.namespace.as_deref())),
             Source::Entries(_) => None,
         };
-        if let Some(placing) = Placing::of(balancer, own, &self.mesh.locality_lb_setting) {
-            locality::place(&mut endpoints, &placing, &self.origin, outlier.is_some());
+        if let Some(placing) = Placing::of(balancer, own, &mesh.locality_lb_setting) {
+            locality::place(&mut endpoints, &placing, origin, outlier.is_some());
         }
         let lb = traffic::lb_policy(balancer);
         let spec = ClusterSpec {
@@ -174,45 +269,40 @@ impl Builder<'_> {
             warmup: traffic::warmup(balancer)
                 .filter(|_| matches!(lb, LbPolicy::RoundRobin | LbPolicy::LeastRequest)),
             panic_percent: outlier.map_or(0, |o| u32::try_from(o.min_health_percent).unwrap_or(0)),
-            protocol: traffic::protocol(port.protocol, pool, self.mesh.h2_upgrade_policy),
+            protocol: traffic::protocol(port.protocol, pool, mesh.h2_upgrade_policy),
             tls,
             auto_mtls,
-            connect_timeout: traffic::connect_timeout(pool, self.mesh),
+            connect_timeout: traffic::connect_timeout(pool, mesh),
             idle_timeout: traffic::idle_timeout(pool),
-            pool: traffic::pool(pool, policy.retry_budget, self.mesh.tcp_keepalive.as_ref()),
+            pool: traffic::pool(pool, policy.retry_budget, mesh.tcp_keepalive.as_ref()),
             outlier: outlier.map(traffic::outlier),
             proxy_protocol: policy.proxy_protocol.map(traffic::proxy_version),
             tunnel: rule.and_then(|rule| rule.tunnel(subset)).map(traffic::tunnel),
             destination_rule: rule
                 .map(|r| format!("{}/{}", r.resource.key.namespace, r.resource.key.name).into()),
         };
-        if of_mesh && (self.passed)(&service.host) {
+        if of_mesh && self.of.passed {
             self.pass_on(&spec, &endpoints);
         }
-        self.put(spec, endpoints);
+        self.made.push((spec, endpoints));
     }
 
     /// The mesh's own endpoints of a cluster, who end the TLS that the client began (Istio: `buildOutboundSniDnatClusters`).
     fn pass_on(&mut self, spec: &ClusterSpec, endpoints: &[Endpoint]) {
         let name = ClusterName::passed_on(spec.port, &spec.subset, &spec.host);
         let spec = ClusterSpec { name, tls: None, auto_mtls: None, ..spec.clone() };
-        self.put(spec, endpoints.iter().filter(|endpoint| endpoint.is_of_mesh()).cloned().collect());
+        let of_mesh = endpoints.iter().filter(|endpoint| endpoint.is_of_mesh()).cloned().collect();
+        self.made.push((spec, of_mesh));
     }
 
-    fn put(&mut self, spec: ClusterSpec, endpoints: Vec<Endpoint>) {
-        let name = spec.name.clone();
-        let cluster = share(self.previous.and_then(|p| p.get(&name)), spec, endpoints);
-        self.clusters.insert(name, cluster);
-    }
-
-    fn report_unknown_node(&mut self, service: &Service<'_>) {
-        let Source::Kubernetes(resource) = &service.source else { return };
-        if !resource.spec.is_local() || self.identity.labels.contains_key(locality::NODE) {
+    fn report_unknown_node(&mut self) {
+        let Source::Kubernetes(resource) = &self.service.source else { return };
+        if !resource.spec.is_local() || self.builder.identity.labels.contains_key(locality::NODE) {
             return;
         }
         let message = format!(
             "internalTrafficPolicy Local has no effect: which node the gateway runs on is not known, so that {} is served from all",
-            service.host
+            self.service.host
         );
         let finding = Diagnostic::new(Code::NOT_YET_HONOURED, message)
             .about(&resource.key, &resource.origin)
@@ -221,9 +311,9 @@ impl Builder<'_> {
         self.findings.push(finding);
     }
 
-    fn report_empty(&mut self, service: &Service<'_>, named: &NamedSubset<'_>) {
+    fn report_empty(&mut self, named: &NamedSubset<'_>) {
         let message =
-            format!("Subset {:?} selects none of the endpoints of {}", named.subset.name, service.host);
+            format!("Subset {:?} selects none of the endpoints of {}", named.subset.name, self.service.host);
         let finding = Diagnostic::new(Code::SUBSET_SELECTS_NOTHING, message)
             .about(&named.resource.key, &named.resource.origin)
             .at(format!("spec.subsets[{}].labels", named.index))
@@ -252,7 +342,10 @@ mod tests {
     use super::*;
     use crate::{
         cluster::{ClientIdentity, Roots, UpstreamProtocol},
-        compile::testing::{compiled, find_cluster},
+        compile::{
+            Compiler,
+            testing::{compiled, find_cluster, identity, validated},
+        },
     };
     use std::time::Duration;
 
@@ -349,9 +442,9 @@ kind: Service
 metadata: {name: b, namespace: shop}
 spec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}]}
 ";
-        let (old, _) = compiled(&yaml);
-        let input = crate::compile::testing::validated(&yaml.replace("10.0.0.2", "10.0.0.3"));
-        let (new, _) = crate::compile::compile(&input, &crate::compile::testing::identity(), Some(&old));
+        let mut compiler = Compiler::new(identity());
+        let (old, _) = compiler.compile(&validated(&yaml));
+        let (new, _) = compiler.compile(&validated(&yaml.replace("10.0.0.2", "10.0.0.3")));
         let pair = |name| (find_cluster(&old, name).unwrap(), find_cluster(&new, name).unwrap());
         let (a, same) = pair("outbound|80||a.shop.svc.cluster.local");
         assert!(Arc::ptr_eq(&a, &same));

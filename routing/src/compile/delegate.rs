@@ -9,13 +9,14 @@ use super::visibility::exports;
 use config_model::{
     diagnostic::Code,
     istio::virtual_service::{HttpRoute, VirtualService},
+    mesh::MeshConfig,
     meta::{Resource, ResourceKey},
-    validate::Validated,
 };
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
     hash::{BuildHasher, Hash, Hasher},
+    sync::Arc,
 };
 
 /// A rule in force: as it stands in its VirtualService, or merged with one of a delegate.
@@ -64,17 +65,15 @@ struct Lender<'a> {
 }
 
 impl<'a> Delegates<'a> {
-    /// Finds and merges. `domain` ends the full names of Services.
-    pub(super) fn new(input: &'a Validated, domain: &str) -> Self {
-        let default = &input.mesh().default_virtual_service_export_to;
-        let delegates = |resource: &Resource<VirtualService>| {
-            resource.spec.http.iter().any(|rule| rule.delegate.is_some())
-        };
-        let (roots, lenders): (Vec<_>, Vec<_>) = input
-            .virtual_services()
-            .iter()
-            .filter(|resource| resource.spec.hosts.is_empty() || delegates(resource))
-            .partition(|resource| !resource.spec.hosts.is_empty());
+    /// Merges those that lend their rules into those that take them. `domain` ends the full names of Services.
+    pub(super) fn new(
+        taking_part: &'a [Arc<Resource<VirtualService>>],
+        mesh: &'a MeshConfig,
+        domain: &str,
+    ) -> Self {
+        let default = &mesh.default_virtual_service_export_to;
+        let (roots, lenders): (Vec<_>, Vec<_>) =
+            taking_part.iter().partition(|resource| !resource.spec.hosts.is_empty());
         let lenders = lenders.into_iter().map(|resource| {
             let exports = exports(&resource.spec.export_to, default, &resource.key.namespace);
             (&resource.key, Lender { resource, exports })
@@ -83,6 +82,11 @@ impl<'a> Delegates<'a> {
         let expanded = roots.into_iter().map(|root| (&root.key, all.expand(root, domain)));
         all.roots = expanded.collect();
         all
+    }
+
+    /// Whether none delegates.
+    pub(super) fn is_empty(&self) -> bool {
+        self.roots.is_empty()
     }
 
     /// The rules of a VirtualService that delegates; `None`: it does not, and its rules are its own.

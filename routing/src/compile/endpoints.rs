@@ -4,7 +4,8 @@
 
 mod collector;
 mod entries;
-mod kubernetes;
+mod of_kubernetes;
+mod workloads;
 
 use super::{
     Identity, locality,
@@ -12,13 +13,18 @@ use super::{
 };
 use crate::cluster::{Discovery, Endpoint};
 use config_model::{
-    istio,
-    kubernetes::{EndpointSlice, Endpoints, Pod},
-    meta::Resource,
+    kubernetes::{self, EndpointSlice, Endpoints},
+    meta::{Kind, Resource, ResourceKey},
     set::Resources,
     validate::Validated,
 };
-use std::collections::{BTreeSet, HashMap};
+use foldhash::fast::FixedState;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+use workloads::OfNamespace;
+pub(super) use workloads::Workloads;
 
 /// What is known of one port's endpoints.
 pub(super) struct Resolved {
@@ -34,58 +40,86 @@ pub(super) struct Resolved {
 pub(super) struct EndpointSources<'a> {
     /// The gateway's, where it is known.
     own_node: Option<&'a str>,
-    slices: HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>,
+    /// By namespace, then by the Service's name.
+    slices: HashMap<&'a str, HashMap<&'a str, Slices<'a>, FixedState>, FixedState>,
     endpoints: &'a Resources<Endpoints>,
-    pods: &'a Resources<Pod>,
-    pods_by_ip: HashMap<(&'a str, &'a str), &'a Resource<Pod>>,
-    pods_by_namespace: HashMap<&'a str, Vec<&'a Resource<Pod>>>,
-    workloads: HashMap<&'a str, Vec<&'a Resource<istio::WorkloadEntry>>>,
+    workloads: &'a Workloads,
+}
+
+type Slices<'a> = Vec<&'a Arc<Resource<EndpointSlice>>>;
+
+/// What the endpoints of one service are made of.
+#[derive(Debug)]
+pub(super) struct Ingredients {
+    slices: Vec<Arc<Resource<EndpointSlice>>>,
+    endpoints: Option<Arc<Resource<Endpoints>>>,
+    workloads: Option<Arc<OfNamespace>>,
+}
+
+impl PartialEq for Ingredients {
+    /// The very same ones, not only equal ones.
+    fn eq(&self, other: &Self) -> bool {
+        fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
+            a.as_ref().map(Arc::as_ptr) == b.as_ref().map(Arc::as_ptr)
+        }
+        self.slices.len() == other.slices.len()
+            && self.slices.iter().zip(&other.slices).all(|(a, b)| Arc::ptr_eq(a, b))
+            && same(&self.endpoints, &other.endpoints)
+            && same(&self.workloads, &other.workloads)
+    }
 }
 
 impl<'a> EndpointSources<'a> {
     /// Indexes what the configuration has.
-    pub(super) fn new(input: &'a Validated, identity: &'a Identity) -> Self {
-        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+    pub(super) fn new(input: &'a Validated, identity: &'a Identity, workloads: &'a Workloads) -> Self {
+        let mut slices: HashMap<&str, HashMap<&str, Slices<'_>, _>, _> = HashMap::default();
         for resource in input.endpoint_slices().values() {
             if let Some(service) = resource.meta.labels.get(EndpointSlice::SERVICE_LABEL) {
-                let key = (resource.key.namespace.as_str(), service.as_str());
-                slices.entry(key).or_default().push(&resource.spec);
+                let of_namespace = slices.entry(&resource.key.namespace).or_default();
+                of_namespace.entry(service).or_default().push(resource);
             }
-        }
-        let mut pods_by_ip = HashMap::new();
-        let mut pods_by_namespace: HashMap<_, Vec<_>> = HashMap::new();
-        for pod in input.pods().values() {
-            let namespace = pod.key.namespace.as_str();
-            pods_by_namespace.entry(namespace).or_default().push(&**pod);
-            for ip in pod_ips(&pod.spec) {
-                pods_by_ip.insert((namespace, ip), &**pod);
-            }
-        }
-        let mut workloads: HashMap<_, Vec<_>> = HashMap::new();
-        for workload in input.workload_entries() {
-            workloads.entry(workload.key.namespace.as_str()).or_default().push(&**workload);
         }
         Self {
             own_node: identity.labels.get(locality::NODE).map(String::as_str),
             slices,
             endpoints: input.endpoints(),
-            pods: input.pods(),
-            pods_by_ip,
-            pods_by_namespace,
             workloads,
         }
     }
 
+    /// What the endpoints of a service are made of, but for itself.
+    pub(super) fn ingredients(&self, service: &Service) -> Ingredients {
+        let (slices, endpoints) = match &service.source {
+            Source::Kubernetes(resource) => (
+                self.slices_of(resource).into_iter().flatten().copied().cloned().collect(),
+                self.endpoints_of(resource).cloned(),
+            ),
+            Source::Entries(_) => (Vec::new(), None),
+        };
+        Ingredients { slices, endpoints, workloads: self.workloads.of(service.namespace()).cloned() }
+    }
+
     /// The endpoints of a port; `None` where such a service has no cluster at all.
-    pub(super) fn of(&self, service: &Service<'a>, port: &Port<'a>) -> Option<Resolved> {
+    pub(super) fn of(&self, service: &Service, port: &Port) -> Option<Resolved> {
         match &service.source {
             Source::Kubernetes(resource) => self.of_kubernetes(resource, service, port),
             Source::Entries(entries) => self.of_entries(entries, service, port),
         }
     }
+
+    fn slices_of(&self, service: &Resource<kubernetes::Service>) -> Option<&Slices<'a>> {
+        self.slices.get(service.key.namespace.as_str())?.get(service.key.name.as_str())
+    }
+
+    fn endpoints_of(&self, service: &Resource<kubernetes::Service>) -> Option<&'a Arc<Resource<Endpoints>>> {
+        // There are none in most clusters, and a key is two strings.
+        let key =
+            || ResourceKey::new(Kind::Endpoints, service.key.namespace.as_str(), service.key.name.as_str());
+        if self.endpoints.is_empty() { None } else { self.endpoints.get(&key()) }
+    }
 }
 
-fn pod_ips(pod: &Pod) -> impl Iterator<Item = &str> {
+fn pod_ips(pod: &kubernetes::Pod) -> impl Iterator<Item = &str> {
     let first = Some(pod.status.pod_ip.as_str());
     first.into_iter().chain(pod.status.pod_ips.iter().map(|p| p.ip.as_str())).filter(|ip| !ip.is_empty())
 }
@@ -116,7 +150,7 @@ endpoints: [{addresses: [10.1.0.1], nodeName: n1}, {addresses: [10.1.0.2], nodeN
         let input = crate::compile::testing::validated(&yaml);
         let mut identity = crate::compile::testing::identity();
         let addresses = |identity: &crate::compile::Identity| -> (Vec<String>, usize) {
-            let (compiled, findings) = crate::compile::compile(&input, identity, None);
+            let (compiled, findings) = crate::compile::compile(&input, identity);
             let cluster = compiled.clusters.values().find(|c| c.spec.port == 80).unwrap();
             let told = findings.iter().filter(|f| f.message.contains("internalTrafficPolicy")).count();
             (cluster.endpoints.iter().map(|e| e.address.to_string()).collect(), told)

@@ -3,12 +3,7 @@
 //! Invariant: a VirtualService takes part where any of its hosts and any host of the server cover one another, in either
 //! direction (Istio: gateway.go `gatewayMatchesTLS`, `pickMatchingGatewayHosts`); the first rule that fits takes all.
 
-use super::{
-    Identity,
-    registry::Registry,
-    servers::BoundServer,
-    visibility::{Reach, reach},
-};
+use super::{Identity, bindings::Bindings, registry::Registry, servers::BoundServer};
 use crate::{
     cluster::ClusterName,
     listener::{TcpDestination, TcpRoute},
@@ -17,34 +12,21 @@ use config_model::{
     istio::{VirtualService, virtual_service::RouteDestination},
     meta::Resource,
     scalar::HostPattern,
-    validate::{Validated, resolve_gateway_name, resolve_short_name},
+    validate::{resolve_gateway_name, resolve_short_name},
 };
 use std::sync::Arc;
 
 /// Compiles the rules of all servers that are not HTTP.
-pub(super) struct L4<'a, 'b> {
-    registry: &'b Registry<'a>,
+pub(super) struct L4<'b> {
+    registry: &'b Registry,
     domain: &'b str,
     /// Those with such rules that the gateway may see, in the order in which they are considered.
-    visible: Vec<&'a Arc<Resource<VirtualService>>>,
+    visible: &'b [Arc<Resource<VirtualService>>],
 }
 
-impl<'a, 'b> L4<'a, 'b> {
-    pub(super) fn new(input: &'a Validated, identity: &'b Identity, registry: &'b Registry<'a>) -> Self {
-        let default = &input.mesh().default_virtual_service_export_to;
-        let mut visible: Vec<_> = input
-            .virtual_services()
-            .iter()
-            .filter(|resource| !(resource.spec.tcp.is_empty() && resource.spec.tls.is_empty()))
-            .map(|resource| {
-                let own = resource.key.namespace.as_str();
-                (reach(&resource.spec.export_to, default, own, &identity.namespace), resource)
-            })
-            .filter(|(reach, _)| *reach != Reach::Hidden)
-            .collect();
-        visible.sort_by_key(|(reach, _)| *reach);
-        let visible = visible.into_iter().map(|(_, resource)| resource).collect();
-        Self { registry, domain: &identity.domain, visible }
+impl<'b> L4<'b> {
+    pub(super) fn new(identity: &'b Identity, registry: &'b Registry, bindings: &'b Bindings) -> Self {
+        Self { registry, domain: &identity.domain, visible: bindings.l4() }
     }
 
     /// Where all connections of a server go: the first TCP rule that fits.
@@ -78,8 +60,8 @@ impl<'a, 'b> L4<'a, 'b> {
     }
 
     /// The VirtualServices that name the server's Gateway and share a host with it.
-    fn of(&self, server: &BoundServer<'_>) -> impl Iterator<Item = &'a Arc<Resource<VirtualService>>> {
-        self.visible.iter().copied().filter(move |resource| {
+    fn of(&self, server: &BoundServer<'_>) -> impl Iterator<Item = &'b Arc<Resource<VirtualService>>> {
+        self.visible.iter().filter(move |resource| {
             names_gateway(&resource.spec.gateways, server, &resource.key.namespace)
                 && resource.spec.hosts.iter().any(|host| self.shares(server, resource, host))
         })

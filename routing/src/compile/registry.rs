@@ -10,7 +10,7 @@ use super::{
 use config_model::{
     istio,
     kubernetes::{self, ServiceType},
-    meta::Resource,
+    meta::{Kind, Resource},
     scalar::{HostPattern, Protocol},
     validate::{Validated, resolve_short_name},
 };
@@ -20,45 +20,73 @@ use std::{collections::HashMap, sync::Arc};
 const EXPORT_ANNOTATION: &str = "networking.istio.io/exportTo";
 
 /// Services by host.
-pub(super) struct Registry<'a> {
-    services: Vec<Service<'a>>,
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    services: Vec<Service>,
     by_host: HashMap<Arc<str>, Vec<usize>>,
     domain: String,
 }
 
 /// One service.
-pub(super) struct Service<'a> {
+#[derive(Debug)]
+pub(super) struct Service {
     /// Its fully qualified host.
     pub(super) host: Arc<str>,
-    /// Namespace of the resource that makes it.
-    pub(super) namespace: &'a str,
     /// Ports that speak TCP, each number once.
-    pub(super) ports: Vec<Port<'a>>,
+    pub(super) ports: Vec<Port>,
     /// What it is made of.
-    pub(super) source: Source<'a>,
+    pub(super) source: Source,
+}
+
+impl Service {
+    /// Namespace of the resource that makes it.
+    pub(super) fn namespace(&self) -> &str {
+        match &self.source {
+            Source::Kubernetes(resource) => &resource.key.namespace,
+            Source::Entries(entries) => entries.first().map_or("", |entry| &entry.key.namespace),
+        }
+    }
 }
 
 /// A service port.
-pub(super) struct Port<'a> {
+#[derive(Debug)]
+pub(super) struct Port {
     /// The number that destinations name.
     pub(super) number: u16,
     /// Its name, by which endpoints know it.
-    pub(super) name: &'a str,
+    pub(super) name: Box<str>,
     /// Application protocol; `None` where nothing tells.
     pub(super) protocol: Option<Protocol>,
 }
 
 /// What a service is made of.
-pub(super) enum Source<'a> {
+#[derive(Debug, Clone)]
+pub(super) enum Source {
     /// A Kubernetes Service.
-    Kubernetes(&'a Resource<kubernetes::Service>),
+    Kubernetes(Arc<Resource<kubernetes::Service>>),
     /// ServiceEntries of one namespace that describe one service, oldest first.
-    Entries(Vec<&'a Resource<istio::ServiceEntry>>),
+    Entries(Vec<Arc<Resource<istio::ServiceEntry>>>),
 }
 
-impl<'a> Registry<'a> {
+impl PartialEq for Source {
+    /// The very same resources, not only equal ones.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Kubernetes(a), Self::Kubernetes(b)) => Arc::ptr_eq(a, b),
+            (Self::Entries(a), Self::Entries(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+            }
+            (Self::Kubernetes(_), Self::Entries(_)) | (Self::Entries(_), Self::Kubernetes(_)) => false,
+        }
+    }
+}
+
+impl Registry {
+    /// What it is made of.
+    pub(super) const KINDS: [Kind; 2] = [Kind::Service, Kind::ServiceEntry];
+
     /// Everything that the gateway may see.
-    pub(super) fn new(input: &'a Validated, identity: &Identity) -> Self {
+    pub(super) fn new(input: &Validated, identity: &Identity) -> Self {
         let mut registry =
             Self { services: Vec::new(), by_host: HashMap::new(), domain: identity.domain.clone() };
         let default = &input.mesh().default_service_export_to;
@@ -84,37 +112,31 @@ impl<'a> Registry<'a> {
     }
 
     /// The namespaces of the services with a host, sorted.
-    pub(super) fn namespaces_of(&self, host: &str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn namespaces_of(&self, host: &str) -> impl Iterator<Item = &str> {
         let all = self.by_host.get(host).into_iter().flatten();
-        let mut all: Vec<_> =
-            all.filter_map(|&at| self.services.get(at)).map(|found| found.namespace).collect();
+        let mut all: Vec<_> = all.filter_map(|&at| self.services.get(at)).map(Service::namespace).collect();
         all.sort_unstable();
         all.into_iter()
     }
 
-    fn add_kubernetes(&mut self, resource: &'a Resource<kubernetes::Service>) {
+    fn add_kubernetes(&mut self, resource: &Arc<Resource<kubernetes::Service>>) {
         let key = &resource.key;
         let host = format!("{}.{}.svc.{}", key.name, key.namespace, self.domain).to_ascii_lowercase();
-        let mut ports: Vec<Port<'a>> = Vec::with_capacity(resource.spec.ports.len());
+        let mut ports: Vec<Port> = Vec::with_capacity(resource.spec.ports.len());
         for port in &resource.spec.ports {
             let number = port.port.get();
             // A UDP port makes no cluster; DNS Services have one number twice.
             if !port.protocol.eq_ignore_ascii_case("UDP") && !ports.iter().any(|p| p.number == number) {
-                ports.push(Port { number, name: &port.name, protocol: detect(port) });
+                ports.push(Port { number, name: port.name.as_str().into(), protocol: detect(port) });
             }
         }
-        self.add(Service {
-            host: host.into(),
-            namespace: &key.namespace,
-            ports,
-            source: Source::Kubernetes(resource),
-        });
+        self.add(Service { host: host.into(), ports, source: Source::Kubernetes(Arc::clone(resource)) });
     }
 
-    fn add_entry(&mut self, resource: &'a Resource<istio::ServiceEntry>, host: Arc<str>) {
+    fn add_entry(&mut self, resource: &Arc<Resource<istio::ServiceEntry>>, host: Arc<str>) {
         let ports = resource.spec.ports.iter().map(|port| Port {
             number: port.number.get(),
-            name: port.name.as_str(),
+            name: port.name.as_str().into(),
             protocol: Protocol::parse(&port.protocol),
         });
         let ports = ports.filter(|port| port.protocol != Some(Protocol::Udp));
@@ -133,7 +155,7 @@ impl<'a> Registry<'a> {
         match same.and_then(|at| self.services.get_mut(at)) {
             Some(service) => {
                 if let Source::Entries(entries) = &mut service.source {
-                    entries.push(resource);
+                    entries.push(Arc::clone(resource));
                 }
                 for port in ports {
                     if !service.ports.iter().any(|known| known.number == port.number) {
@@ -142,29 +164,25 @@ impl<'a> Registry<'a> {
                 }
             }
             None => {
-                let mut unique: Vec<Port<'a>> = Vec::new();
+                let mut unique: Vec<Port> = Vec::new();
                 for port in ports {
                     if !unique.iter().any(|known| known.number == port.number) {
                         unique.push(port);
                     }
                 }
-                self.add(Service {
-                    host,
-                    namespace: &resource.key.namespace,
-                    ports: unique,
-                    source: Source::Entries(vec![resource]),
-                });
+                let source = Source::Entries(vec![Arc::clone(resource)]);
+                self.add(Service { host, ports: unique, source });
             }
         }
     }
 
-    fn add(&mut self, service: Service<'a>) {
+    fn add(&mut self, service: Service) {
         self.by_host.entry(Arc::clone(&service.host)).or_default().push(self.services.len());
         self.services.push(service);
     }
 
     /// The service of each host that clusters are made of, in a fixed order.
-    pub(super) fn primary(&self) -> impl Iterator<Item = &Service<'a>> {
+    pub(super) fn primary(&self) -> impl Iterator<Item = &Service> {
         self.services.iter().enumerate().filter_map(|(at, service)| {
             (self.by_host.get(&service.host).and_then(|list| list.first()) == Some(&at)).then_some(service)
         })
@@ -172,14 +190,14 @@ impl<'a> Registry<'a> {
 
     /// The service that a rule in `namespace` means by a host: its own namespace's before any other (Istio:
     /// gateway.go `buildNameToServiceMapForHttpRoutes`).
-    fn find(&self, host: &str, namespace: &str) -> Option<&Service<'a>> {
+    fn find(&self, host: &str, namespace: &str) -> Option<&Service> {
         let list = self.by_host.get(host)?;
         let mut services = list.iter().filter_map(|at| self.services.get(*at));
         let first = services.next()?;
-        if first.namespace == namespace {
+        if first.namespace() == namespace {
             return Some(first);
         }
-        Some(services.find(|service| service.namespace == namespace).unwrap_or(first))
+        Some(services.find(|service| service.namespace() == namespace).unwrap_or(first))
     }
 
     /// Host and port that a destination means (Istio: route.go `GetDestinationCluster`): the port written, else the

@@ -18,10 +18,11 @@ use crate::{
     route::{DelegateOrigin, Route, RouteMatch, RouteMetadata, RouteOrigin},
 };
 use config_model::{
-    diagnostic::{Code, Diagnostic},
+    diagnostic::{Code, Diagnostic, Diagnostics},
     istio::virtual_service::{HttpMatchRequest, HttpRoute, VirtualService},
     mesh::MeshConfig,
     meta::{Resource, ResourceKey},
+    parse::locate,
     scalar::labels::is_subset_of,
     validate::resolve_gateway_name,
 };
@@ -86,7 +87,7 @@ pub(super) struct SourceKey {
 
 /// Compiles rules.
 pub(super) struct RuleCompiler<'a> {
-    registry: &'a Registry<'a>,
+    registry: &'a Registry,
     identity: &'a Identity,
     delegates: Delegates<'a>,
     actions: Actions,
@@ -104,7 +105,7 @@ struct Subject<'s> {
 
 impl<'a> RuleCompiler<'a> {
     pub(super) fn new(
-        registry: &'a Registry<'a>,
+        registry: &'a Registry,
         identity: &'a Identity,
         mesh: &MeshConfig,
         delegates: Delegates<'a>,
@@ -112,20 +113,33 @@ impl<'a> RuleCompiler<'a> {
         Self { registry, identity, delegates, actions: Actions::new(mesh), matchers: Matchers::default() }
     }
 
+    /// End of the full names of Services.
+    pub(super) fn domain(&self) -> &'a str {
+        &self.identity.domain
+    }
+
+    /// Whether a VirtualService has rules of others, which may change without it.
+    pub(super) fn delegates(&self, resource: &Resource<VirtualService>) -> bool {
+        self.delegates.expanded(&resource.key).is_some()
+    }
+
+    /// Whether any does.
+    pub(super) fn any_delegates(&self) -> bool {
+        !self.delegates.is_empty()
+    }
+
     /// The findings of a list, about the resources as they stand now.
-    pub(super) fn report(
-        &self,
-        list: &RouteList,
-        resource: &Resource<VirtualService>,
-        out: &mut Vec<Diagnostic>,
-    ) {
-        out.extend(list.findings.iter().map(|finding| {
+    pub(super) fn report(&self, list: &RouteList, resource: &Resource<VirtualService>) -> Diagnostics {
+        let findings = list.findings.iter().map(|finding| {
             let delegate = finding.delegate.as_ref().and_then(|key| self.delegates.resource(key));
             let about = delegate.unwrap_or(resource);
             Diagnostic::new(finding.code, finding.message.clone())
                 .about(&about.key, &about.origin)
                 .at(finding.path.clone())
-        }));
+        });
+        let mut findings: Diagnostics = findings.collect();
+        locate::place(&mut findings);
+        findings
     }
 
     /// What the route list of a VirtualService on a server depends on.
@@ -208,7 +222,7 @@ impl<'a> RuleCompiler<'a> {
 
 /// What compiling one rule needs.
 struct OneRule<'c> {
-    registry: &'c Registry<'c>,
+    registry: &'c Registry,
     identity: &'c Identity,
     actions: &'c Actions,
     matchers: &'c mut Matchers,

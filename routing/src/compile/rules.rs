@@ -39,7 +39,9 @@ struct OfNamespace<'a> {
 /// One rule, or several of one host and namespace that Istio merges.
 pub(super) struct Rule<'a> {
     /// The oldest of them.
-    pub(super) resource: &'a Resource<DestinationRule>,
+    pub(super) resource: &'a Arc<Resource<DestinationRule>>,
+    /// The others, oldest first.
+    younger: Vec<&'a Arc<Resource<DestinationRule>>>,
     /// Subsets, each name once, with where they are written.
     pub(super) subsets: Vec<NamedSubset<'a>>,
     policy: Option<&'a TrafficPolicy>,
@@ -142,10 +144,11 @@ impl<'a> Rules<'a> {
 }
 
 impl<'a> Rule<'a> {
-    fn new(resource: &'a Resource<DestinationRule>, default: &'a [String]) -> Self {
+    fn new(resource: &'a Arc<Resource<DestinationRule>>, default: &'a [String]) -> Self {
         let spec = &resource.spec;
         let mut rule = Self {
             resource,
+            younger: Vec::new(),
             subsets: Vec::new(),
             policy: spec.traffic_policy.as_ref(),
             exports: exports(&spec.export_to, default, &resource.key.namespace),
@@ -153,6 +156,11 @@ impl<'a> Rule<'a> {
         };
         rule.add_subsets(resource);
         rule
+    }
+
+    /// All resources that it is made of, oldest first.
+    pub(super) fn made_of(&self) -> impl Iterator<Item = &'a Arc<Resource<DestinationRule>>> {
+        std::iter::once(self.resource).chain(self.younger.iter().copied())
     }
 
     fn add_subsets(&mut self, resource: &'a Resource<DestinationRule>) {
@@ -172,6 +180,7 @@ impl<'a> Rule<'a> {
         match list.iter_mut().find(joins) {
             Some(older) => {
                 older.add_subsets(rule.resource);
+                older.younger.push(rule.resource);
                 older.policy = older.policy.or(rule.policy);
             }
             None => list.push(rule),

@@ -28,7 +28,7 @@ const NO_TRANSLATION: &str = "experimental.istio.io/disable-gateway-port-transla
 /// A server that is served.
 pub(super) struct BoundServer<'a> {
     /// Its Gateway.
-    pub(super) gateway: &'a Resource<Gateway>,
+    pub(super) gateway: &'a Arc<Resource<Gateway>>,
     /// The server as written.
     pub(super) server: &'a Server,
     /// Its index in the Gateway.
@@ -79,12 +79,16 @@ impl BoundServer<'_> {
 }
 
 /// The servers of each listener, in merge order.
+pub(super) type Bound<'a> = BTreeMap<ListenerKey, Vec<BoundServer<'a>>>;
+
+/// Binds every server that is for this gateway. They depend on Gateways, on the ports of the gateway's own Services, and on what the
+/// whole mesh says.
 pub(super) fn bind<'a>(
     input: &'a Validated,
     identity: &Identity,
+    ports: &Ports,
     findings: &mut Vec<Diagnostic>,
-) -> BTreeMap<ListenerKey, Vec<BoundServer<'a>>> {
-    let ports = PortResolver::new(input, identity);
+) -> Bound<'a> {
     let mut claims: HashMap<ListenerKey, Claim<'_>> = HashMap::new();
     let mut bound: BTreeMap<ListenerKey, Vec<BoundServer<'_>>> = BTreeMap::new();
     for gateway in input.gateways() {
@@ -300,17 +304,19 @@ fn bind_of(server: &Server) -> Option<Bind> {
     }
 }
 
-/// The Services of the gateway's own pods.
-struct PortResolver<'a> {
+/// The ports of the Services of the gateway's own pods.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Ports {
     /// Service port to target port, first found first.
-    targets: HashMap<u16, u16>,
-    services: Vec<&'a Resource<kubernetes::Service>>,
+    targets: BTreeMap<u16, u16>,
+    /// Whether there is such a Service.
+    known: bool,
 }
 
-impl<'a> PortResolver<'a> {
-    fn new(input: &'a Validated, identity: &Identity) -> Self {
-        let mut targets = HashMap::new();
-        let mut services = Vec::new();
+impl Ports {
+    pub(super) fn new(input: &Validated, identity: &Identity) -> Self {
+        let mut targets = BTreeMap::new();
+        let mut known = false;
         for service in input.services().values() {
             let selector = &service.spec.selector;
             let ours = service.key.namespace == identity.namespace
@@ -320,7 +326,7 @@ impl<'a> PortResolver<'a> {
             if !ours {
                 continue;
             }
-            services.push(&**service);
+            known = true;
             for port in &service.spec.ports {
                 let target = match &port.target_port {
                     None => port.port.get(),
@@ -332,7 +338,7 @@ impl<'a> PortResolver<'a> {
                 targets.entry(port.port.get()).or_insert(target);
             }
         }
-        Self { targets, services }
+        Self { targets, known }
     }
 
     fn resolve(&self, number: u16) -> u16 {
@@ -341,7 +347,7 @@ impl<'a> PortResolver<'a> {
 
     /// Whether there are Services and none leads to this port.
     fn misses(&self, number: u16) -> bool {
-        !self.services.is_empty()
+        self.known
             && !self.targets.contains_key(&number)
             && !self.targets.values().any(|target| *target == number)
     }
@@ -383,7 +389,8 @@ mod tests {
     fn bound(yaml: &str) -> (Vec<String>, Vec<String>) {
         let input = validated(yaml);
         let mut findings = Vec::new();
-        let bound = bind(&input, &identity(), &mut findings);
+        let ports = Ports::new(&input, &identity());
+        let bound = bind(&input, &identity(), &ports, &mut findings);
         let shown = bound.iter().map(|(key, servers)| {
             let names: Vec<_> =
                 servers.iter().map(|s| format!("{}#{}", s.gateway.key.name, s.index)).collect();

@@ -28,7 +28,7 @@ pub(super) fn validated(yaml: &str) -> Validated {
 }
 
 pub(super) fn compiled(yaml: &str) -> (Compiled, Diagnostics) {
-    compile(&validated(yaml), &identity(), None)
+    compile(&validated(yaml), &identity())
 }
 
 pub(super) fn find_cluster(compiled: &Compiled, name: &str) -> Option<Arc<Cluster>> {

@@ -78,11 +78,29 @@ pub(super) enum Dates {
     Bad,
 }
 
-/// Judges a chain by the certificate of it that is worst off.
-pub(super) fn dates(chain: &[Certificate], now: Timestamp) -> Dates {
+/// Judges a chain by the certificate of it that is worst off; and says from when on the judgement may be another, if ever.
+pub(super) fn dates(chain: &[Certificate], now: Timestamp) -> (Dates, Option<Timestamp>) {
     let (now, _) = now.unix();
-    let seconds =
-        |time: &x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
+    let until = next_change(chain, now).map(|at| Timestamp::from_unix(at, 0));
+    (judge(chain, now), until)
+}
+
+/// The first moment after this one at which a certificate begins, ends, is about to end, or has a day less to go.
+fn next_change(chain: &[Certificate], now: i64) -> Option<i64> {
+    let moments = chain.iter().flat_map(|certificate| {
+        let validity = &certificate.tbs_certificate.validity;
+        let (begin, end) = (seconds(&validity.not_before), seconds(&validity.not_after));
+        let left = end.saturating_sub(now);
+        [begin, end.saturating_add(1), end - SOON + 1, (end - left.div_euclid(DAY) * DAY).saturating_add(1)]
+    });
+    moments.filter(|moment| *moment > now).min()
+}
+
+fn seconds(time: &x509_cert::time::Time) -> i64 {
+    i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX)
+}
+
+fn judge(chain: &[Certificate], now: i64) -> Dates {
     let validity = chain.iter().map(|certificate| &certificate.tbs_certificate.validity);
     let mut left = i64::MAX;
     for validity in validity {

@@ -14,11 +14,11 @@ use crate::{
 };
 
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
-    for resource in scene.validated.virtual_services() {
-        let Some((path, claim)) = first_claim(&resource.spec) else { continue };
+    for (resource, facts) in scene.virtual_services() {
+        let Some((path, claim)) = facts.claim.as_deref() else { continue };
         let named = resource.spec.gateways.iter();
         for key in named.filter_map(|entry| gateway_key(entry, &resource.key.namespace)) {
-            let gateway = scene.validated.set().gateways().get(&key);
+            let gateway = scene.validated.gateway(&key);
             let Some(pod) = gateway.and_then(|gateway| unchecked(scene, gateway)) else { continue };
             let message = format!(
                 "The virtual service uses the JWT claim based routing (key: {claim}) but found no request authentication for the \
@@ -33,13 +33,13 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
 }
 
 /// The first match of a claim: its path and the claim.
-fn first_claim(spec: &VirtualService) -> Option<(String, &str)> {
+pub(super) fn first_claim(spec: &VirtualService) -> Option<(String, String)> {
     spec.http.iter().enumerate().find_map(|(rule, route)| {
         route.matches.iter().enumerate().find_map(|(index, entry)| {
             let with = entry.headers.keys().map(|name| ("headers", name));
             let without = entry.without_headers.keys().map(|name| ("withoutHeaders", name));
             let (field, name) = with.chain(without).find(|(_, name)| is_claim(name))?;
-            Some((format!("spec.http[{rule}].match[{index}].{field}.{name}"), name.as_str()))
+            Some((format!("spec.http[{rule}].match[{index}].{field}.{name}"), name.clone()))
         })
     })
 }

@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
     for gateway in scene.validated.gateways() {
-        let namespace = match scene.deployment.pods(gateway, scene.validated) {
+        let namespace = match scene.deployment.pods(gateway, &scene.validated) {
             Pods::In(namespace) => namespace,
             Pods::None => {
                 let finding = missing(gateway, "spec.selector", "selector", &selector_text(gateway));
@@ -99,8 +99,7 @@ fn server_certificate(
     };
     let until =
         certificate::not_after(&chain).map(|until| format!(" (valid until {until})")).unwrap_or_default();
-    let judged = scene.deployment.now.map_or(certificate::Dates::Good, |now| certificate::dates(&chain, now));
-    let (severity, what) = match judged {
+    let (severity, what) = match scene.dates(&chain) {
         certificate::Dates::Good => (None, String::new()),
         certificate::Dates::Soon(days) => (Some(Severity::Warning), format!("expires in {days} days")),
         certificate::Dates::Bad => (Some(Severity::Error), "is expired or not yet valid".to_owned()),

@@ -23,14 +23,14 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
 
 fn host(scene: &Scene<'_>, resource: &Resource<DestinationRule>, out: Out<'_>) {
     let (own, spec) = (resource.key.namespace.as_str(), &resource.spec);
-    let host = resolve_short_name(&spec.host, own, scene.registry.domain);
-    if !scene.registry.knows(&spec.host, &host, own, &spec.export_to) {
+    let host = resolve_short_name(&spec.host, own, scene.domain());
+    if !scene.registry().knows(&spec.host, &host, own, &spec.export_to) {
         let message = format!(
             "The host {} defined in the DestinationRule does not match any services in the mesh.",
             spec.host.as_str()
         );
         let mut finding = about(resource, Code::UNKNOWN_DESTINATION_RULE_HOST, "spec.host", message);
-        finding.hint = scene.registry.hint(&host);
+        finding.hint = scene.registry().hint(&host);
         out.push(finding);
     }
 }
@@ -109,7 +109,7 @@ fn credential(
     let hint = match found? {
         Ok(credential) => {
             let key = credential.key()?;
-            if scene.validated.set().contains(&key) {
+            if scene.validated.contains(&key) {
                 return None;
             }
             format!("for this gateway it is a {} {}/{}", key.kind, key.namespace, key.name)

@@ -7,17 +7,22 @@ use crate::{
     meta::{Kind, Resource, ResourceKey},
 };
 
-pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
-    for resource in scene.validated.virtual_services() {
-        each(resource, |path, destination, what| {
-            if let Some(finding) = destination_of(scene, resource, &path, destination, what) {
-                out.push(finding);
-            }
-            if let Some(finding) = subset_of(scene, resource, &path, destination, what) {
-                out.push(finding);
-            }
-        });
-        delegates(scene, resource, out);
+/// What one VirtualService sends to.
+pub(super) fn of(scene: &Scene<'_>, resource: &Resource<VirtualService>, out: Out<'_>) {
+    each(resource, |path, destination, what| {
+        if let Some(finding) = destination_of(scene, resource, &path, destination, what) {
+            out.push(finding);
+        }
+        if let Some(finding) = subset_of(scene, resource, &path, destination, what) {
+            out.push(finding);
+        }
+    });
+}
+
+/// The VirtualServices whose rules others take. Istio says nothing here: the rule is dropped in silence.
+pub(super) fn delegates(scene: &Scene<'_>, out: Out<'_>) {
+    for (resource, _) in scene.virtual_services().filter(|(_, facts)| facts.delegates) {
+        delegates_of(scene, resource, out);
     }
 }
 
@@ -59,7 +64,7 @@ fn destination_of(
     destination: &Destination,
     what: Use,
 ) -> Option<Diagnostic> {
-    let (registry, own) = (&scene.registry, resource.key.namespace.as_str());
+    let (registry, own) = (scene.registry(), resource.key.namespace.as_str());
     let host = resolve_short_name(&destination.host, own, registry.domain);
     let Some(ports) = registry.ports(&host, own, &resource.spec.export_to) else {
         let what = if what == Use::Mirror { "mirror host" } else { "host" };
@@ -98,8 +103,8 @@ fn subset_of(
     destination: &Destination,
     what: Use,
 ) -> Option<Diagnostic> {
-    let host = resolve_short_name(&destination.host, &resource.key.namespace, scene.registry.domain);
-    if destination.subset.is_empty() || scene.registry.has_subset(&host, &destination.subset) {
+    let host = resolve_short_name(&destination.host, &resource.key.namespace, scene.domain());
+    if destination.subset.is_empty() || scene.registry().has_subset(&host, &destination.subset) {
         return None;
     }
     let what = if what == Use::Mirror { "mirror" } else { "host" };
@@ -109,14 +114,13 @@ fn subset_of(
     Some(finding.hint(format!("define the subset in a DestinationRule for {host}")))
 }
 
-/// Istio says nothing here: the rule is dropped in silence.
-fn delegates(scene: &Scene<'_>, resource: &Resource<VirtualService>, out: Out<'_>) {
+fn delegates_of(scene: &Scene<'_>, resource: &Resource<VirtualService>, out: Out<'_>) {
     for (index, route) in resource.spec.http.iter().enumerate() {
         let Some(delegate) = &route.delegate else { continue };
         let own = &resource.key.namespace;
         let namespace = if delegate.namespace.is_empty() { own } else { &delegate.namespace };
         let key = ResourceKey::new(Kind::VirtualService, namespace.as_str(), delegate.name.as_str());
-        if !scene.validated.set().virtual_services().contains_key(&key) {
+        if !scene.validated.contains(&key) {
             let message = format!("Delegate VirtualService not found: \"{namespace}/{}\"", delegate.name);
             let path = format!("spec.http[{index}].delegate");
             out.push(about(resource, Code::DELEGATE_NOT_FOUND, path, message));

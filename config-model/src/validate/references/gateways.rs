@@ -8,41 +8,40 @@ use crate::{
     scalar::HostPattern,
 };
 
-pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
-    for resource in scene.validated.virtual_services() {
-        let own = resource.key.namespace.as_str();
-        let hosts = &resource.spec.hosts;
-        let mut named: Vec<&Resource<Gateway>> = Vec::new();
-        // In the mesh every host counts.
-        let (mut in_mesh, mut useful) = (false, false);
-        for (index, entry) in resource.spec.gateways.iter().enumerate() {
-            let Some(key) = gateway_key(entry, own) else {
-                in_mesh = true;
-                continue;
-            };
-            let path = format!("spec.gateways[{index}]");
-            let gateway = scene.validated.set().gateways().get(&key);
-            if gateway.is_none() {
-                let mut finding = missing(resource, path.as_str(), "gateway", entry);
-                let mut all = scene.validated.gateways().iter();
-                let elsewhere = all.find(|gateway| gateway.key.name == key.name);
-                finding.hint = elsewhere.map(|gateway| format!("write {:?}", name_of(gateway)));
-                out.push(finding);
-            }
-            named.extend(gateway.map(|gateway| &**gateway));
-            let admits = gateway.is_some_and(|gateway| hosts.iter().any(|host| has(gateway, own, host)));
-            useful |= admits;
-            if !admits && !hosts.is_empty() {
-                out.push(not_found(resource, hosts, &key, path));
-            }
+/// What one VirtualService says of them.
+pub(super) fn of(scene: &Scene<'_>, resource: &Resource<VirtualService>, out: Out<'_>) {
+    let own = resource.key.namespace.as_str();
+    let hosts = &resource.spec.hosts;
+    let mut named: Vec<&Resource<Gateway>> = Vec::new();
+    // In the mesh every host counts.
+    let (mut in_mesh, mut useful) = (false, false);
+    for (index, entry) in resource.spec.gateways.iter().enumerate() {
+        let Some(key) = gateway_key(entry, own) else {
+            in_mesh = true;
+            continue;
+        };
+        let path = format!("spec.gateways[{index}]");
+        let gateway = scene.validated.gateway(&key);
+        if gateway.is_none() {
+            let mut finding = missing(resource, path.as_str(), "gateway", entry);
+            let mut all = scene.validated.gateways().iter();
+            let elsewhere = all.find(|gateway| gateway.key.name == key.name);
+            finding.hint = elsewhere.map(|gateway| format!("write {:?}", name_of(gateway)));
+            out.push(finding);
         }
-        // With several Gateways each may admit a part; a host that none admits is lost.
-        let Some(first) = named.first().filter(|_| useful && !in_mesh) else { continue };
-        for (index, host) in hosts.iter().enumerate() {
-            if !named.iter().any(|gateway| has(gateway, own, host)) {
-                let path = format!("spec.hosts[{index}]");
-                out.push(not_found(resource, std::slice::from_ref(host), &first.key, path));
-            }
+        named.extend(gateway.map(|gateway| &**gateway));
+        let admits = gateway.is_some_and(|gateway| hosts.iter().any(|host| has(gateway, own, host)));
+        useful |= admits;
+        if !admits && !hosts.is_empty() {
+            out.push(not_found(resource, hosts, &key, path));
+        }
+    }
+    // With several Gateways each may admit a part; a host that none admits is lost.
+    let Some(first) = named.first().filter(|_| useful && !in_mesh) else { return };
+    for (index, host) in hosts.iter().enumerate() {
+        if !named.iter().any(|gateway| has(gateway, own, host)) {
+            let path = format!("spec.hosts[{index}]");
+            out.push(not_found(resource, std::slice::from_ref(host), &first.key, path));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! that only a second rule for every request is lost; Istio does not say so, and here it is a warning.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -31,14 +31,11 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
 
 fn in_mesh(scene: &Scene<'_>, out: Out<'_>) {
     let mut by_scope: BTreeMap<&str, Claims<'_>> = BTreeMap::new();
-    for resource in scene.validated.virtual_services() {
+    for (resource, _) in scene.virtual_services().filter(|(_, facts)| facts.in_mesh) {
         let spec = &resource.spec;
-        if !spec.gateways.is_empty() && !spec.gateways.iter().any(|gateway| gateway == "mesh") {
-            continue;
-        }
         for scope in scopes(&resource.spec.export_to, &resource.key.namespace) {
             for host in &spec.hosts {
-                let host = resolve_short_name(host, &resource.key.namespace, scene.registry.domain);
+                let host = resolve_short_name(host, &resource.key.namespace, scene.domain());
                 by_scope.entry(scope).or_default().entry(host).or_default().push(resource);
             }
         }
@@ -51,6 +48,10 @@ fn in_mesh(scene: &Scene<'_>, out: Out<'_>) {
             if *scope != "*" {
                 let others = covering(&everyone, host);
                 all.extend(others);
+            }
+            // Most hosts are named once.
+            if all.len() < 2 {
+                continue;
             }
             let names: BTreeSet<String> = all.iter().map(|resource| name_of(resource)).collect();
             if names.len() < 2 {
@@ -92,15 +93,15 @@ fn covering<'a>(everyone: &Claims<'a>, host: &str) -> Vec<&'a Arc<Resource<Virtu
 
 /// On a gateway: the second rule that takes every request of a host.
 fn on_gateways(scene: &Scene<'_>, out: Out<'_>) {
-    let mut taken: BTreeMap<HostOfGateway<'_>, &Arc<Resource<VirtualService>>> = BTreeMap::new();
-    for resource in scene.validated.virtual_services() {
+    let mut taken: HashMap<HostOfGateway<'_>, &Arc<Resource<VirtualService>>> = HashMap::new();
+    for (resource, facts) in scene.virtual_services() {
         let own = resource.key.namespace.as_str();
-        let Some(rule) = resource.spec.http.iter().position(takes_all) else { continue };
+        let Some(rule) = facts.takes_all else { continue };
         let mut lost: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for entry in &resource.spec.gateways {
             let Some((namespace, name)) = resolve_gateway_name(entry, own) else { continue };
             for host in &resource.spec.hosts {
-                let host = resolve_short_name(host, own, scene.registry.domain);
+                let host = resolve_short_name(host, own, scene.domain());
                 let first = *taken.entry((namespace, name, Arc::clone(&host))).or_insert(resource);
                 if !std::ptr::eq(first, resource) && sees(first, resource) {
                     lost.entry(name_of(first)).or_default().insert(host.to_string());
@@ -131,7 +132,7 @@ fn sees<'r>(a: &'r Resource<VirtualService>, b: &'r Resource<VirtualService>) ->
 }
 
 /// No match, or one that demands nothing.
-fn takes_all(route: &HttpRoute) -> bool {
+pub(super) fn takes_all(route: &HttpRoute) -> bool {
     let any = |entry: &HttpMatchRequest| {
         let every = match &entry.uri {
             None => true,

@@ -7,34 +7,62 @@ use std::{
     sync::Arc,
 };
 
-use super::{Validated, resolve_short_name, scopes, scopes_of};
-use crate::scalar::{HostPattern, PortNumber};
+use super::{Seen, Validated, resolve_short_name, scopes, scopes_of};
+use crate::{
+    meta::Kind,
+    scalar::{HostPattern, PortNumber},
+};
 
 /// An annotation of a Service that says who may see it, as a list with commas.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
 
 /// One Service or ServiceEntry that defines a host.
-struct Definition<'a> {
+#[derive(Debug)]
+struct Definition {
     ports: Vec<PortNumber>,
-    /// `*` or names of namespaces.
-    scopes: BTreeSet<&'a str>,
+    scopes: Scopes,
+}
+
+/// Who may see it.
+#[derive(Debug, Clone)]
+enum Scopes {
+    Everybody,
+    Namespaces(BTreeSet<String>),
+}
+
+impl Scopes {
+    fn of(scopes: &BTreeSet<&str>) -> Scopes {
+        if scopes.contains("*") {
+            Scopes::Everybody
+        } else {
+            Scopes::Namespaces(scopes.iter().map(|scope| (*scope).to_owned()).collect())
+        }
+    }
 }
 
 /// Every known host.
-pub(super) struct Registry<'a> {
-    hosts: HashMap<Arc<str>, Vec<Definition<'a>>>,
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    hosts: HashMap<Arc<str>, Vec<Definition>>,
     /// Hosts with a star, by what follows it.
     wildcards: BTreeMap<String, Arc<str>>,
     /// Every host turned round, so that those with one suffix stand together.
     reversed: BTreeSet<String>,
-    subsets: HashMap<Arc<str>, BTreeSet<&'a str>>,
+    subsets: HashMap<Arc<str>, BTreeSet<String>>,
     /// Namespaces of the Services of a name, for hints.
-    services: HashMap<&'a str, &'a str>,
+    services: HashMap<String, String>,
     pub(super) domain: &'static str,
 }
 
-impl<'a> Registry<'a> {
-    pub(super) fn new(validated: &'a Validated) -> Registry<'a> {
+impl Registry {
+    /// What it is made of.
+    pub(super) fn seen() -> Seen {
+        [Kind::Service, Kind::ServiceEntry, Kind::DestinationRule]
+            .into_iter()
+            .fold(Seen::default().and_mesh(), |seen, kind| seen.and(Seen::of(kind)))
+    }
+
+    pub(super) fn new(validated: &Validated) -> Registry {
         let domain = validated.mesh().domain();
         let mut registry = Registry {
             hosts: HashMap::new(),
@@ -50,12 +78,12 @@ impl<'a> Registry<'a> {
             let exports = service.meta.annotations.get(EXPORT_TO).map_or("", String::as_str);
             let exports = exports.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             let ports = service.spec.ports.iter().map(|port| port.port).collect();
-            registry.define(host.into(), ports, scopes_of(exports, &key.namespace));
-            registry.services.entry(&key.name).or_insert(&key.namespace);
+            registry.define(host.into(), ports, Scopes::of(&scopes_of(exports, &key.namespace)));
+            registry.services.entry(key.name.clone()).or_insert_with(|| key.namespace.clone());
         }
         for entry in validated.service_entries() {
             let own = &entry.key.namespace;
-            let exports = scopes(&entry.spec.export_to, own);
+            let exports = Scopes::of(&scopes(&entry.spec.export_to, own));
             for host in &entry.spec.hosts {
                 let ports = entry.spec.ports.iter().map(|port| port.number).collect();
                 registry.define(resolve_short_name(host, own, domain), ports, exports.clone());
@@ -66,13 +94,13 @@ impl<'a> Registry<'a> {
         }
         for rule in validated.destination_rules() {
             let host = resolve_short_name(&rule.spec.host, &rule.key.namespace, domain);
-            let names = rule.spec.subsets.iter().map(|subset| subset.name.as_str());
+            let names = rule.spec.subsets.iter().map(|subset| subset.name.clone());
             registry.subsets.entry(host).or_default().extend(names);
         }
         registry
     }
 
-    fn define(&mut self, host: Arc<str>, ports: Vec<PortNumber>, scopes: BTreeSet<&'a str>) {
+    fn define(&mut self, host: Arc<str>, ports: Vec<PortNumber>, scopes: Scopes) {
         if let Some(suffix) = host.strip_prefix('*') {
             self.wildcards.insert(suffix.to_owned(), Arc::clone(&host));
         }
@@ -87,11 +115,10 @@ impl<'a> Registry<'a> {
         namespace: &str,
         exports: &[String],
     ) -> Option<BTreeSet<PortNumber>> {
-        let sees = |definition: &Definition<'_>| {
-            let scopes = &definition.scopes;
+        let sees = |definition: &Definition| {
+            let Scopes::Namespaces(scopes) = &definition.scopes else { return true };
             let exported = exports.iter().map(|entry| if entry == "." { namespace } else { entry.as_str() });
-            scopes.contains("*")
-                || (exports.is_empty() && scopes.contains(namespace))
+            (exports.is_empty() && scopes.contains(namespace))
                 || exported.into_iter().any(|to| scopes.contains(to))
         };
         let visible = |host: &str| {

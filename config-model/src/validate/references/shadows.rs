@@ -20,16 +20,25 @@ const SHOWN: usize = 3;
 type Names<'a> = BTreeMap<String, Vec<(&'a HostPattern, &'a Resource<VirtualService>)>>;
 
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
-    let mut by_gateway: BTreeMap<ResourceKey, Names<'_>> = BTreeMap::new();
-    for resource in scene.validated.virtual_services() {
+    let wildcards = scene.virtual_services().filter(|(_, facts)| facts.has_wildcard);
+    // Of other Gateways nothing is asked.
+    let mut by_gateway: BTreeMap<ResourceKey, Names<'_>> = wildcards
+        .clone()
+        .flat_map(|(resource, _)| gateways(resource))
+        .map(|key| (key, Names::new()))
+        .collect();
+    if by_gateway.is_empty() {
+        return;
+    }
+    for (resource, _) in scene.virtual_services() {
         for gateway in gateways(resource) {
-            let names = by_gateway.entry(gateway).or_default();
+            let Some(names) = by_gateway.get_mut(&gateway) else { continue };
             for host in &resource.spec.hosts {
                 names.entry(reversed(host.as_str())).or_default().push((host, resource));
             }
         }
     }
-    for resource in scene.validated.virtual_services() {
+    for (resource, _) in wildcards {
         for (index, host) in resource.spec.hosts.iter().enumerate() {
             if host.is_wildcard() {
                 below(scene, resource, index, host, &by_gateway, out);
@@ -58,8 +67,7 @@ fn below(
     let mut covered: BTreeSet<String> = BTreeSet::new();
     let mut severity = Severity::Info;
     for key in gateways(resource) {
-        let (Some(names), Some(gateway)) = (by_gateway.get(&key), scene.validated.set().gateways().get(&key))
-        else {
+        let (Some(names), Some(gateway)) = (by_gateway.get(&key), scene.validated.gateway(&key)) else {
             continue;
         };
         let start = reversed(host.suffix().unwrap_or_default());

@@ -3,16 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Out, Scene, about, name_of, resolve_short_name};
-use crate::{diagnostic::Code, istio::VirtualService, meta::Resource};
+use crate::diagnostic::Code;
 
 /// A VirtualService that sends requests from a gateway to a host without a subset, while another one for that very host chooses
 /// among subsets: the other one is for sidecars, and the gateway does not ask it.
 pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
-    let domain = scene.registry.domain;
+    let domain = scene.domain();
     let mut choosing: BTreeMap<Arc<str>, Vec<String>> = BTreeMap::new();
-    let of_mesh =
-        |vs: &&Arc<Resource<VirtualService>>| vs.spec.gateways.iter().all(|gateway| gateway == "mesh");
-    for resource in scene.validated.virtual_services().iter().filter(of_mesh) {
+    for (resource, _) in scene.virtual_services().filter(|(_, facts)| facts.chooses_in_mesh) {
         let own = &resource.key.namespace;
         let resolve = |host| resolve_short_name(host, own, domain);
         let hosts: Vec<Arc<str>> = resource.spec.hosts.iter().map(resolve).collect();
@@ -26,7 +24,11 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
             }
         }
     }
-    for resource in scene.validated.virtual_services().iter().filter(|vs| !vs.spec.gateways.is_empty()) {
+    if choosing.is_empty() {
+        return;
+    }
+    let of_gateways = scene.virtual_services().filter(|(resource, _)| !resource.spec.gateways.is_empty());
+    for (resource, _) in of_gateways {
         let own = name_of(resource);
         for (rule, route) in resource.spec.http.iter().enumerate() {
             for (index, to) in route.route.iter().enumerate() {

@@ -1,6 +1,8 @@
 //! The ways in which editors, kubelets and people change a folder.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
+
+use config_model::set::AnyResource;
 
 use super::*;
 

@@ -89,7 +89,7 @@ struct Inner {
     /// Whether every part was asked for that is there from the start.
     begun: bool,
     reach: Reach,
-    /// Whether something other than an endpoint changed since the last look.
+    /// Whether something changed since the last look that is more than endpoints and what they carry.
     others_changed: bool,
 }
 
@@ -114,7 +114,9 @@ impl Store {
     }
 
     fn changed(&self, mut inner: MutexGuard<'_, Inner>, kind: Option<Kind>) {
-        inner.others_changed |= kind != Some(Kind::EndpointSlice);
+        let of_endpoints =
+            matches!(kind, Some(Kind::EndpointSlice | Kind::Endpoints | Kind::Pod | Kind::WorkloadEntry));
+        inner.others_changed |= !of_endpoints;
         inner.generation += 1;
         self.changes.send_replace(inner.generation);
     }
@@ -311,7 +313,7 @@ impl Entry {
 
     /// Adds it to a state.
     pub(super) fn give(&self, loaded: &mut Loaded) {
-        loaded.diagnostics.extend(self.diagnostics.iter().cloned());
+        loaded.diagnostics.share(&self.diagnostics);
         if self.fresh {
             loaded.resources.extend(self.resource.clone());
         } else {

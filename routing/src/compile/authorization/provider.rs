@@ -26,7 +26,7 @@ const STATUSES: &[u16] = &[
 /// The providers of the mesh configuration.
 pub(super) struct Providers<'a> {
     pub(super) mesh: &'a MeshConfig,
-    pub(super) registry: &'a Registry<'a>,
+    pub(super) registry: &'a Registry,
 }
 
 impl Providers<'_> {

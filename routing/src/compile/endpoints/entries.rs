@@ -26,12 +26,12 @@ use std::{
     sync::Arc,
 };
 
-impl<'a> EndpointSources<'a> {
+impl EndpointSources<'_> {
     pub(super) fn of_entries(
         &self,
-        entries: &[&'a Resource<ServiceEntry>],
-        service: &Service<'a>,
-        port: &Port<'a>,
+        entries: &[Arc<Resource<ServiceEntry>>],
+        service: &Service,
+        port: &Port,
     ) -> Option<Resolved> {
         let discovery = match entries.first()?.spec.resolution {
             Resolution::Static => Discovery::Static,
@@ -97,7 +97,7 @@ impl<'a> EndpointSources<'a> {
         found: &mut Collector,
     ) -> bool {
         let mut any = false;
-        for workload in self.workloads.get(namespace).into_iter().flatten() {
+        for workload in self.workloads.of(namespace).into_iter().flat_map(|known| known.workloads()) {
             if is_subset_of(selector, &workload.spec.labels) {
                 any = true;
                 let own = (namespace, Some(workload.key.name.as_str()));
@@ -114,7 +114,7 @@ impl<'a> EndpointSources<'a> {
         target: u16,
         found: &mut Collector,
     ) {
-        for pod in self.pods_by_namespace.get(namespace).into_iter().flatten() {
+        for pod in self.workloads.of(namespace).into_iter().flat_map(|known| known.pods()) {
             let running = matches!(pod.spec.status.phase.as_str(), "Running" | "");
             let ip = pod_ips(&pod.spec).next().and_then(|ip| ip.parse::<IpAddr>().ok());
             if let (true, true, Some(ip)) = (running, is_subset_of(selector, &pod.meta.labels), ip) {

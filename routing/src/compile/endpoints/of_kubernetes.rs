@@ -13,33 +13,32 @@ use super::{
 use crate::cluster::{Address, Discovery, Health};
 use config_model::{
     kubernetes::{self, EndpointSlice, ObjectReference, TargetPort},
-    meta::{Kind, Resource, ResourceKey},
+    meta::Resource,
 };
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-impl<'a> EndpointSources<'a> {
+impl EndpointSources<'_> {
     pub(super) fn of_kubernetes(
         &self,
-        resource: &'a Resource<kubernetes::Service>,
-        service: &Service<'a>,
-        port: &Port<'a>,
+        resource: &Resource<kubernetes::Service>,
+        service: &Service,
+        port: &Port,
     ) -> Option<Resolved> {
         let spec = &resource.spec;
         if spec.service_type == kubernetes::ServiceType::ExternalName {
             return None;
         }
-        let written = spec.ports.iter().find(|p| p.port.get() == port.number && p.name == port.name);
+        let written = spec.ports.iter().find(|p| p.port.get() == port.number && *p.name == *port.name);
         let target = match written.and_then(|p| p.target_port.as_ref()) {
             Some(TargetPort::Number(number)) => number.get(),
             Some(TargetPort::Name(_)) | None => port.number,
         };
         let mut found = Collector::default();
-        let (namespace, name) = (resource.key.namespace.as_str(), resource.key.name.as_str());
-        let slices = self.slices.get(&(namespace, name));
-        let old = self.endpoints.get(&ResourceKey::new(Kind::Endpoints, namespace, name));
+        let namespace = resource.key.namespace.as_str();
+        let (slices, old) = (self.slices_of(resource), self.endpoints_of(resource));
         match (slices, old) {
             (Some(slices), _) => self.add_slices(slices, namespace, port, &mut found),
             (None, Some(old)) => self.add_endpoints(&old.spec, namespace, port, &mut found),
@@ -50,7 +49,7 @@ impl<'a> EndpointSources<'a> {
             && self.add_workloads(
                 namespace,
                 &spec.selector,
-                (port.name, target),
+                (&port.name, target),
                 Discovery::Static,
                 &mut found,
             );
@@ -78,19 +77,20 @@ impl<'a> EndpointSources<'a> {
 
     fn add_slices(
         &self,
-        slices: &[&'a EndpointSlice],
+        slices: &[&Arc<Resource<EndpointSlice>>],
         namespace: &str,
-        port: &Port<'a>,
+        port: &Port,
         found: &mut Collector,
     ) {
         // One family only, as Istio without dual stack: else every pod would be there twice.
-        let v4 = slices.iter().any(|slice| slice.address_type != "IPv6" && slice.address_type != "FQDN");
+        let slices = slices.iter().map(|slice| &slice.spec);
+        let v4 = slices.clone().any(|slice| slice.address_type != "IPv6" && slice.address_type != "FQDN");
         for slice in slices {
             let wanted = if v4 { slice.address_type != "IPv6" } else { slice.address_type == "IPv6" };
             if !wanted || slice.address_type == "FQDN" {
                 continue;
             }
-            let number = slice.ports.iter().find(|p| p.name == port.name).and_then(|p| p.port);
+            let number = slice.ports.iter().find(|p| *p.name == *port.name).and_then(|p| p.port);
             let Some(number) = number else { continue };
             for endpoint in &slice.endpoints {
                 // A terminating endpoint leaves at once (Istio: endpointslice.go, no persistent sessions).
@@ -113,13 +113,13 @@ impl<'a> EndpointSources<'a> {
 
     fn add_endpoints(
         &self,
-        endpoints: &'a kubernetes::Endpoints,
+        endpoints: &kubernetes::Endpoints,
         namespace: &str,
-        port: &Port<'a>,
+        port: &Port,
         found: &mut Collector,
     ) {
         for subset in &endpoints.subsets {
-            let number = subset.ports.iter().find(|p| p.name == port.name).and_then(|p| p.port);
+            let number = subset.ports.iter().find(|p| *p.name == *port.name).and_then(|p| p.port);
             let Some(number) = number else { continue };
             let ready = subset.addresses.iter().map(|a| (a, Health::Healthy));
             let not_ready = subset.not_ready_addresses.iter().map(|a| (a, Health::Unhealthy));
@@ -146,10 +146,10 @@ impl<'a> EndpointSources<'a> {
     ) {
         let Ok(address) = ip.parse::<IpAddr>() else { return };
         let named = reference.filter(|r| r.kind == "Pod" || r.kind.is_empty());
-        let pod = named
-            .and_then(|r| self.pods.get(&ResourceKey::new(Kind::Pod, namespace, r.name.as_str())))
-            .map(|pod| &**pod)
-            .or_else(|| self.pods_by_ip.get(&(namespace, ip)).copied());
+        let known = self.workloads.of(namespace);
+        let pod = known.and_then(|known| {
+            named.and_then(|reference| known.pod(&reference.name)).or_else(|| known.pod_at(ip))
+        });
         let workload = pod.map(|pod| pod.key.name.as_str()).or(named.map(|r| r.name.as_str()));
         if let Some(pod) = pod {
             found.account(namespace, &pod.spec.spec.service_account_name);

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# What a large configuration takes: a release build with 10,000 hosts of five routes each in a folder (a file for each, and one file for
+# all), and with 10,000 VirtualServices, 5,000 Services and 50,000 endpoints behind an API server double. Prints the time to the first
+# answer, memory, and what one change costs.
+#
+# Usage: benches/load/scale.sh [HOSTS]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+cargo build --release --locked -p gateway --bin limen
+target=${CARGO_TARGET_DIR:-$PWD/target}
+LIMEN_SCALE=${1:-10000} LIMEN_BIN=${LIMEN_BIN:-$target/release/limen} \
+    cargo test --locked -p gateway --features testing --test live --test kubernetes -- --nocapture --test-threads=1 scale
