@@ -15,7 +15,7 @@ use std::{
 };
 
 use prometheus::{IntGauge, IntGaugeVec, Opts};
-use tokio::{sync::Notify, time::MissedTickBehavior};
+use tokio::sync::Notify;
 
 use crate::{
     listener::ListenerManager,
@@ -24,8 +24,11 @@ use crate::{
 
 pub use usage::{Part, System, Usage, UsageReader};
 
-/// How often usage is looked at (Envoy's overload manager: `refresh_interval` of the edge page).
+/// How often usage is looked at while there is plenty (Envoy's overload manager: `refresh_interval` of the edge page).
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// And from half of the first mark on: the kernel does not wait for the next look.
+const CLOSE: Duration = Duration::from_millis(50);
 
 /// A step is taken back when usage is this many percent below its mark, so that it does not flutter.
 const SLACK: u8 = 2;
@@ -188,20 +191,21 @@ pub async fn follow(
     listeners: ListenerManager,
     gauges: Option<Gauges>,
 ) {
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        look(&mut reader, &limits(), &listeners, gauges.as_ref());
+        let limits = limits();
+        let share = look(&mut reader, &limits, &listeners, gauges.as_ref());
+        let near = share >= limits.marks.keepalive / 2;
+        tokio::time::sleep(if near { CLOSE } else { PERIOD }).await;
     }
 }
 
+/// The share that is in use, in percent, of what there is least of.
 fn look(
     reader: &mut impl UsageReader,
     limits: &Limits,
     listeners: &ListenerManager,
     gauges: Option<&Gauges>,
-) {
+) -> u8 {
     let usage = reader.read(limits);
     let shares = [("memory", usage.memory), ("file descriptors", usage.files)];
     let share = |part: Option<Part>| part.map_or(0, Part::percent);
@@ -224,6 +228,7 @@ fn look(
         gauges.show("memory", usage.memory);
         gauges.show("files", usage.files);
     }
+    share(most)
 }
 
 /// A handle to a new [`Pressure`].

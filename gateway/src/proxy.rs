@@ -97,11 +97,10 @@ impl GatewayProxy {
             return reply::write(session, ctx, refusal).await.map(|()| true);
         }
         let snapshot = ctx.snapshot.clone();
-        let chain =
-            ctx.connection.as_ref().and_then(|c| match &snapshot.listeners.get(&c.listener)?.chains {
-                Chains::Http(chain) => Some(chain),
-                Chains::Tls(by_name) => by_name.lookup_sni(c.sni.as_deref()),
-            });
+        let chain = ctx.connection.as_ref().and_then(|c| match &snapshot.listener(&c.listener)?.chains {
+            Chains::Http(chain) => Some(chain),
+            Chains::Tls(by_name) => by_name.lookup_sni(c.sni.as_deref()),
+        });
         let Some(chain) = chain else {
             return self.not_found(session, ctx).await;
         };

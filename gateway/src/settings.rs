@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use routing::compile::WorkloadFiles;
+
 use crate::edge::EdgeFlags;
 
 /// Everything that `limen run` needs to know.
@@ -21,6 +23,8 @@ pub struct Settings {
     pub namespace: String,
     /// Labels of the gateway's workload, which Gateways select by.
     pub labels: BTreeMap<String, String>,
+    /// Folder with the workload's own certificate; `None` is where Istio's agent or `/etc/certs` has it.
+    pub workload_certificates: Option<PathBuf>,
     /// Bound port by gateway port, on top of what a Service's `targetPort` says.
     pub port_map: BTreeMap<u16, u16>,
     /// Address to bind where a Gateway names none; `None` is every address of both families.
@@ -95,6 +99,7 @@ impl Default for Settings {
             source: SourceSettings::Folders(Vec::new()),
             namespace: DEFAULT_NAMESPACE.to_owned(),
             labels: default_labels(),
+            workload_certificates: None,
             port_map: BTreeMap::new(),
             bind: None,
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),
@@ -143,6 +148,9 @@ impl Settings {
             namespace: self.namespace.clone(),
             labels: self.labels.clone(),
             domain: DEFAULT_DOMAIN.to_owned(),
+            workload: self.workload_certificates.as_deref().map_or_else(WorkloadFiles::default, |folder| {
+                WorkloadFiles::within(&folder.to_string_lossy())
+            }),
         }
     }
 }

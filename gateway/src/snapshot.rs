@@ -12,8 +12,12 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use config_model::diagnostic::Diagnostics;
-use routing::listener::{ListenerKey, Listeners};
-use std::sync::Arc;
+use routing::listener::{Listener, ListenerKey, Listeners};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// One published configuration.
@@ -33,6 +37,28 @@ pub struct Snapshot {
     pub edge: Arc<EdgeConfig>,
     /// What is wrong with the configuration this was made from.
     pub diagnostics: Arc<Diagnostics>,
+    /// Listeners that earlier configurations had and this one has not, and since when; [`SnapshotCell::publish`] sees to them.
+    pub retired: BTreeMap<ListenerKey, (Instant, Arc<Listener>)>,
+}
+
+/// How long a listener that is gone is known to its connections. Those without a request are closed long before.
+const RETIREMENT: Duration = Duration::from_secs(600);
+
+impl Snapshot {
+    /// The listener of a connection: one that is gone serves its own until they have drained.
+    #[must_use]
+    pub fn listener(&self, key: &ListenerKey) -> Option<&Arc<Listener>> {
+        self.listeners.get(key).or_else(|| self.retired.get(key).map(|(_, listener)| listener))
+    }
+
+    /// Listeners that are known to their connections only, after a snapshot with these.
+    fn retired_by(&self, next: &Listeners) -> BTreeMap<ListenerKey, (Instant, Arc<Listener>)> {
+        let now = Instant::now();
+        let before = self.retired.iter().filter(|(_, (since, _))| now.duration_since(*since) < RETIREMENT);
+        let before = before.map(|(key, retired)| (key.clone(), retired.clone()));
+        let own = self.listeners.iter().map(|(key, listener)| (key.clone(), (now, listener.clone())));
+        before.chain(own).filter(|(key, _)| !next.contains_key(key)).collect()
+    }
 }
 
 /// The snapshot in force.
@@ -56,7 +82,8 @@ impl SnapshotCell {
     }
 
     /// Puts a snapshot in force and tells subscribers its generation. For the pipeline alone.
-    pub fn publish(&self, snapshot: Snapshot) {
+    pub fn publish(&self, mut snapshot: Snapshot) {
+        snapshot.retired = self.current.load().retired_by(&snapshot.listeners);
         let generation = snapshot.generation;
         self.current.store(Arc::new(snapshot));
         self.announced.send_replace(generation);
@@ -104,6 +131,7 @@ impl ListenerSource for SnapshotCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use routing::listener::{Bind, Chains};
 
     #[test]
     fn a_reader_keeps_the_snapshot_it_loaded() {
@@ -112,5 +140,27 @@ mod tests {
         let seen = cell.subscribe();
         cell.publish(Snapshot { generation: 7, ..Snapshot::default() });
         assert_eq!((before.generation, cell.load().generation, *seen.borrow()), (0, 7, 7));
+    }
+
+    #[test]
+    fn a_listener_that_is_gone_is_known_to_its_connections_until_it_comes_back() {
+        let key = ListenerKey { bind: Bind::Any, port: 80 };
+        let listener =
+            || Arc::new(Listener { key: key.clone(), chains: Chains::Tls(routing::host::HostIndex::new()) });
+        let with = |listener: &Arc<Listener>| Snapshot {
+            listeners: [(key.clone(), listener.clone())].into(),
+            ..Snapshot::default()
+        };
+        let (first, second) = (listener(), listener());
+        let cell = SnapshotCell::default();
+        cell.publish(with(&first));
+        for _ in 0..2 {
+            cell.publish(Snapshot::default());
+            assert!(Arc::ptr_eq(cell.load().listener(&key).unwrap(), &first));
+            assert!(ListenerSource::listener(&cell, &key).is_none(), "nobody is let in by it");
+        }
+        cell.publish(with(&second));
+        assert!(Arc::ptr_eq(cell.load().listener(&key).unwrap(), &second));
+        assert!(cell.load().retired.is_empty());
     }
 }

@@ -25,4 +25,4 @@ pub use client::ClientCertificate;
 pub use material::MaterialError;
 pub use problem::{CertificateProblem, Effect};
 pub use revocation::Revocation;
-pub use trust::{CredentialReader, Material, NoCredentials, Sources, Stamp, Trust, WorkloadFiles};
+pub use trust::{CredentialReader, Material, NoCredentials, Sources, Stamp, Trust};

@@ -66,6 +66,40 @@ pub struct Identity {
     pub labels: BTreeMap<String, String>,
     /// DNS domain of the cluster, the end of every Service's name.
     pub domain: String,
+    /// The workload's own certificate.
+    pub workload: WorkloadFiles,
+}
+
+/// PEM files with the certificate that the mesh knows this gateway by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadFiles {
+    /// The chain.
+    pub certificate: Arc<str>,
+    /// Its key.
+    pub key: Arc<str>,
+    /// Roots of the mesh.
+    pub roots: Arc<str>,
+}
+
+impl WorkloadFiles {
+    /// The files in a folder, by the names that Istio gives them where they are mounted.
+    #[must_use]
+    pub fn within(folder: &str) -> Self {
+        Self::named(folder, ["cert-chain.pem", "key.pem", "root-cert.pem"])
+    }
+
+    fn named(folder: &str, names: [&str; 3]) -> Self {
+        let [certificate, key, roots] = names.map(|name| format!("{folder}/{name}").into());
+        Self { certificate, key, roots }
+    }
+}
+
+impl Default for WorkloadFiles {
+    /// Where Istio's agent puts them.
+    fn default() -> Self {
+        let names = ["certificates.pem", "private_key.pem", "ca_certificates.pem"];
+        Self::named("/var/run/secrets/workload-spiffe-credentials", names)
+    }
 }
 
 impl Default for Identity {
@@ -76,6 +110,7 @@ impl Default for Identity {
             namespace: "istio-system".to_owned(),
             labels: [label("app", "istio-ingressgateway"), label("istio", "ingressgateway")].into(),
             domain: "cluster.local".to_owned(),
+            workload: WorkloadFiles::default(),
         }
     }
 }

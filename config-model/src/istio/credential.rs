@@ -8,7 +8,7 @@ use crate::meta::{Kind, ResourceKey};
 /// Where a credential is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential<'a> {
-    /// A Secret: `name`, `namespace/name`, or either behind `kubernetes://` or `kubernetes-gateway://`.
+    /// A Secret: `name`, `namespace/name`, or either behind `kubernetes://`, `kubernetes-gateway://` or `sds://`.
     Secret {
         /// Its namespace.
         namespace: &'a str,
@@ -34,6 +34,8 @@ pub enum Credential<'a> {
 impl<'a> Credential<'a> {
     /// Reads a reference; one without a namespace is in `home`.
     pub fn parse(reference: &'a str, home: &'a str) -> Credential<'a> {
+        // Istio: without an SDS server beside the proxy or in the mesh, what follows is a reference like any other.
+        let reference = reference.strip_prefix("sds://").unwrap_or(reference);
         let (scheme, rest) = reference.split_once("://").unwrap_or(("kubernetes", reference));
         let (namespace, name) = rest.split_once('/').unwrap_or((home, rest));
         match scheme {
@@ -160,7 +162,9 @@ mod tests {
             ("kubernetes-gateway://ns/cert", secret("ns", "cert")),
             ("configmap://ns/ca", Credential::ConfigMap { namespace: "ns", name: "ca" }),
             ("builtin://", Credential::Workload),
-            ("sds://x", Credential::Unknown { scheme: "sds" }),
+            ("sds://cert", secret("home", "cert")),
+            ("sds://configmap://ns/ca", Credential::ConfigMap { namespace: "ns", name: "ca" }),
+            ("invalid://", Credential::Unknown { scheme: "invalid" }),
         ] {
             assert_eq!(Credential::parse(reference, "home"), means, "{reference}");
         }
@@ -177,7 +181,8 @@ mod tests {
         assert_eq!(of("configmap://c"), Some(Ok(Credential::ConfigMap { namespace: "rule", name: "c" })));
         assert_eq!(of("configmap://pods/c"), elsewhere("rule"));
         assert_eq!(of("builtin://"), Some(Err(Misplaced::OfUnknownKind)));
-        assert_eq!(of("sds://c"), Some(Err(Misplaced::OfUnknownKind)));
+        assert_eq!(of("sds://c"), Some(Ok(Credential::Secret { namespace: "pods", name: "c" })));
+        assert_eq!(of("invalid://c"), Some(Err(Misplaced::OfUnknownKind)));
     }
 
     #[test]

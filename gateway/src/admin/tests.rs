@@ -14,9 +14,10 @@ use crate::{
     listener::BindOptions,
     pipeline::{
         Pipeline, Step,
-        testing::{GATEWAY, pipeline_with, virtual_service},
+        testing::{GATEWAY, Recorder, pipeline_with, virtual_service},
     },
     proxy::{GatewayProxy, HttpHandler},
+    snapshot::Snapshot,
     source::fixed::Fixed,
 };
 
@@ -32,6 +33,7 @@ struct Rig {
     admin: Arc<Admin>,
     address: SocketAddr,
     pipeline: Pipeline,
+    recorder: Recorder,
     level: Arc<Mutex<String>>,
     _stop: watch::Sender<bool>,
 }
@@ -42,17 +44,21 @@ fn rig(surface: Surface) -> Rig {
 }
 
 fn rig_with(surface: Surface, file: &str, config: &str) -> Rig {
+    rig_on(surface, (file, config), BindOptions::default())
+}
+
+fn rig_on(surface: Surface, (file, config): (&str, &str), bind: BindOptions) -> Rig {
     let metrics = Arc::new(Metrics::new(Default::default(), "test").unwrap());
     let snapshots = Arc::new(SnapshotCell::default());
     let proxy = GatewayProxy::new(snapshots.clone(), metrics.clone(), None);
     let listeners = ListenerManager::new(
         snapshots.clone(),
         Arc::new(HttpHandler::new(proxy, 1)),
-        BindOptions::default(),
+        bind,
         std::time::Duration::ZERO,
     );
     let (source, _handle) = Fixed::yaml(file, config);
-    let (pipeline, _recorder, status) = pipeline_with(source, &metrics);
+    let (pipeline, recorder, status) = pipeline_with(source, &metrics);
     let level = Arc::new(Mutex::new(String::new()));
     let seen = level.clone();
     let admin = Arc::new(Admin {
@@ -75,7 +81,7 @@ fn rig_with(surface: Surface, file: &str, config: &str) -> Rig {
     let address = bound.address().unwrap();
     let (stop, stopped) = watch::channel(false);
     let _thread = spawn(admin.clone(), vec![bound], stopped).unwrap();
-    Rig { admin, address, pipeline, level, _stop: stop }
+    Rig { admin, address, pipeline, recorder, level, _stop: stop }
 }
 
 impl Rig {
@@ -108,6 +114,30 @@ async fn readiness_follows_the_first_configuration_and_the_drain() {
     rig.admin.drain.start();
     assert_eq!(rig.get("/healthz/ready"), (503, "draining\n".to_owned()));
     assert_eq!(rig.get("/config_dump").0, 404, "the status port shows nothing else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_whose_task_has_died_is_answered_with_503() {
+    let config = [GATEWAY, &virtual_service("shop", "shop.example", 301)].concat();
+    let bind = BindOptions { ports: [(80, 0)].into(), ..BindOptions::default() };
+    let mut rig = rig_on(Surface::Status, ("a.yaml", &config), bind);
+    assert_eq!(rig.pipeline.step().await, Step::Published);
+    let listeners = rig.recorder.last().compiled.listeners.clone();
+    rig.admin.snapshots.publish(Snapshot { generation: 1, listeners, ..Snapshot::default() });
+    let running = rig.admin.listeners.clone();
+    let following = tokio::spawn(async move { running.run(2).await });
+    let answers = |wants: (u16, &str)| {
+        let began = Instant::now();
+        while rig.get("/healthz/ready") != (wants.0, format!("{}\n", wants.1)) {
+            assert!(began.elapsed().as_secs() < 20, "{:?}", rig.get("/healthz/ready"));
+            std::thread::yield_now();
+        }
+    };
+    answers((200, "ready"));
+    rig.admin.listeners.lose_a_loop();
+    answers((503, "a task of a listener has died"));
+    following.abort();
+    answers((503, "nobody opens and closes listeners any more"));
 }
 
 #[tokio::test]

@@ -126,7 +126,12 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     };
     background.spawn(pressure::follow(pressure::System::new(), limits, listeners.clone(), Some(gauges)));
 
-    let registry = Registry::new(Arc::new(SystemResolver::new()), background.handle().clone());
+    let identity = settings.identity();
+    let registry = Registry::with_workload(
+        Arc::new(SystemResolver::new()),
+        background.handle().clone(),
+        identity.workload.clone(),
+    );
     let upstreams = registry.collector().and_then(|collector| metrics.register(Box::new(collector)));
     upstreams.map_err(|error| format!("metrics: {error}"))?;
     let latest = tls::watch::Latest::default();
@@ -141,7 +146,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     };
     let pipeline = Pipeline::new(
         source(settings, background.handle())?,
-        Builder::new(settings.identity()),
+        Builder::new(identity),
         Box::new(publisher),
         Arc::clone(&status),
         pipeline_metrics,
@@ -237,6 +242,7 @@ impl Publisher for Live {
             policies: self.policies.clone(),
             edge: Arc::new(EdgeConfig::new(built.validated.mesh(), &self.edge)),
             diagnostics: Arc::new(diagnostics),
+            ..Snapshot::default()
         });
         found
     }

@@ -83,6 +83,10 @@ pub struct RunArgs {
     /// Folder where the last state of the Kubernetes API is kept, to be served when the API is away at the start
     #[arg(long, value_name = "DIR", env = "LIMEN_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Folder with the workload's own certificate: cert-chain.pem, key.pem, root-cert.pem; where Istio's agent or /etc/certs has it
+    /// when not given
+    #[arg(long, value_name = "DIR", env = "LIMEN_WORKLOAD_CERTIFICATES")]
+    pub workload_certificates: Option<PathBuf>,
     /// Bound port for a gateway port, on top of a Service's targetPort
     #[arg(long, value_name = "80=8080,…", env = "LIMEN_PORT_MAP", default_value = "")]
     pub port_map: PortMap,

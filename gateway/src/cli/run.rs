@@ -58,6 +58,7 @@ fn settings(args: &RunArgs) -> Settings {
         },
         namespace: args.common.namespace.clone(),
         labels: args.common.labels.0.clone(),
+        workload_certificates: args.workload_certificates.clone(),
         port_map: args.port_map.0.clone(),
         bind: args.bind,
         admin: args.admin,

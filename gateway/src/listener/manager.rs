@@ -202,7 +202,7 @@ impl ListenerManager {
 
     /// As if the task had died.
     #[cfg(test)]
-    pub(super) fn lose_a_loop(&self) {
+    pub(crate) fn lose_a_loop(&self) {
         if let Some(lost) =
             self.slots().values().filter_map(running).find_map(|running| running.loops.first())
         {

@@ -1,6 +1,6 @@
 //! What the process uses, and what it may: from the kernel's files.
 //!
-//! Invariant: what cannot be read is no limit. Cheap enough for four times a second: a handful of small files.
+//! Invariant: what cannot be read is no limit. Cheap enough for twenty times a second: a handful of small files.
 
 use std::{
     fs,

@@ -87,8 +87,7 @@ pub(super) fn directed<'s>(
     else {
         return Some(own);
     };
-    let Some(Chains::Tls(by_name)) =
-        snapshot.listeners.get(&connection.listener).map(|listener| &listener.chains)
+    let Some(Chains::Tls(by_name)) = snapshot.listener(&connection.listener).map(|listener| &listener.chains)
     else {
         return Some(own);
     };

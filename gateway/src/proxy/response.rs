@@ -76,8 +76,8 @@ pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u8> {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    const HOP: [HeaderName; 4] =
-        [KEEP_ALIVE, PROXY_CONNECTION, header::PROXY_AUTHENTICATE, header::CONNECTION];
+    const HOP: [HeaderName; 5] =
+        [KEEP_ALIVE, PROXY_CONNECTION, header::PROXY_AUTHENTICATE, header::CONNECTION, header::UPGRADE];
     // Most responses bear none of these: one look at each name, and no hash of any.
     if !headers.keys().any(|name| HOP.contains(name)) {
         return;
@@ -110,6 +110,7 @@ mod tests {
             ("x-secret", "1"),
             ("keep-alive", "timeout=5"),
             ("proxy-authenticate", "Basic"),
+            ("upgrade", "h2c"),
             ("content-length", "3"),
             ("x-kept", "1"),
         ] {

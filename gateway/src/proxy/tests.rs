@@ -12,6 +12,7 @@ mod overload;
 mod policies;
 mod protocols;
 mod retries;
+mod tcp;
 mod timeouts;
 mod upstream_tls;
 mod upstreams;

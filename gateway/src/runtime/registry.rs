@@ -11,9 +11,9 @@ use super::{
     outlier,
     trust::Reload,
 };
-use crate::tls::{CredentialReader, NoCredentials, Sources, WorkloadFiles};
+use crate::tls::{CredentialReader, NoCredentials, Sources};
 use arc_swap::ArcSwap;
-use routing::cluster::ClusterName;
+use routing::{cluster::ClusterName, compile::WorkloadFiles};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -73,7 +73,7 @@ impl Registry {
     /// An empty registry whose names are resolved by tasks on `background`.
     #[must_use]
     pub fn new(resolver: Arc<dyn Resolve>, background: Handle) -> Self {
-        Self::with_workload(resolver, background, WorkloadFiles::mounted())
+        Self::with_workload(resolver, background, WorkloadFiles::default())
     }
 
     /// The same, with the gateway's own certificate in these files.

@@ -3,8 +3,11 @@
 //! Invariant: nothing here resolves a name or opens a socket.
 
 use super::Cluster;
-use crate::tls::{NoCredentials, Sources, WorkloadFiles};
-use routing::cluster::{Address, ClusterSpec, Endpoint};
+use crate::tls::{NoCredentials, Sources};
+use routing::{
+    cluster::{Address, ClusterSpec, Endpoint},
+    compile::WorkloadFiles,
+};
 use std::sync::Arc;
 
 /// The defaults.
@@ -14,7 +17,7 @@ pub(crate) fn spec() -> ClusterSpec {
 
 /// A cluster with these endpoints.
 pub(crate) fn cluster(spec: ClusterSpec, endpoints: Vec<Endpoint>) -> Arc<Cluster> {
-    let workload = WorkloadFiles::within(std::path::Path::new("/nowhere"));
+    let workload = WorkloadFiles::within("/nowhere");
     let sources = Sources { credentials: &NoCredentials, workload: &workload };
     Arc::new(Cluster::new(Arc::new(spec), endpoints.into(), None, &sources))
 }

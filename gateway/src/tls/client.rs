@@ -4,6 +4,7 @@
 //! written is checked on every full handshake, and sessions are not resumed from one server to another.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
@@ -16,7 +17,6 @@ use http::HeaderValue;
 use pingora_core::tls::{
     error::ErrorStack,
     hash::{MessageDigest, hash},
-    nid::Nid,
     ssl::{SslContextBuilder, SslRef, SslVerifyMode},
     x509::{
         GeneralNameRef, X509, X509Name, X509NameRef, X509Ref, X509StoreContextRef, store::X509StoreBuilder,
@@ -197,13 +197,16 @@ impl ClientCertificate {
         let mut parts = Vec::new();
         let own = ssl.certificate().and_then(X509Ref::subject_alt_names);
         if let Some(by) = own.iter().flatten().find_map(|name| name.uri()) {
-            parts.push(format!("By={by}"));
+            parts.push(format!("By={}", visible(by)));
         }
         parts.push(format!("Hash={}", hex(&certificate.digest(MessageDigest::sha256()).ok()?)));
         parts.push(format!("Cert=\"{}\"", escaped(&String::from_utf8(certificate.to_pem().ok()?).ok()?)));
-        parts.push(format!("Subject=\"{}\"", subject.replace('\\', "\\\\").replace('"', "\\\"")));
-        parts.extend(uris.iter().map(|uri| format!("URI={uri}")));
-        parts.extend(dns.iter().map(|name| format!("DNS={name}")));
+        parts.push(format!("Subject=\"{subject}\""));
+        if uris.is_empty() {
+            parts.push("URI=".to_owned());
+        }
+        parts.extend(uris.iter().map(|uri| format!("URI={}", visible(uri))));
+        parts.extend(dns.iter().map(|name| format!("DNS={}", visible(name))));
         let forwarded = HeaderValue::from_str(&parts.join(";")).ok()?;
         Some(ClientCertificate { forwarded, uris, dns, subject, issuer, serial })
     }
@@ -225,28 +228,23 @@ fn escaped(pem: &str) -> String {
     out
 }
 
-/// RFC 2253: last first, special characters escaped.
+/// What a header can hold as it is; an issuer may have signed anything.
+fn visible(name: &str) -> Cow<'_, str> {
+    if name.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        return name.into();
+    }
+    let escape = |b: u8| match b {
+        b' ' | b'!'..=b'~' => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    name.bytes().map(escape).collect()
+}
+
+/// The library's `XN_FLAG_RFC2253`, as Envoy says names: last first, what is special or no ASCII escaped.
+const RFC_2253: i32 = 0x0111_0317;
+
 fn distinguished(name: &X509NameRef) -> String {
-    let entries: Vec<String> = name
-        .entries()
-        .map(|entry| {
-            let kind = match entry.object().nid() {
-                Nid::PKCS9_EMAILADDRESS => "emailAddress",
-                nid => nid.short_name().unwrap_or("UNKNOWN"),
-            };
-            let value = entry.data().as_utf8().map(|text| text.to_string()).unwrap_or_default();
-            let mut escaped = String::new();
-            for (at, c) in value.char_indices() {
-                let edge = (at == 0 && matches!(c, ' ' | '#')) || (at + 1 == value.len() && c == ' ');
-                if edge || matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';') {
-                    escaped.push('\\');
-                }
-                escaped.push(c);
-            }
-            format!("{kind}={escaped}")
-        })
-        .collect();
-    entries.into_iter().rev().collect::<Vec<_>>().join(",")
+    name.print_ex(RFC_2253).unwrap_or_default()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -255,4 +253,44 @@ fn hex(bytes: &[u8]) -> String {
 
 fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asked of Envoy 1.40.
+    #[test]
+    fn names_are_said_as_envoy_says_them() {
+        let said = |entries: &[(&str, &str)]| {
+            let mut builder = X509Name::builder().unwrap();
+            for (kind, value) in entries {
+                builder.append_entry_by_text(kind, value).unwrap();
+            }
+            distinguished(&builder.build())
+        };
+        for (entries, wants) in [
+            (
+                &[("C", "DE"), ("O", "A, B \"q\" \\ x"), ("CN", "cli")][..],
+                r#"CN=cli,O=A\, B \"q\" \\ x,C=DE"#,
+            ),
+            (&[("O", "Müller €"), ("CN", "# lead ")], r"CN=\# lead\ ,O=M\C3\BCller \E2\82\AC"),
+            (&[("O", "<a>;b")], r"O=\<a\>\;b"),
+            (&[("CN", "tab\there\u{1}\u{7f}")], r"CN=tab\09here\01\7F"),
+            (
+                &[("UID", "u1"), ("serialNumber", "42"), ("emailAddress", "e@x")],
+                "emailAddress=e@x,serialNumber=42,UID=u1",
+            ),
+            (&[], ""),
+        ] {
+            assert_eq!(said(entries), wants);
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_header_can_hold_is_escaped() {
+        assert_eq!(visible("spiffe://td/ns/a b"), "spiffe://td/ns/a b");
+        assert_eq!(visible("a\r\nb: c"), "a%0D%0Ab: c");
+        assert_eq!(visible("é"), "%C3%A9");
+    }
 }

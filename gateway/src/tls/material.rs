@@ -2,7 +2,7 @@
 //!
 //! Invariant: a [`CertifiedKey`] exists only if the key is the leaf's. Nothing here prints a key.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
 use config_model::kubernetes::Secret;
 use pingora_core::tls::{
@@ -162,15 +162,16 @@ fn mounted(path: &str) -> Option<&'static str> {
     }
 }
 
+/// Where a file is now.
+pub(super) fn place(path: &str) -> &str {
+    mounted(path).filter(|_| !Path::new(path).exists()).unwrap_or(path)
+}
+
 pub(super) fn file(path: &str) -> Result<Vec<u8>, MaterialError> {
     use std::io::Read;
     let failed = |error: std::io::Error| MaterialError::File(format!("{path}: {error}"));
     let mut bytes = Vec::new();
-    let opened = std::fs::File::open(path).or_else(|error| match mounted(path) {
-        Some(mounted) => std::fs::File::open(mounted),
-        None => Err(error),
-    });
-    let opened = opened.map_err(failed)?;
+    let opened = std::fs::File::open(place(path)).map_err(failed)?;
     let count = opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
     if count as u64 > FILE_LIMIT {
         return Err(MaterialError::File(format!("{path}: larger than {FILE_LIMIT} bytes")));

@@ -17,11 +17,11 @@ use foldhash::fast::FixedState;
 use pingora_core::{protocols::tls::CaType, tls::x509::X509, utils::tls::CertKey};
 use routing::{
     cluster::{ClientIdentity, Roots, UpstreamTls},
+    compile::WorkloadFiles,
     listener::CertificateSource,
 };
 use std::{
     hash::{BuildHasher, Hash, Hasher},
-    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
@@ -56,40 +56,6 @@ impl CredentialReader for NoCredentials {
 
     fn config_map(&self, _namespace: &str, _name: &str) -> Option<ConfigMap> {
         None
-    }
-}
-
-/// The gateway's own workload certificate, as mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkloadFiles {
-    /// The chain.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Roots of the mesh.
-    pub roots: PathBuf,
-}
-
-impl WorkloadFiles {
-    /// The files in a folder, by Istio's names.
-    #[must_use]
-    pub fn within(folder: &Path) -> Self {
-        let [certificate, key, roots] =
-            ["cert-chain.pem", "key.pem", "root-cert.pem"].map(|name| folder.join(name));
-        Self { certificate, key, roots }
-    }
-
-    /// Where Istio's agent and its file-mounted certificates stand: the first place that has a certificate.
-    #[must_use]
-    pub fn mounted() -> Self {
-        let agent = Path::new("/var/run/secrets/workload-spiffe-credentials");
-        let [certificate, key, roots] =
-            ["certificates.pem", "private_key.pem", "ca_certificates.pem"].map(|name| agent.join(name));
-        if certificate.exists() {
-            Self { certificate, key, roots }
-        } else {
-            Self::within(Path::new("/etc/certs"))
-        }
     }
 }
 
@@ -197,7 +163,7 @@ fn roots(roots: &Roots, sources: &Sources<'_>) -> Result<Option<(String, Vec<u8>
     let path = match roots {
         Roots::System => return Ok(None),
         Roots::File(path) => path.to_string(),
-        Roots::Workload => sources.workload.roots.display().to_string(),
+        Roots::Workload => sources.workload.roots.to_string(),
         Roots::Secret { namespace, name } => {
             // Istio: credentials/kube/secrets.go: `-cacert` is looked at first, its keys in this order.
             let separate = sources.credentials.secret(namespace, &format!("{name}-cacert"));
@@ -248,12 +214,8 @@ fn identity(identity: &ClientIdentity, sources: &Sources<'_>) -> Result<Option<P
             CertificateSource::Secret { namespace: namespace.clone(), name: name.clone() },
         ),
         ClientIdentity::Workload => {
-            let path = |path: &Path| Arc::<str>::from(path.to_string_lossy());
-            let files = sources.workload;
-            (
-                "the workload certificate".to_owned(),
-                CertificateSource::Files { certificate: path(&files.certificate), key: path(&files.key) },
-            )
+            let WorkloadFiles { certificate, key, .. } = sources.workload.clone();
+            ("the workload certificate".to_owned(), CertificateSource::Files { certificate, key })
         }
     };
     let read = |namespace: &str, name: &str| sources.credentials.secret(namespace, name);
@@ -270,22 +232,20 @@ impl Stamp {
     /// Of the files as they are now. Blocks on the file system.
     #[must_use]
     pub fn of(tls: &UpstreamTls, workload: &WorkloadFiles) -> Self {
-        let mut paths: Vec<PathBuf> = Vec::new();
+        let mut paths: Vec<&str> = Vec::new();
         match &tls.roots {
-            Roots::File(path) => paths.push(PathBuf::from(&**path)),
-            Roots::Workload => paths.push(workload.roots.clone()),
+            Roots::File(path) => paths.push(path),
+            Roots::Workload => paths.push(&workload.roots),
             Roots::System | Roots::Secret { .. } | Roots::ConfigMap { .. } => {}
         }
         match &tls.identity {
-            ClientIdentity::Files { certificate, key } => {
-                paths.extend([PathBuf::from(&**certificate), PathBuf::from(&**key)]);
-            }
-            ClientIdentity::Workload => paths.extend([workload.certificate.clone(), workload.key.clone()]),
+            ClientIdentity::Files { certificate, key } => paths.extend([&**certificate, &**key]),
+            ClientIdentity::Workload => paths.extend([&*workload.certificate, &*workload.key]),
             ClientIdentity::None | ClientIdentity::Secret { .. } => {}
         }
-        paths.extend(tls.crl_file.iter().map(|path| PathBuf::from(&**path)));
-        let stamp = |path: &PathBuf| {
-            let about = std::fs::metadata(path).ok()?;
+        paths.extend(tls.crl_file.as_deref());
+        let stamp = |path: &&str| {
+            let about = std::fs::metadata(material::place(path)).ok()?;
             Some((about.modified().ok()?, about.len()))
         };
         Self(paths.iter().map(stamp).collect())

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Certificates, SecretReader};
+use super::{CertificateProblem, Certificates, Effect, SecretReader, material::place};
 use crate::snapshot::SnapshotCell;
 
 /// How often files are looked at.
@@ -47,10 +47,13 @@ pub async fn follow<S: SecretReader + Send + Sync + 'static>(
         if changed && let Some(secrets) = secrets {
             let (certificates, problems) =
                 Certificates::build(&snapshot.listeners, &*secrets, &snapshot.certificates);
+            // At the first look, what has broken since the configuration was made; the rest was said then.
+            let news =
+                |problem: &&CertificateProblem| seen.is_some() || problem.effect == Effect::LastGoodServed;
+            for problem in problems.iter().filter(news) {
+                tracing::error!("{}", problem.diagnostic().message);
+            }
             if seen.is_some() {
-                for problem in &problems {
-                    tracing::error!("{}", problem.diagnostic().message);
-                }
                 tracing::info!(problems = problems.len(), "certificate files changed");
             }
             snapshots.renew(snapshot.generation, &Arc::new(certificates));
@@ -61,6 +64,6 @@ pub async fn follow<S: SecretReader + Send + Sync + 'static>(
 
 fn stamp(path: &str) -> Stamp {
     use std::os::unix::fs::MetadataExt;
-    let about = std::fs::metadata(path).ok()?;
+    let about = std::fs::metadata(place(path)).ok()?;
     Some((about.modified().ok()?, about.len(), about.ino()))
 }

@@ -52,16 +52,31 @@ impl Response {
 }
 
 /// A client connection that is kept.
-pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+pub(crate) struct Client<S = TcpStream> {
+    stream: BufReader<S>,
 }
 
 impl Client {
     pub(crate) fn connect(port: u16) -> std::io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        connect(port).map(Self::over)
+    }
+}
+
+/// A socket that waits no longer than a test does.
+pub(crate) fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl<S: Read + Write> Client<S> {
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
+    pub(crate) fn stream(&self) -> &S {
+        self.stream.get_ref()
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -125,8 +140,8 @@ pub(crate) fn get(port: u16, host: &str, path: &str) -> std::io::Result<Response
     Client::connect(port)?.get(host, path)
 }
 
-/// An HTTP/1.1 server on a thread per connection: `/slow` answers after a second, `/ws` turns into an echo, all else
-/// answers with its name and the path it was asked for.
+/// An HTTP/1.1 server on a thread per connection: `/slow` answers after a second, `/hung` never, `/ws` turns into an echo, `/head`
+/// answers with the head that it got, all else with its name and the path it was asked for.
 pub(crate) struct Upstream {
     pub(crate) port: u16,
     pub(crate) slow_in_flight: Arc<AtomicUsize>,
@@ -148,27 +163,37 @@ impl Upstream {
     }
 }
 
-/// Reads a head and gives its first line; `None` when there is no other request.
-pub(crate) fn request_line(reader: &mut impl BufRead) -> Option<String> {
-    let mut first = String::new();
-    if reader.read_line(&mut first).ok()? == 0 {
-        return None;
-    }
+/// Reads a head; `None` when there is no other request.
+pub(crate) fn request_head(reader: &mut impl BufRead) -> Option<String> {
+    let mut head = String::new();
     loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        if line.trim_end().is_empty() {
-            return Some(first);
+        let before = head.len();
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+        if head[before..].trim_end().is_empty() {
+            return Some(head);
         }
     }
+}
+
+/// The first line of a head.
+pub(crate) fn request_line(reader: &mut impl BufRead) -> Option<String> {
+    let head = request_head(reader)?;
+    head.lines().next().map(str::to_owned)
 }
 
 fn serve(name: &str, stream: TcpStream, slow: &AtomicUsize) -> Option<()> {
     let mut writer = stream.try_clone().ok()?;
     let mut reader = BufReader::new(stream);
     loop {
-        let first = request_line(&mut reader)?;
-        let path = first.split(' ').nth(1)?.to_owned();
+        let head = request_head(&mut reader)?;
+        let path = head.split(' ').nth(1)?.to_owned();
+        if path == "/hung" {
+            slow.fetch_add(1, Ordering::SeqCst);
+            // Ends with the connection.
+            reader.read_exact(&mut [0]).ok()?;
+        }
         if path == "/ws" {
             writer
                 .write_all(
@@ -186,7 +211,7 @@ fn serve(name: &str, stream: TcpStream, slow: &AtomicUsize) -> Option<()> {
             thread::park_timeout(Duration::from_secs(1));
             slow.fetch_sub(1, Ordering::SeqCst);
         }
-        let body = format!("{name} {path}");
+        let body = if path == "/head" { head } else { format!("{name} {path}") };
         writer
             .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
             .ok()?;
@@ -217,6 +242,20 @@ impl Limen {
 
     /// The same, with further arguments.
     pub(crate) fn start_with(files: &[(&str, &str)], further: &[&str]) -> Self {
+        let this = Self::spawn(files, further);
+        eventually("the gateway to be ready", || {
+            get(this.status, "localhost", "/healthz/ready").ok().filter(|r| r.status == 200)
+        });
+        this
+    }
+
+    /// Starts it, whatever becomes of it; the status port answers soon.
+    pub(crate) fn spawn(files: &[(&str, &str)], further: &[&str]) -> Self {
+        Self::spawn_by(Command::new(binary()), files, further)
+    }
+
+    /// The same by a command that takes the arguments of `limen`, and becomes it.
+    pub(crate) fn spawn_by(command: Command, files: &[(&str, &str)], further: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let logs = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -235,19 +274,15 @@ impl Limen {
         for (flag, port) in [("--admin", admin), ("--status-addr", status), ("--metrics-addr", metrics)] {
             arguments.extend([flag.into(), format!("127.0.0.1:{port}").into()]);
         }
-        let child = spawn(&arguments, &logs.path().join("limen.log"));
-        let this = Self { child, port, admin, status, folder, logs, arguments };
-        eventually("the gateway to be ready", || {
-            get(status, "localhost", "/healthz/ready").ok().filter(|r| r.status == 200)
-        });
-        this
+        let child = spawn(command, &arguments, &logs.path().join("limen.log"));
+        Self { child, port, admin, status, folder, logs, arguments }
     }
 
     /// Starts another process with the same arguments and some more; its log is the file of that name.
     pub(crate) fn again(&self, log: &str, further: &[&str]) -> Child {
         let arguments: Vec<OsString> =
             self.arguments.iter().cloned().chain(further.iter().map(Into::into)).collect();
-        spawn(&arguments, &self.logs.path().join(log))
+        spawn(Command::new(binary()), &arguments, &self.logs.path().join(log))
     }
 
     /// Replaces a file of the folder by a rename, as editors and ConfigMaps do.
@@ -280,13 +315,8 @@ impl Drop for Limen {
     }
 }
 
-fn spawn(arguments: &[OsString], log: &Path) -> Child {
-    Command::new(binary())
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(log).unwrap())
-        .spawn()
-        .unwrap()
+fn spawn(mut command: Command, arguments: &[OsString], log: &Path) -> Child {
+    command.args(arguments).stdout(Stdio::null()).stderr(fs::File::create(log).unwrap()).spawn().unwrap()
 }
 
 fn read(path: &Path) -> String {

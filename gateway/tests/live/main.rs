@@ -14,14 +14,20 @@
 
 mod changes;
 mod corpus;
+mod credentials;
 mod edge;
 mod errors;
+mod front;
 mod handover;
 mod harness;
+mod identity;
+mod keys;
 mod limits;
 mod measure;
 mod memory;
+mod memory_limit;
 mod noise;
+mod ports;
 mod responses;
 mod scale;
 mod shutdown;

@@ -2,16 +2,8 @@
 //! `benches/load/memory.sh` runs the large ones on it; here a small one is held to the same, with room for a build without
 //! optimisation.
 
-use crate::harness::*;
-use boring::{
-    asn1::Asn1Time,
-    ec::{EcGroup, EcKey},
-    hash::MessageDigest,
-    nid::Nid,
-    pkey::PKey,
-    ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode},
-    x509::X509,
-};
+use crate::{harness::*, keys::*};
+use boring::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode};
 use std::{
     fs,
     io::{Read, Write},
@@ -27,18 +19,6 @@ fn resident(id: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// A certificate of its own and its key, PEM.
-fn certificate() -> (Vec<u8>, Vec<u8>) {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
-    let mut builder = X509::builder().unwrap();
-    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
-    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
-    builder.set_pubkey(&key).unwrap();
-    builder.sign(&key, MessageDigest::sha256()).unwrap();
-    (builder.build().to_pem().unwrap(), key.private_key_to_pem_pkcs8().unwrap())
-}
-
 /// A gateway that answers by itself, on a plain port and on one with TLS.
 struct Answering {
     limen: Limen,
@@ -49,10 +29,10 @@ struct Answering {
 impl Answering {
     fn start() -> Self {
         let keys = tempfile::tempdir().unwrap();
-        let (certificate, key) = certificate();
+        let pair = Pair::alone("a.example.com");
         let path = |name: &str| keys.path().join(name);
-        fs::write(path("cert.pem"), certificate).unwrap();
-        fs::write(path("key.pem"), key).unwrap();
+        fs::write(path("cert.pem"), pair.certificate()).unwrap();
+        fs::write(path("key.pem"), pair.key()).unwrap();
         let tls = free_port();
         let config = format!(
             "{GATEWAY}    - port: {{number: {tls}, name: https, protocol: HTTPS}}

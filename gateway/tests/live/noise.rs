@@ -1,7 +1,7 @@
 //! Bytes of chance, and good ones damaged, on every type of port: nothing panics, and good clients are served.
 //!
-//! Bounded here; `LIMEN_NOISE_SECONDS` makes it as long as one likes (`gateway/tests/tools/noise`). The seed is printed, and
-//! `LIMEN_NOISE_SEED` plays it again.
+//! Bounded here; `LIMEN_NOISE_SECONDS` makes it as long as one likes (`gateway/tests/tools/noise`), `LIMEN_NOISE_RATE` as slow: so many
+//! connections a second. The seed is printed, and `LIMEN_NOISE_SEED` plays it again.
 
 use std::{
     env,
@@ -11,19 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::Engine;
-use boring::{
-    asn1::Asn1Time,
-    ec::{EcGroup, EcKey},
-    hash::MessageDigest,
-    nid::Nid,
-    pkey::{PKey, Private},
-    ssl::{SslConnector, SslMethod, SslVerifyMode},
-    x509::{X509, X509NameBuilder, extension::SubjectAlternativeName},
-};
+use boring::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use fastrand::Rng;
 
-use crate::harness::*;
+use crate::{harness::*, keys::*};
 
 const SEEDS: [&[u8]; 10] = [
     b"GET /a HTTP/1.1\r\nHost: up.example.com\r\n\r\n",
@@ -87,37 +78,13 @@ fn send(stream: &mut (impl Read + Write), socket: &TcpStream, bytes: &[u8], rand
     }
 }
 
-fn key_and_certificate() -> (PKey<Private>, X509) {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
-    let mut builder = X509::builder().unwrap();
-    let name = X509NameBuilder::new().unwrap().build();
-    builder.set_version(2).unwrap();
-    builder.set_pubkey(&key).unwrap();
-    builder.set_subject_name(&name).unwrap();
-    builder.set_issuer_name(&name).unwrap();
-    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
-    builder.set_not_after(&Asn1Time::days_from_now(9).unwrap()).unwrap();
-    let names =
-        SubjectAlternativeName::new().dns("up.example.com").build(&builder.x509v3_context(None, None));
-    builder.append_extension(&names.unwrap()).unwrap();
-    builder.sign(&key, MessageDigest::sha256()).unwrap();
-    (key, builder.build())
-}
+/// At one time.
+const CLIENTS: u64 = 4;
 
 fn config(up: u16, [tls, passed, tcp]: [u16; 3]) -> String {
-    let (key, certificate) = key_and_certificate();
-    let text = |pem: Vec<u8>| base64::engine::general_purpose::STANDARD.encode(pem);
-    let (certificate, key) =
-        (text(certificate.to_pem().unwrap()), text(key.private_key_to_pem_pkcs8().unwrap()));
+    let secret = Pair::alone("up.example.com").secret("istio-system", "edge", &[]);
     let more = format!(
-        r#"---
-apiVersion: v1
-kind: Secret
-metadata: {{name: edge, namespace: istio-system}}
-type: kubernetes.io/tls
-data: {{tls.crt: {certificate}, tls.key: {key}}}
----
+        r#"{secret}---
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: more, namespace: istio-system}}
@@ -171,6 +138,8 @@ fn noise_on_every_port_panics_nothing() {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("LIMEN_NOISE_SEED").unwrap_or_else(|| fastrand::u64(..));
     let seconds = number("LIMEN_NOISE_SECONDS");
+    let pause =
+        number("LIMEN_NOISE_RATE").map(|rate| Duration::from_secs(CLIENTS) / u32::try_from(rate).unwrap());
     println!("LIMEN_NOISE_SEED={seed}");
     let begin = Instant::now();
     let ports = [gateways[0].port, extra[0], extra[1], extra[2], gateways[1].port];
@@ -179,6 +148,9 @@ fn noise_on_every_port_panics_nothing() {
         let mut sent = 0;
         while seconds.map_or(sent < 150, |most| begin.elapsed().as_secs() < most) {
             sent += 1;
+            if let Some(pause) = pause {
+                thread::park_timeout(pause);
+            }
             let bytes = noise(&mut random);
             if random.u8(..8) == 0 {
                 if let Some(mut stream) = secure(extra[0]) {
@@ -196,7 +168,7 @@ fn noise_on_every_port_panics_nothing() {
         sent
     };
     let sent: u64 = thread::scope(|scope| {
-        let running: Vec<_> = (0..4).map(|which| scope.spawn(move || clients(which))).collect();
+        let running: Vec<_> = (0..CLIENTS).map(|which| scope.spawn(move || clients(which))).collect();
         running.into_iter().map(|one| one.join().unwrap()).sum()
     });
     println!("{sent} connections");

@@ -13,13 +13,6 @@ use config_model::{
     mesh::MeshConfig,
 };
 
-/// Where Istio's agent puts the workload's own certificate, key and roots.
-const WORKLOAD: [&str; 3] = [
-    "/var/run/secrets/workload-spiffe-credentials/certificates.pem",
-    "/var/run/secrets/workload-spiffe-credentials/private_key.pem",
-    "/var/run/secrets/workload-spiffe-credentials/ca_certificates.pem",
-];
-
 /// Compiles the settings of a server that terminates; what is wrong with its credentials comes as sentences.
 pub(super) fn compile(
     settings: Option<&ServerTlsSettings>,
@@ -29,32 +22,30 @@ pub(super) fn compile(
     let none = ServerTlsSettings::default();
     let settings = settings.unwrap_or(&none);
     let mut problems = Vec::new();
-    let mesh_own = settings.mode == ServerTlsMode::IstioMutual;
-    let certificates = if mesh_own {
-        let [certificate, key, _] = WORKLOAD.map(Into::into);
-        vec![CertificateSource::Files { certificate, key }]
-    } else {
-        certificates(settings, identity, &mut problems)
-    };
     let client = client(settings, identity, &mut problems);
-    let defaults = mesh.tls_defaults.as_ref();
-    let min = match (version(settings.min_protocol_version), defaults) {
+    // Bounds are for servers with certificates of the user's own (Istio: listener.go `BuildListenerTLSContext`).
+    let (certificates, bounds, defaults) = if settings.mode == ServerTlsMode::IstioMutual {
+        (vec![workload(identity)], &none, None)
+    } else {
+        (certificates(settings, identity, &mut problems), settings, mesh.tls_defaults.as_ref())
+    };
+    let min = match (version(bounds.min_protocol_version), defaults) {
         (Some(version), _) => version,
         (None, defaults) => {
             defaults.and_then(|d| version(d.min_protocol_version)).unwrap_or(TlsVersion::V1_2)
         }
     };
-    let written = if settings.cipher_suites.is_empty() {
+    let written = if bounds.cipher_suites.is_empty() {
         defaults.map(|d| d.cipher_suites.as_slice()).unwrap_or_default()
     } else {
-        &settings.cipher_suites
+        &bounds.cipher_suites
     };
     let tls = ServerTls {
         certificates,
         min_version: min,
-        max_version: version(settings.max_protocol_version).unwrap_or(TlsVersion::V1_3),
+        max_version: version(bounds.max_protocol_version).unwrap_or(TlsVersion::V1_3),
         cipher_suites: ciphers(written),
-        groups: match &settings.ecdh_curves[..] {
+        groups: match &bounds.ecdh_curves[..] {
             [] => defaults.map(|d| d.ecdh_curves.clone()).unwrap_or_default(),
             written => written.to_vec(),
         },
@@ -78,7 +69,7 @@ fn certificates(
             ServerCertificate::Files { certificate, key, .. } => {
                 found.push(CertificateSource::Files { certificate: certificate.into(), key: key.into() });
             }
-            ServerCertificate::Reference { reference, .. } => match secret(reference, &identity.namespace) {
+            ServerCertificate::Reference { reference, .. } => match source(reference, identity) {
                 Ok(source) => found.push(source),
                 Err(why) => problems.push(format!("credential {reference:?} cannot be used: {why}")),
             },
@@ -99,8 +90,7 @@ fn client(
         ServerTlsMode::Simple | ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => return None,
     };
     let roots = if settings.mode == ServerTlsMode::IstioMutual {
-        let [_, _, roots] = WORKLOAD;
-        Ok(ClientRoots::File(roots.into()))
+        Ok(ClientRoots::File(identity.workload.roots.clone()))
     } else {
         roots(settings, identity)
     };
@@ -136,30 +126,41 @@ fn roots(settings: &ServerTlsSettings, identity: &Identity) -> Result<ClientRoot
             path => Ok(ClientRoots::File(path.into())),
         };
     };
-    if let Credential::ConfigMap { namespace, name } = Credential::parse(reference, &identity.namespace) {
-        return Ok(ClientRoots::ConfigMap { namespace: namespace.into(), name: name.into() });
-    }
-    match secret(reference, &identity.namespace)? {
-        CertificateSource::Secret { namespace, name } => {
-            let name = name.strip_suffix("-cacert").map_or_else(|| name.clone(), Into::into);
-            Ok(ClientRoots::Secret { namespace, name })
+    match Credential::parse(reference, &identity.namespace) {
+        Credential::ConfigMap { namespace, name } => {
+            Ok(ClientRoots::ConfigMap { namespace: namespace.into(), name: name.into() })
         }
-        CertificateSource::Files { .. } => Err("a file is no credential".to_owned()),
+        Credential::Workload => Ok(ClientRoots::File(identity.workload.roots.clone())),
+        Credential::Secret { namespace, name } if namespace == identity.namespace => {
+            let name = name.strip_suffix("-cacert").unwrap_or(name).into();
+            Ok(ClientRoots::Secret { namespace: namespace.into(), name })
+        }
+        other => Err(unusable(other, identity)),
     }
 }
 
-fn secret(reference: &str, home: &str) -> Result<CertificateSource, String> {
-    match Credential::parse(reference, home) {
-        Credential::Secret { namespace, name } if namespace == home => {
+fn source(reference: &str, identity: &Identity) -> Result<CertificateSource, String> {
+    match Credential::parse(reference, &identity.namespace) {
+        Credential::Secret { namespace, name } if namespace == identity.namespace => {
             Ok(CertificateSource::Secret { namespace: namespace.into(), name: name.into() })
         }
-        Credential::Secret { .. } => {
-            Err(format!("a Secret must be in the gateway's own namespace, {home:?}"))
-        }
-        Credential::ConfigMap { .. } => Err("a ConfigMap holds no private key".to_owned()),
-        Credential::Workload => Err("builtin:// is not a source of server certificates here".to_owned()),
-        Credential::Unknown { scheme } => {
-            Err(format!("{scheme}:// is not a source of server certificates here"))
+        Credential::Workload => Ok(workload(identity)),
+        other => Err(unusable(other, identity)),
+    }
+}
+
+fn workload(identity: &Identity) -> CertificateSource {
+    let files = &identity.workload;
+    CertificateSource::Files { certificate: files.certificate.clone(), key: files.key.clone() }
+}
+
+/// Why a reference names nothing that a server can use.
+fn unusable(credential: Credential<'_>, identity: &Identity) -> String {
+    match credential {
+        Credential::ConfigMap { .. } => "a ConfigMap holds no private key".to_owned(),
+        Credential::Unknown { scheme } => format!("{scheme}:// is not a source of certificates here"),
+        Credential::Secret { .. } | Credential::Workload => {
+            format!("a Secret must be in the gateway's own namespace, {:?}", identity.namespace)
         }
     }
 }
@@ -192,6 +193,7 @@ fn ciphers(written: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::compile::testing::identity;
+    use config_model::mesh::MeshTlsConfig;
 
     fn compiled(settings: ServerTlsSettings) -> (ServerTls, Vec<String>) {
         compile(Some(&settings), &MeshConfig::default(), &identity())
@@ -203,8 +205,13 @@ mod tests {
             ("cert", Some("cert")),
             ("istio-system/cert", Some("cert")),
             ("kubernetes://cert", Some("cert")),
+            ("kubernetes://istio-system/cert", Some("cert")),
+            ("kubernetes-gateway://istio-system/cert", Some("cert")),
+            ("sds://cert", Some("cert")),
             ("shop/cert", None),
-            ("sds://cert", None),
+            ("kubernetes-gateway://shop/cert", None),
+            ("configmap://istio-system/cert", None),
+            ("invalid://cert", None),
         ] {
             let settings = ServerTlsSettings { credential_name: reference.into(), ..Default::default() };
             let (tls, problems) = compiled(settings);
@@ -217,6 +224,36 @@ mod tests {
                 None => assert!(found.is_empty() && problems.len() == 1, "{reference}"),
             }
         }
+    }
+
+    #[test]
+    fn the_workloads_own_certificate_has_the_meshs_bounds() {
+        let files = identity().workload;
+        let own = CertificateSource::Files { certificate: files.certificate.clone(), key: files.key.clone() };
+        let settings = ServerTlsSettings {
+            mode: ServerTlsMode::IstioMutual,
+            min_protocol_version: TlsProtocol::V1_0,
+            cipher_suites: vec!["AES128-SHA".to_owned()],
+            ..Default::default()
+        };
+        let mesh = MeshConfig {
+            tls_defaults: Some(MeshTlsConfig { ecdh_curves: vec!["P-256".to_owned()], ..Default::default() }),
+            ..Default::default()
+        };
+        let (tls, problems) = compile(Some(&settings), &mesh, &identity());
+        assert_eq!((tls.certificates, problems), (vec![own.clone()], Vec::new()));
+        assert_eq!((tls.min_version, tls.max_version), (TlsVersion::V1_2, TlsVersion::V1_3));
+        assert!(tls.cipher_suites.is_empty() && tls.groups.is_empty());
+        let roots = tls.client.unwrap().roots;
+        assert_eq!(roots, ClientRoots::File(files.roots.clone()));
+
+        let (tls, problems) = compiled(ServerTlsSettings {
+            mode: ServerTlsMode::Mutual,
+            credential_name: "builtin://".into(),
+            ..Default::default()
+        });
+        assert_eq!((tls.certificates, problems), (vec![own], Vec::new()));
+        assert_eq!(tls.client.unwrap().roots, ClientRoots::File(files.roots));
     }
 
     #[test]

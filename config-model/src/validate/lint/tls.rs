@@ -14,10 +14,28 @@ pub(super) fn check_gateway(resource: &Resource<Gateway>, out: &mut Diagnostics)
     for (index, server) in resource.spec.servers.iter().enumerate() {
         let Some(tls) = server.tls.as_ref().filter(|tls| tls.mode.terminates()) else { continue };
         let path = format!("spec.servers[{index}].tls");
-        for finding in [version(tls, &path), ciphers(tls, &path), clients(tls, &path)].into_iter().flatten() {
+        let findings = if tls.mode == ServerTlsMode::IstioMutual {
+            vec![bounds(tls, &path)]
+        } else {
+            vec![version(tls, &path), ciphers(tls, &path), clients(tls, &path)]
+        };
+        for finding in findings.into_iter().flatten() {
             out.push(finding.about(&resource.key, &resource.origin));
         }
     }
+}
+
+/// Istio: listener.go `BuildListenerTLSContext`: bounds are for servers with certificates of the user's own.
+fn bounds(tls: &ServerTlsSettings, path: &str) -> Option<Diagnostic> {
+    let written = [
+        ("minProtocolVersion", tls.min_protocol_version != TlsProtocol::Auto),
+        ("maxProtocolVersion", tls.max_protocol_version != TlsProtocol::Auto),
+        ("cipherSuites", !tls.cipher_suites.is_empty()),
+        ("ecdhCurves", !tls.ecdh_curves.is_empty()),
+    ];
+    let (field, _) = written.into_iter().find(|(_, written)| *written)?;
+    let message = format!("{field} has no effect with ISTIO_MUTUAL: the mesh's own bounds hold");
+    Some(Diagnostic::new(Code::NO_EFFECT, message).at(format!("{path}.{field}")).hint("remove it"))
 }
 
 fn version(tls: &ServerTlsSettings, path: &str) -> Option<Diagnostic> {

@@ -234,7 +234,7 @@ spec:
 }
 
 /// What a client gets who says `word` and nothing more.
-async fn say(gateway: &TestGateway, word: &str) -> String {
+pub(super) async fn say(gateway: &TestGateway, word: &str) -> String {
     let exchange = async {
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
         client.write_all(word.as_bytes()).await.unwrap();

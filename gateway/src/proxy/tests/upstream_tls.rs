@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::tls::test_keys::{Authority, Validity};
+use routing::compile::WorkloadFiles;
 
 /// A TLS upstream that bears `key` and answers every request with 200.
 fn tls_upstream(key: &config_model::kubernetes::Secret) -> SocketAddr {
@@ -328,7 +329,7 @@ async fn in_the_mesh_the_gateway_shows_its_own_certificate_and_knows_workloads_b
     let name = |account: &str| format!("spiffe://cluster.local/ns/default/sa/{account}");
     let upstream = |account: &str| mutual_upstream(mesh.issue(3, &[&name(account)], Validity::Now), &mesh);
     let registry = |folder: &std::path::Path| {
-        let workload = crate::tls::WorkloadFiles::within(folder);
+        let workload = WorkloadFiles::within(folder.to_str().unwrap());
         Registry::with_workload(Arc::new(SystemResolver::new()), Handle::current(), workload)
     };
     let yaml = |address: SocketAddr, rule: &str| {
@@ -422,7 +423,7 @@ async fn sidecars_know_the_gateway_by_the_names_of_its_protocols() {
         let ports = format!("    ports: {{main: {}}}\n", address.port());
         let yaml =
             config(FORWARD, &[address], protocol).replace(&ports, &format!("{ports}    serviceAccount: a\n"));
-        let workload = crate::tls::WorkloadFiles::within(files.folder.path());
+        let workload = WorkloadFiles::within(files.folder.path().to_str().unwrap());
         let registry = Registry::with_workload(Arc::new(SystemResolver::new()), Handle::current(), workload);
         let gateway = gateway_with(&yaml, registry).await;
         for _ in 0..3 {
