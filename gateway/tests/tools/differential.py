@@ -1,91 +1,119 @@
-"""Sends each case to each proxy and prints what came back; fails where the first is not as the file says.
+"""Sends each case to each proxy and prints what came back; fails where the first is not as written.
 
-    differential.py CASES limen=PORT [NAME=PORT…]
-    differential.py upstream PORT        serves what the other proxies forward to: 200 to whatever comes
+    differential.py REQUESTS RESPONSES NAME=PORT… [--write FILE]
+
+With --write the table takes the place of what stands between the marks in FILE.
 """
 
 import re
 import socket
 import sys
-import threading
+import time
+
+from upstream import cases, unescape
+
+# What no corpus can say: a pause, and an end of one side.
+IN_TIME = [
+    (
+        "second request while the first is in flight",
+        "200,200 GET /slow 0; GET /2 0",
+        [b"GET /slow HTTP/1.1\r\nHost: up.example.com\r\n\r\n", 0.1, b"GET /2 HTTP/1.1\r\nHost: up.example.com\r\n\r\n"],
+    ),
+    ("half-close after the request", "x", [b"GET /slow HTTP/1.1\r\nHost: up.example.com\r\n\r\n", 0.1, None]),
+    ("upstream refuses", "503", [b"GET /refused HTTP/1.1\r\nHost: up.example.com\r\n\r\n"]),
+]
+HOP = {b"x-secret", b"keep-alive", b"proxy-authenticate", b"upgrade", b"x-trailer"}
 
 
-def unescape(text):
-    named = {"r": b"\r", "n": b"\n", "t": b"\t"}
-    out, at = b"", 0
-    while at < len(text):
-        if text[at] != "\\":
-            out, at = out + text[at].encode(), at + 1
-        elif text[at + 1] == "x":
-            out, at = out + bytes([int(text[at + 2 : at + 4], 16)]), at + 4
-        else:
-            out, at = out + named.get(text[at + 1], text[at + 1].encode()), at + 2
-    return out
-
-
-def answers(port, request):
-    """Statuses in order, and an `x` where the connection was closed."""
+def exchange(port, steps, patience=0.8):
+    """All that comes, and whether the connection is closed at the end."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         got, closed = b"", False
         try:
-            client.sendall(request)
+            for step in steps:
+                if step is None:
+                    client.shutdown(socket.SHUT_WR)
+                elif isinstance(step, float):
+                    time.sleep(step)
+                else:
+                    client.sendall(step)
             while more := client.recv(65536):
                 got += more
                 # What there is comes at once; then only the end can.
-                client.settimeout(0.6)
+                client.settimeout(patience)
             closed = True
         except TimeoutError:
             pass
         except OSError:
             closed = True
-    statuses = re.findall(rb"HTTP/1\.[01] (\d{3})", got)
-    return ",".join(s.decode() for s in statuses) + ("x" if closed else "")
+    return got, closed
 
 
-def upstream(port):
-    """Reads as little as it can, so that what a proxy lets through is answered well."""
+def request(port, steps):
+    """`200,200x GET /1 0`: statuses, an `x` where the connection was closed, and what the upstream says that it saw."""
+    got, closed = exchange(port, steps)
+    statuses = b",".join(re.findall(rb"HTTP/1\.[01] (\d{3})", got)).decode()
+    seen = b"; ".join(re.findall(rb"saw: ([^\n]*)\n", got)).decode("latin-1")
+    return (statuses + ("x" if closed else "") + (f" {seen}" if seen else "")).strip()
 
-    def serve(client):
-        got = b""
-        try:
-            while more := client.recv(65536):
-                got += more
-                while b"\r\n\r\n" in got:
-                    head, got = got.split(b"\r\n\r\n", 1)
-                    length = re.search(rb"(?i)content-length:\s*(\d+)", head)
-                    if length:
-                        while len(got) < int(length[1]):
-                            got += client.recv(65536)
-                        got = got[int(length[1]) :]
-                    elif b"chunked" in head.lower():
-                        while b"0\r\n\r\n" not in got:
-                            got += client.recv(65536)
-                        got = got.split(b"0\r\n\r\n", 1)[1]
-                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        except OSError:
-            pass
 
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        while True:
-            threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+def response(port, number):
+    """`103,200 cut keep-alive`: statuses, whether the body ends before its framing does, and fields of the hop that were let through."""
+    ask = b"GET /r/%d HTTP/1.1\r\nHost: up.example.com\r\nConnection: close\r\n\r\n" % number
+    got, closed = exchange(port, [ask], patience=3)
+    statuses = []
+    while match := re.match(rb"HTTP/1\.[01] (\d{3})[^\r\n]*\r\n", got):
+        statuses.append(match[1].decode())
+        head, _, got = got.partition(b"\r\n\r\n")
+        if not match[1].startswith(b"1"):
+            break
+    if not statuses:
+        return "closed" if closed else "nothing"
+    fields = [line.split(b":", 1) for line in head.split(b"\r\n")[1:]]
+    values = {name.lower(): value.strip() for name, *value in fields for value in value}
+    cut = False
+    if values.get(b"transfer-encoding"):
+        cut = not re.search(rb"(^|\r\n)0\r\n([^\r\n]+\r\n)*\r\n$", got)
+    elif b"content-length" in values:
+        cut = len(got) < int(values[b"content-length"].split(b",")[0])
+    leaked = sorted(name for name in HOP if name in values or (name == b"x-trailer" and b"X-Trailer" in got))
+    return " ".join([",".join(statuses), *(["cut"] if cut else []), *(name.decode() for name in leaked)])
 
 
 def main():
-    if sys.argv[1] == "upstream":
-        upstream(int(sys.argv[2]))
-    path, *proxies = sys.argv[1:]
+    write = sys.argv[sys.argv.index("--write") + 1] if "--write" in sys.argv else None
+    args = sys.argv[1 : sys.argv.index("--write") if write else None]
+    requests, responses, *proxies = args
     ports = [(name, int(port)) for name, port in (p.split("=") for p in proxies)]
-    wrong = 0
-    print(f"{'case':34}" + "".join(f"{name:>12}" for name, _ in ports) + f"{'as written':>14}")
-    for line in open(path, encoding="utf-8"):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, want, _, raw = line.rstrip("\n").split("\t")
-        got = [answers(port, unescape(raw)) for _, port in ports]
-        same = got[0] == want
-        wrong += not same
-        print(f"{name:34}" + "".join(f"{g or '-':>12}" for g in got) + f"{want:>14}" + ("" if same else "  WRONG"))
-    print("differential: as expected" if not wrong else f"{wrong} are not as written")
+    rows = []
+    for name, want, seen, raw in cases(requests):
+        want = " ".join([want] + ([] if seen == "-" else [seen.replace(";", "; ")]))
+        rows.append((name, want, [request(port, [unescape(raw)]) for _, port in ports]))
+    for name, want, steps in IN_TIME:
+        rows.append((name, want, [request(port, steps) for _, port in ports]))
+    between = len(rows)
+    for number, (name, want, _) in enumerate(cases(responses)):
+        rows.append((name, want, [response(port, number) for _, port in ports]))
+    wrong = [(name, want, got[0]) for name, want, got in rows if got[0] != want]
+
+    def table(rows):
+        head = ["case", *(name for name, _ in ports)]
+        lines = [head, ["---"] * len(head)]
+        # A bar would end the cell.
+        lines += [[name, *(f"`{one or '-'}`".replace("|", "\\|") for one in got)] for name, _, got in rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    text = f"{table(rows[:between])}\n\n{table(rows[between:])}"
+    print(text)
+    if write and not wrong:
+        with open(write, encoding="utf-8") as file:
+            before, _, rest = file.read().partition("<!-- table -->\n")
+        after = rest.partition("<!-- end of table -->")[2]
+        with open(write, "w", encoding="utf-8") as file:
+            file.write(f"{before}<!-- table -->\n{text}\n<!-- end of table -->{after}")
+    for name, want, got in wrong:
+        print(f"{name}: {got!r} where {want!r} is written", file=sys.stderr)
+    print("differential: as expected" if not wrong else f"{len(wrong)} are not as written", file=sys.stderr)
     sys.exit(bool(wrong))
 
 

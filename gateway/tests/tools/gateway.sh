@@ -1,7 +1,8 @@
 # A gateway for a tool from outside to look at; sourced by the scripts beside it. Not a test by itself.
 #
-# $plain: HTTP, forwarded to an upstream (a listener of the same process); $secure: the same behind TLS with the defaults.
-# LIMEN names the binary; without it, a debug build.
+# $plain: HTTP, forwarded to $upstream (a listener of the same process, unless a script has put another port there), except what $rules
+# of a script say; $secure: the same behind TLS with the defaults, $work/ca.pem signs its certificates. LIMEN names the binary;
+# without it, a debug build.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -36,22 +37,43 @@ port() {
   echo "$port"
 }
 
+# certificate NAME FLAG…: a Secret with a fresh key, a certificate as an authority of the web would sign it, and its word that it is good.
+certificate() {
+  local name=$1 file=$work/$1
+  shift
+  if ! [ -e "$work/ca.pem" ]; then
+    openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj "/CN=An authority" -keyout "$work/ca.key" -out "$work/ca.pem" 2>"$work/openssl.log"
+  fi
+  openssl req "$@" -nodes -subj /CN=edge.example -keyout "$file.key" -out "$file.csr" 2>"$work/openssl.log"
+  printf '%s\n' subjectAltName=DNS:edge.example keyUsage=critical,digitalSignature,keyEncipherment extendedKeyUsage=serverAuth \
+    basicConstraints=critical,CA:FALSE crlDistributionPoints=URI:http://ca.example/crl \
+    authorityInfoAccess=OCSP\;URI:http://ca.example/ocsp >"$file.ext"
+  openssl x509 -req -in "$file.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial -days 90 -sha256 \
+    -extfile "$file.ext" -out "$file.pem" 2>"$work/openssl.log"
+  printf 'V\t991231235959Z\t\t%s\tunknown\t/CN=edge.example\n' "$(openssl x509 -noout -serial -in "$file.pem" | cut -d= -f2)" >"$file.index"
+  openssl ocsp -index "$file.index" -CA "$work/ca.pem" -rsigner "$work/ca.pem" -rkey "$work/ca.key" -issuer "$work/ca.pem" \
+    -cert "$file.pem" -respout "$file.ocsp" -ndays 7 -no_nonce >"$work/openssl.log" 2>&1
+  cat <<YAML
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: $name, namespace: istio-system}
+type: kubernetes.io/tls
+data: {tls.crt: $(base64 -w0 <"$file.pem"), tls.key: $(base64 -w0 <"$file.key"), tls.ocsp-staple: $(base64 -w0 <"$file.ocsp")}
+YAML
+}
+
 # start FLAG…
 start() {
   need openssl openssl
-  plain=$(port) secure=$(port) upstream=$(port) admin=$(port) status=$(port) metrics=$(port)
-  openssl req -x509 -newkey rsa:2048 -nodes -days 90 -subj /CN=edge.example -addext subjectAltName=DNS:edge.example \
-    -keyout "$work/key.pem" -out "$work/cert.pem" 2>/dev/null
+  plain=$(port) secure=$(port) answering=${answering:-$(port)} admin=$(port) status=$(port) metrics=$(port)
+  upstream=${upstream:-$answering}
   mkdir "$work/config"
+  {
+    certificate ecdsa -newkey ec -pkeyopt ec_paramgen_curve:P-256
+    certificate rsa -newkey rsa:2048
+  } >"$work/config/certificates.yaml"
   cat >"$work/config/all.yaml" <<YAML
-apiVersion: v1
-kind: Secret
-metadata: {name: edge, namespace: istio-system}
-type: kubernetes.io/tls
-data:
-  tls.crt: $(base64 -w0 <"$work/cert.pem")
-  tls.key: $(base64 -w0 <"$work/key.pem")
----
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: gw, namespace: default}
@@ -59,8 +81,8 @@ spec:
   selector: {istio: ingressgateway}
   servers:
   - {port: {number: $plain, name: http, protocol: HTTP}, hosts: ['*']}
-  - {port: {number: $upstream, name: http-up, protocol: HTTP}, hosts: ['*']}
-  - {port: {number: $secure, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: edge}, hosts: ['edge.example']}
+  - {port: {number: $answering, name: http-up, protocol: HTTP}, hosts: ['*']}
+  - {port: {number: $secure, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialNames: [ecdsa, rsa]}, hosts: ['edge.example']}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -69,9 +91,11 @@ spec:
   hosts: ['*']
   gateways: [gw]
   http:
-  - match: [{port: $upstream}]
+  - match: [{port: $answering}]
     directResponse: {status: 200, body: {string: "$(printf 'x%.0s' $(seq 2000))"}}
+${rules:-}
   - route: [{destination: {host: up.example, port: {number: 80}}}]
+    timeout: 3s
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -81,6 +105,7 @@ spec:
   resolution: STATIC
   ports: [{number: 80, name: http, protocol: HTTP}]
   endpoints: [{address: 127.0.0.1, ports: {http: $upstream}}]
+${more:-}
 YAML
   "$LIMEN" run --config "$work/config" --bind 127.0.0.1 --admin "127.0.0.1:$admin" --status-addr "127.0.0.1:$status" \
     --metrics-addr "127.0.0.1:$metrics" --access-log off "$@" >"$work/log" 2>&1 &
