@@ -3,8 +3,7 @@
 use crate::harness::*;
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    thread,
+    net::TcpStream,
 };
 
 /// What a client sends first, with these ALPN names.
@@ -36,18 +35,11 @@ fn client_hello(name: &str, alpn: &[u8]) -> Vec<u8> {
 
 /// Reads until the other side is done, then says how much came and ends: half-closed connections must work for that.
 fn counting_upstream() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut seen = Vec::new();
-                stream.read_to_end(&mut seen).unwrap();
-                write!(stream, "{} bytes, the first {}", seen.len(), seen[0]).unwrap();
-            });
-        }
-    });
-    port
+    listening(|mut stream| {
+        let mut seen = Vec::new();
+        stream.read_to_end(&mut seen).unwrap();
+        write!(stream, "{} bytes, the first {}", seen.len(), seen[0]).unwrap();
+    })
 }
 
 #[test]

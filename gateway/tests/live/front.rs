@@ -1,11 +1,7 @@
 //! What stands in front of a gateway and is believed: balancers that speak PROXY protocol, proxies that append to
 //! `x-forwarded-for`; and requests that come to the wrong server of a TLS port.
 
-use std::{
-    io::{Read, Write},
-    net::TcpListener,
-    thread,
-};
+use std::io::{Read, Write};
 
 use crate::{harness::*, keys::*};
 
@@ -32,21 +28,14 @@ fn forwarded(port: u16, before: &[u8], fields: &str) -> Option<String> {
 
 /// Says what it got first, as far as it is text.
 fn listens() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut seen = Vec::new();
-                let mut byte = [0];
-                while !seen.ends_with(b"hello") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
-                    seen.push(byte[0]);
-                }
-                let _gone = stream.write_all(&seen);
-            });
+    listening(|mut stream| {
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(b"hello") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
+            seen.push(byte[0]);
         }
-    });
-    port
+        let _gone = stream.write_all(&seen);
+    })
 }
 
 #[test]

@@ -140,6 +140,19 @@ pub(crate) fn get(port: u16, host: &str, path: &str) -> std::io::Result<Response
     Client::connect(port)?.get(host, path)
 }
 
+/// A server that does this with each connection, on a thread of its own.
+pub(crate) fn listening(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    port
+}
+
 /// An HTTP/1.1 server on a thread per connection: `/slow` answers after a second, `/hung` never, `/ws` turns into an echo, `/head`
 /// answers with the head that it got, all else with its name and the path it was asked for.
 pub(crate) struct Upstream {

@@ -3,8 +3,6 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpListener,
-    thread,
 };
 
 use boring::hash::MessageDigest;
@@ -120,15 +118,10 @@ fn upstreams_are_told_who_the_client_is() {
 
 /// Answers each connection with what it said first, and then ends it.
 fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let mut said = [0; 5];
-            let _gone = stream.read_exact(&mut said).and_then(|()| stream.write_all(&said));
-        }
-    });
-    port
+    listening(|mut stream| {
+        let mut said = [0; 5];
+        let _gone = stream.read_exact(&mut said).and_then(|()| stream.write_all(&said));
+    })
 }
 
 #[test]

@@ -2,6 +2,21 @@
 
 use super::*;
 
+/// A Service `default/idle` that nobody stands behind.
+pub(super) const WITHOUT_ENDPOINTS: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: idle, namespace: default}
+spec: {ports: [{name: http, port: 80}], selector: {app: idle}, clusterIP: 10.9.9.9}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: idle-1, namespace: default, labels: {kubernetes.io/service-name: idle}}
+addressType: IPv4
+ports: [{name: http, port: 80}]
+endpoints: [{addresses: [127.0.0.1], conditions: {ready: false}}]
+";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_host_or_route_is_404_nr_without_a_body() {
     let rules = "  - match: [{uri: {prefix: /only}}]\n    route: [{destination: {host: up.example}}]\n";
@@ -48,20 +63,7 @@ async fn a_service_without_ready_endpoints_is_503_uh_and_an_unknown_one_503_nc()
     route: [{destination: {host: idle.default.svc.cluster.local, port: {number: 80}}}]
   - route: [{destination: {host: missing.example, port: {number: 80}}}]
 ";
-    let idle = "---
-apiVersion: v1
-kind: Service
-metadata: {name: idle, namespace: default}
-spec: {ports: [{name: http, port: 80}], selector: {app: idle}, clusterIP: 10.9.9.9}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: idle-1, namespace: default, labels: {kubernetes.io/service-name: idle}}
-addressType: IPv4
-ports: [{name: http, port: 80}]
-endpoints: [{addresses: [127.0.0.1], conditions: {ready: false}}]
-";
-    let gateway = gateway(&(config(rules, &[nobody().await], "HTTP") + idle)).await;
+    let gateway = gateway(&(config(rules, &[nobody().await], "HTTP") + WITHOUT_ENDPOINTS)).await;
     let (status, head, body) = gateway.get("/none").await;
     assert_eq!((status, &*body), (503, "no healthy upstream"), "{head}");
     assert!(head.contains("content-type: text/plain"), "{head}");

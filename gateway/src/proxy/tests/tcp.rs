@@ -2,6 +2,7 @@
 
 use super::{
     connections::{say, tcp_config},
+    failures::WITHOUT_ENDPOINTS,
     *,
 };
 
@@ -73,24 +74,11 @@ async fn a_silent_connection_is_ended_and_one_that_speaks_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_goes_nowhere_is_closed_and_says_why() {
-    let without_endpoints = "---
-apiVersion: v1
-kind: Service
-metadata: {name: idle, namespace: default}
-spec: {ports: [{name: tcp, port: 80}], selector: {app: idle}, clusterIP: 10.9.9.9}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: idle-1, namespace: default, labels: {kubernetes.io/service-name: idle}}
-addressType: IPv4
-ports: [{name: tcp, port: 80}]
-endpoints: []
-";
     for (host, flag) in
         [("nobody.example", "NC"), ("idle.default.svc.cluster.local", "UH"), ("up.example", "UF")]
     {
         let yaml = tcp_config(nobody().await, POLICY).replace(ONE, &ONE.replace("up.example", host));
-        let gateway = gateway(&(yaml + without_endpoints)).await;
+        let gateway = gateway(&(yaml + WITHOUT_ENDPOINTS)).await;
         assert_eq!(say(&gateway, "hello").await, "", "{host}");
         let line = gateway.line(&format!(" {flag} ")).await;
         assert!(line.contains(" 0 "), "no status: {line}");
