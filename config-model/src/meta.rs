@@ -212,6 +212,8 @@ pub struct Origin {
     /// Just behind the last character of the field, once the field was looked up.
     end: Option<(u32, u32)>,
     source: Option<Source>,
+    /// Of an object of an API server: the generation of its spec, 0 where the server counts none.
+    object: Option<i64>,
 }
 
 /// The text behind an origin: that of its document, and the path of the object inside the document.
@@ -233,16 +235,27 @@ impl Source {
 impl Origin {
     /// An origin without text: positions inside the document cannot be looked up from it.
     pub fn new(file: impl Into<Arc<str>>, line: u32, column: u32) -> Origin {
-        Origin { file: file.into(), line, column, end: None, source: None }
+        Origin { file: file.into(), line, column, end: None, source: None, object: None }
     }
 
-    /// The origin of an object that an API server holds: who it is and which version of it. It has no lines: `line` is 0.
-    pub fn of_object(uid: &str, resource_version: &str) -> Origin {
-        Origin::new(format!("{uid}/{resource_version}"), 0, 1)
+    /// The origin of an object that an API server holds: who it is, which version of it, and how often its spec had changed by then
+    /// (0 where the server does not count). It has no lines: `line` is 0.
+    pub fn of_object(uid: &str, resource_version: &str, generation: i64) -> Origin {
+        Origin { object: Some(generation), ..Origin::new(format!("{uid}/{resource_version}"), 0, 1) }
     }
 
     pub(crate) fn with_source(file: Arc<str>, line: u32, column: u32, source: Source) -> Origin {
-        Origin { file, line, column, end: None, source: Some(source) }
+        Origin { source: Some(source), ..Origin::new(file, line, column) }
+    }
+
+    /// Identity and version of the object of an API server; `None` for what was written in a file.
+    pub fn object(&self) -> Option<(&str, &str)> {
+        self.object.and_then(|_| self.file.split_once('/'))
+    }
+
+    /// The generation of the object's spec, where an API server counts it.
+    pub fn generation(&self) -> Option<i64> {
+        self.object.filter(|generation| *generation > 0)
     }
 
     pub(crate) fn source(&self) -> Option<&Source> {
@@ -251,7 +264,8 @@ impl Origin {
 
     /// The same file at another position.
     pub fn at(&self, line: u32, column: u32) -> Origin {
-        Origin { file: Arc::clone(&self.file), line, column, end: None, source: self.source.clone() }
+        let (source, object) = (self.source.clone(), self.object);
+        Origin { file: Arc::clone(&self.file), line, column, end: None, source, object }
     }
 
     /// The same file, at a field that was looked up.
@@ -373,5 +387,13 @@ mod tests {
         let plain = Origin::new("a.yaml", 3, 1);
         assert_eq!(plain.to_string(), "a.yaml:3");
         assert!(plain < plain.at(4, 1));
+    }
+
+    #[test]
+    fn an_object_of_a_server_is_told_from_a_file() {
+        let object = Origin::of_object("u-1", "7", 3);
+        assert_eq!((object.object(), object.generation()), (Some(("u-1", "7")), Some(3)));
+        assert_eq!(Origin::of_object("u-1", "7", 0).generation(), None);
+        assert_eq!(Origin::new("shop/a.yaml", 0, 1).object(), None);
     }
 }

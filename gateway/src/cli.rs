@@ -5,6 +5,7 @@
 
 pub mod args;
 mod check;
+mod cluster;
 mod explain;
 mod get;
 mod load;

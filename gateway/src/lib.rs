@@ -17,6 +17,7 @@ pub mod settings;
 pub mod shutdown;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod telemetry;
 pub mod tls;
 

@@ -64,7 +64,19 @@ pub enum SourceSettings {
     Kubernetes {
         /// Folder where the last state is kept, for a start while the API is away.
         cache: Option<PathBuf>,
+        /// Whether what is found is written on the resources.
+        status: StatusWriter,
     },
+}
+
+/// Whether what is found is written into the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum StatusWriter {
+    /// By one gateway of several, as far as it may.
+    On,
+    /// Nothing is written.
+    Off,
 }
 
 /// What is written about each request.

@@ -20,6 +20,9 @@ const BOOKKEEPING: [&str; 4] = ["managedFields", "resourceVersion", "generation"
 const NOTES: [&str; 2] =
     ["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
 
+/// The one condition that says something of what is routed to; the others are about how the resource is served, ours among them.
+const HEALTHY: &str = "Healthy";
+
 /// An object of the API, not read yet. Its `Debug` shows who it is and nothing of its content: it may be a Secret.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(transparent)]
@@ -56,10 +59,12 @@ impl Object {
         self.0.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or("")
     }
 
-    /// Where it comes from: its identity and its version.
+    /// Where it comes from: its identity, its version and its generation.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        Origin::of_object(self.metadata("uid"), self.metadata("resourceVersion"))
+        let generation = self.0.get("metadata").and_then(|metadata| metadata.get("generation"));
+        let generation = generation.and_then(Value::as_i64).unwrap_or(0);
+        Origin::of_object(self.metadata("uid"), self.metadata("resourceVersion"), generation)
     }
 
     /// Reads it, as [`super::parse`] reads a document.
@@ -84,7 +89,9 @@ impl Object {
             match (name.as_str(), value) {
                 (Some("metadata"), Value::Mapping(metadata)) => hash_metadata(metadata, &mut hasher),
                 (Some("status"), status) if status_is_for_people => {
-                    document::conditions(&self.0).hash(&mut hasher);
+                    if kind == Some(Kind::WorkloadEntry) {
+                        document::conditions(&self.0).get(HEALTHY).hash(&mut hasher);
+                    }
                     status.get("addresses").hash(&mut hasher);
                 }
                 _ => (name, value).hash(&mut hasher),
@@ -134,13 +141,16 @@ mod tests {
     #[test]
     fn a_member_of_a_list_is_read_with_the_kind_it_is_told() {
         let item = object(
-            r#"{"metadata":{"name":"a","namespace":"shop","uid":"u-1","resourceVersion":"7"},
+            r#"{"metadata":{"name":"a","namespace":"shop","uid":"u-1","resourceVersion":"7","generation":2},
                 "spec":{"ports":[{"port":80}]}}"#,
         );
         let parsed = item.of_kind("v1", "Service").read();
         let resource = &parsed.resources[0];
         assert_eq!(resource.key().to_string(), "Service shop/a");
-        assert_eq!(resource.origin().to_string(), "u-1/7");
+        assert_eq!(
+            (resource.origin().to_string(), resource.origin().generation()),
+            ("u-1/7".into(), Some(2))
+        );
         assert_eq!(resource.meta().resource_version, "7");
         assert!(matches!(resource, AnyResource::Service(service) if service.spec.ports.len() == 1));
     }
@@ -169,6 +179,19 @@ mod tests {
         let annotated =
             |json: &str| hash(&json.replace(r#""managedFields""#, r#""annotations":{},"managedFields""#));
         assert_eq!(annotated(before), hash(status));
+    }
+
+    #[test]
+    fn a_condition_of_how_it_is_served_is_no_change_and_the_health_of_a_workload_is() {
+        let with = |kind: &str, condition: &str| {
+            hash(&format!(
+                r#"{{"apiVersion":"networking.istio.io/v1","kind":"{kind}","metadata":{{"name":"a"}},"spec":{{}},
+                "status":{{"conditions":[{{"type":"{condition}","status":"False"}}]}}}}"#
+            ))
+        };
+        assert_eq!(with("Gateway", "Accepted"), with("Gateway", "Programmed"));
+        assert_eq!(with("Gateway", "Accepted"), with("Gateway", "Healthy"));
+        assert_ne!(with("WorkloadEntry", "Accepted"), with("WorkloadEntry", "Healthy"));
     }
 
     #[test]

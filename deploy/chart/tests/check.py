@@ -4,7 +4,7 @@ A case says `values` (and `files`, values files of the chart), and then either `
 objects: each must be there by kind (and name), and have what is written; a list whose elements have names is searched by name, any
 other list has the same length; `null` means that the field is absent, and `absent: true` that the whole object is.
 
-With ISTIO_CHART set, what Istio's gateway chart makes of the same values is compared wherever both charts have the field.
+With RENDERED set, what is rendered is kept in that folder. With ISTIO_CHART set, what Istio's gateway chart makes of the same values is compared wherever both charts have the field.
 """
 
 import copy
@@ -207,7 +207,7 @@ def label_faults(rendered):
 
 
 def right_faults(rendered, root):
-    """Each kind that is read must be granted: in all namespaces, or where the pod is."""
+    """Each kind that is read must be granted: in all namespaces, or where the pod is. Of Istio's the status is written."""
     granted = {
         f"{group}/{resource}"
         for one in rendered
@@ -226,6 +226,18 @@ def right_faults(rendered, root):
         plural = f"{lower[:-1]}ies" if re.search("[^aeiou]y$", lower) else f"{lower}s"
         if not any(one.endswith(f"/{plural}") for one in granted):
             yield f"nobody may list and watch {plural}"
+    patched = {
+        f"{group}/{resource}"
+        for one in rendered
+        if one["kind"] == "ClusterRole"
+        for rule in one["rules"]
+        if "patch" in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    for one in granted:
+        if ".istio.io/" in one and f"{one}/status" not in patched:
+            yield f"nobody may write the status of {one}"
 
 
 def variable_faults(rendered, root):
@@ -269,6 +281,8 @@ def main():
             report(path.name, [error.strip()])
             continue
         rendered = objects(text)
+        if kept := os.environ.get("RENDERED"):
+            (pathlib.Path(kept) / path.name).write_text(text)
         faults = [*(fault for one in rendered for fault in schema_faults(one)), *label_faults(rendered)]
         faults += [fault for expect in case.get("expect", []) for fault in expectation_faults(expect, rendered)]
         if istio and case.get("istio", True):

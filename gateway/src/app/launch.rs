@@ -11,17 +11,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use config_model::{
-    diagnostic::{Diagnostics, Severity},
-    mesh::MeshConfig,
-};
-use tokio::sync::watch;
+use config_model::diagnostic::{Diagnostics, Severity};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     admin::{self, Access, Admin, Bound, History, Surface},
     app::{self, panics},
     cli::{LevelHandle, VERSION, counted},
-    drain::DrainController,
+    drain::{DrainController, DrainState},
     edge::{EdgeConfig, EdgeFlags},
     handover::{Estate, Offer, Predecessor},
     listener::{BindOptions, Inherited, ListenerManager},
@@ -30,7 +27,7 @@ use crate::{
     pressure,
     proxy::{GatewayProxy, HttpHandler},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
-    settings::{AccessLogFormat, Settings, SourceSettings, Strictness},
+    settings::{AccessLogFormat, Settings, SourceSettings, StatusWriter, Strictness},
     shutdown::{DrainTimes, Exit},
     snapshot::{Snapshot, SnapshotCell},
     source::{
@@ -38,6 +35,7 @@ use crate::{
         directory::Directory,
         kubernetes::{Cluster, Home, Kubernetes},
     },
+    status,
     telemetry::{
         AccessLog, Metrics,
         access_log::{Format, FormatError, Target},
@@ -144,8 +142,10 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         policies: Chain::new(),
         latest,
     };
+    let source = source(settings, background.handle())?;
+    let status_metrics = status::Metrics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
     let pipeline = Pipeline::new(
-        source(settings, background.handle())?,
+        source.followed,
         Builder::new(identity),
         Box::new(publisher),
         Arc::clone(&status),
@@ -183,6 +183,13 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         background.spawn(offer.serve(estate));
     }
 
+    let writing = source.written.map(|(cluster, home)| {
+        let writer = writer(&cluster, &home, &status, &listeners, status_metrics);
+        let leaving = Arc::clone(&drain);
+        // Whoever leaves lets another write: a drain may take long.
+        background.spawn(writer.run(async move { leaving.reached(DrainState::Draining).await }))
+    });
+
     let times = DrainTimes { min: settings.min_drain_time, max: settings.drain_time };
     let exit = app::serve(settings.threads, &listeners, &drain, times)
         .map_err(|error| format!("cannot serve: {error}"));
@@ -192,6 +199,10 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the {name} thread had ended early");
         }
+    }
+    if let Some(writing) = writing {
+        drain.quit();
+        let _given_back = background.block_on(async { timeout(app::UNWIND, writing).await });
     }
     // Whoever could still log a request is gone now but for tasks that were cut: the last holder writes out what is queued.
     drop(listeners);
@@ -248,19 +259,41 @@ impl Publisher for Live {
     }
 }
 
-fn source(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Box<dyn Source>, String> {
+/// What is read, and the cluster that is written to.
+struct Ends {
+    followed: Box<dyn Source>,
+    written: Option<(Cluster, Home)>,
+}
+
+fn source(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Ends, String> {
     match &settings.source {
-        SourceSettings::Folders(paths) => Ok(Box::new(Directory::new(paths.clone()))),
-        SourceSettings::Kubernetes { cache } => {
+        SourceSettings::Folders(paths) => {
+            Ok(Ends { followed: Box::new(Directory::new(paths.clone())), written: None })
+        }
+        SourceSettings::Kubernetes { cache, status } => {
             let cluster = runtime.block_on(Cluster::infer()).map_err(|error| error.to_string())?;
-            let home = Home {
-                namespace: settings.namespace.clone(),
-                labels: settings.labels.clone(),
-                root_namespace: MeshConfig::default().root_namespace,
-            };
-            Ok(Box::new(Kubernetes::new(cluster, home, cache.clone(), runtime.clone())))
+            let home = Home::of(settings);
+            let source = Kubernetes::new(cluster.clone(), home.clone(), cache.clone(), runtime.clone());
+            let written = (*status == StatusWriter::On).then_some((cluster, home));
+            Ok(Ends { followed: Box::new(source), written })
         }
     }
+}
+
+/// What writes into the cluster, under the name of the pod.
+fn writer(
+    cluster: &Cluster,
+    home: &Home,
+    status: &Arc<Status>,
+    listeners: &ListenerManager,
+    metrics: status::Metrics,
+) -> status::Writer {
+    let name = hostname::get().ok().and_then(|name| name.into_string().ok());
+    let name = name.unwrap_or_else(|| "limen".to_owned());
+    let listeners = listeners.clone();
+    let failures = Box::new(move || listeners.failures());
+    let timing = status::Timing::default();
+    status::Writer::new(cluster, home, &name, Arc::clone(status), failures, metrics, timing)
 }
 
 fn bind(settings: &Settings, inherited: &Inherited) -> Result<Vec<Bound>, String> {

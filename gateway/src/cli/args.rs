@@ -52,6 +52,9 @@ pub struct CommonArgs {
     /// Folder or file of configuration; may be given more than once
     #[arg(long, value_name = "DIR|FILE", env = "LIMEN_CONFIG", value_delimiter = ',')]
     pub config: Vec<PathBuf>,
+    /// Read the Kubernetes API (in a cluster, or by the kubeconfig) instead of folders
+    #[arg(long, env = "LIMEN_KUBERNETES", conflicts_with = "config")]
+    pub kubernetes: bool,
     /// Namespace of the gateway
     #[arg(long, value_name = "NS", env = "LIMEN_NAMESPACE", default_value = settings::DEFAULT_NAMESPACE)]
     pub namespace: String,
@@ -77,9 +80,6 @@ pub struct RunArgs {
     /// What the commands that read configuration share.
     #[command(flatten)]
     pub common: CommonArgs,
-    /// Read the Kubernetes API instead of folders
-    #[arg(long, env = "LIMEN_KUBERNETES", conflicts_with = "config")]
-    pub kubernetes: bool,
     /// Folder where the last state of the Kubernetes API is kept, to be served when the API is away at the start
     #[arg(long, value_name = "DIR", env = "LIMEN_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
@@ -87,6 +87,9 @@ pub struct RunArgs {
     /// when not given
     #[arg(long, value_name = "DIR", env = "LIMEN_WORKLOAD_CERTIFICATES")]
     pub workload_certificates: Option<PathBuf>,
+    /// With --kubernetes: write conditions and messages on the resources, and Events about errors; one gateway of several does
+    #[arg(long, value_enum, env = "LIMEN_STATUS_WRITER", default_value = "on")]
+    pub status_writer: Switch,
     /// Bound port for a gateway port, on top of a Service's targetPort
     #[arg(long, value_name = "80=8080,…", env = "LIMEN_PORT_MAP", default_value = "")]
     pub port_map: PortMap,
@@ -150,13 +153,13 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
     /// Folders and files
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", conflicts_with = "kubernetes")]
     pub paths: Vec<PathBuf>,
     /// What the commands that read configuration share.
     #[command(flatten)]
     pub common: CommonArgs,
     /// Print the page of a finding's code, and read no configuration
-    #[arg(long, value_name = "CODE", env = "LIMEN_EXPLAIN", conflicts_with = "paths")]
+    #[arg(long, value_name = "CODE", env = "LIMEN_EXPLAIN", conflicts_with_all = ["paths", "kubernetes"])]
     pub explain: Option<String>,
     /// Format of the findings
     #[arg(long, value_enum, env = "LIMEN_OUTPUT", default_value = "text")]
@@ -173,7 +176,7 @@ pub struct ExplainArgs {
     #[command(flatten)]
     pub common: CommonArgs,
     /// Ask a running gateway instead of reading configuration
-    #[arg(long, value_name = "URL", env = "LIMEN_ADMIN_URL", conflicts_with = "config")]
+    #[arg(long, value_name = "URL", env = "LIMEN_ADMIN_URL", conflicts_with_all = ["config", "kubernetes"])]
     pub admin: Option<String>,
     /// File with the token that it asks for
     #[arg(long, value_name = "FILE", env = "LIMEN_ADMIN_TOKEN_FILE")]
@@ -235,7 +238,7 @@ pub struct GetArgs {
     #[command(flatten)]
     pub common: CommonArgs,
     /// Ask a running gateway instead of reading configuration
-    #[arg(long, value_name = "URL", env = "LIMEN_ADMIN_URL", conflicts_with = "config")]
+    #[arg(long, value_name = "URL", env = "LIMEN_ADMIN_URL", conflicts_with_all = ["config", "kubernetes"])]
     pub admin: Option<String>,
     /// File with the token that it asks for
     #[arg(long, value_name = "FILE", env = "LIMEN_ADMIN_TOKEN_FILE")]
@@ -268,6 +271,14 @@ pub enum CheckFormat {
     Text,
     Json,
     Sarif,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "each arm is the value on the command line")]
+pub enum Switch {
+    On,
+    Off,
 }
 
 /// When to use colour.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     Exit, Output, Reader, VERSION,
     args::{CheckArgs, CheckFormat},
-    load,
+    load::{self, Depth},
     output::counted,
     paint,
 };
@@ -24,7 +24,7 @@ pub(super) fn check(args: &CheckArgs, out: &mut Output<'_>) -> Exit {
     if let Some(code) = &args.explain {
         return explain_code(code, args.output, out);
     }
-    let built = match load::load(&args.common, &args.paths, out) {
+    let built = match load::load(&args.common, &args.paths, Depth::Unread, out) {
         Ok(built) => built,
         Err(exit) => return exit,
     };

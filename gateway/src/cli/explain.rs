@@ -5,7 +5,8 @@
 use super::{
     Exit, Output,
     args::{ExplainArgs, Format},
-    load, paint, remote,
+    load::{self, Depth},
+    paint, remote,
 };
 use crate::{
     edge::PathPolicy,
@@ -52,7 +53,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
                 return Exit::Failed;
             }
         },
-        None => match load::load(&args.common, &[], out) {
+        None => match load::load(&args.common, &[], Depth::Served, out) {
             Ok(built) => {
                 load::warn_of_errors(&built.diagnostics, out);
                 (

@@ -5,7 +5,8 @@
 use super::{
     Exit, Output,
     args::{Format, GetArgs, TableArg},
-    load, remote,
+    load::{self, Depth},
+    remote,
 };
 use crate::report::table::{Row, Table};
 
@@ -30,7 +31,7 @@ pub(super) fn get(args: &GetArgs, out: &mut Output<'_>) -> Exit {
                 return Exit::Failed;
             }
         },
-        None => match load::load(&args.common, &[], out) {
+        None => match load::load(&args.common, &[], Depth::Served, out) {
             Ok(built) => {
                 load::warn_of_errors(&built.diagnostics, out);
                 let rows = table.rows(&built.compiled, built.validated.secrets());

@@ -9,20 +9,47 @@ use config_model::diagnostic::{Code, Diagnostics, Severity};
 use super::{
     Exit, Output,
     args::{CommonArgs, Role},
+    cluster,
     output::counted,
 };
 use crate::{
     pipeline::{Builder, Built},
     settings::Settings,
-    source::directory::Directory,
+    source::{Loaded, directory::Directory},
 };
 
+/// How far a cluster is looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Depth {
+    /// What is served.
+    Served,
+    /// Also what Istio would apply and is not read here.
+    Unread,
+}
+
 /// Reads and compiles what the arguments name, or says why that is not possible.
-pub(super) fn load(common: &CommonArgs, more: &[PathBuf], out: &mut Output<'_>) -> Result<Built, Exit> {
+pub(super) fn load(
+    common: &CommonArgs,
+    more: &[PathBuf],
+    depth: Depth,
+    out: &mut Output<'_>,
+) -> Result<Built, Exit> {
     gateway_only(common.role, out)?;
+    let settings = Settings {
+        namespace: common.namespace.clone(),
+        labels: common.labels.0.clone(),
+        ..Settings::default()
+    };
+    let loaded =
+        if common.kubernetes { cluster::load(&settings, depth, out)? } else { folders(common, more, out)? };
+    Ok(Builder::new(settings.identity()).build(&loaded))
+}
+
+fn folders(common: &CommonArgs, more: &[PathBuf], out: &mut Output<'_>) -> Result<Loaded, Exit> {
     let paths: Vec<PathBuf> = more.iter().chain(&common.config).cloned().collect();
     if paths.is_empty() {
-        out.fail("no configuration: name a folder or a file");
+        out.fail("no configuration: name a folder or a file, or use --kubernetes");
         return Err(Exit::Usage);
     }
     // A path that is not there at all is a mistake in the arguments, not in the configuration.
@@ -32,12 +59,7 @@ pub(super) fn load(common: &CommonArgs, more: &[PathBuf], out: &mut Output<'_>) 
             return Err(Exit::Usage);
         }
     }
-    let settings = Settings {
-        namespace: common.namespace.clone(),
-        labels: common.labels.0.clone(),
-        ..Settings::default()
-    };
-    Ok(Builder::new(settings.identity()).build(&Directory::new(paths).load()))
+    Ok(Directory::new(paths).load())
 }
 
 /// The sidecar role has listeners of another kind, which are not built.

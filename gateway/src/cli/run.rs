@@ -6,19 +6,19 @@ use std::io::IsTerminal as _;
 
 use super::{
     Exit, Output,
-    args::{Color, RunArgs},
+    args::{Color, RunArgs, Switch},
     load, log,
 };
 use crate::{
     app::launch,
-    settings::{Settings, SourceSettings, Strictness, available_threads},
+    settings::{Settings, SourceSettings, StatusWriter, Strictness, available_threads},
 };
 
 pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
     if let Err(exit) = load::gateway_only(args.common.role, out) {
         return exit;
     }
-    if args.common.config.is_empty() && !args.kubernetes {
+    if args.common.config.is_empty() && !args.common.kubernetes {
         out.fail("no configuration: use --config DIR or --kubernetes");
         return Exit::Usage;
     }
@@ -51,8 +51,12 @@ pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
 
 fn settings(args: &RunArgs) -> Settings {
     Settings {
-        source: if args.kubernetes {
-            SourceSettings::Kubernetes { cache: args.cache_dir.clone() }
+        source: if args.common.kubernetes {
+            let status = match args.status_writer {
+                Switch::On => StatusWriter::On,
+                Switch::Off => StatusWriter::Off,
+            };
+            SourceSettings::Kubernetes { cache: args.cache_dir.clone(), status }
         } else {
             SourceSettings::Folders(args.common.config.clone())
         },

@@ -1,4 +1,4 @@
-//! What the pipeline has come to, for those who only look: admin endpoints and tests.
+//! What the pipeline has come to, for those who only look: admin endpoints, the writer of statuses, and tests.
 //!
 //! Invariant: one writer, the pipeline; a reader never waits and never sees half a state.
 
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use config_model::diagnostic::Diagnostics;
+use tokio::sync::watch;
 
 use super::Built;
 
@@ -23,7 +24,10 @@ pub enum Synchronization {
 
 /// The latest state.
 #[derive(Debug)]
-pub struct Status(ArcSwap<State>);
+pub struct Status {
+    state: ArcSwap<State>,
+    changes: watch::Sender<u64>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -35,7 +39,8 @@ struct State {
 impl Default for Status {
     fn default() -> Status {
         let synchronization = Synchronization::Waiting;
-        Status(ArcSwap::from_pointee(State { built: None, findings: Arc::default(), synchronization }))
+        let state = State { built: None, findings: Arc::default(), synchronization };
+        Status { state: ArcSwap::from_pointee(state), changes: watch::Sender::new(0) }
     }
 }
 
@@ -43,18 +48,24 @@ impl Status {
     /// What is in force; `None` before the first.
     #[must_use]
     pub fn built(&self) -> Option<Arc<Built>> {
-        self.0.load().built.clone()
+        self.state.load().built.clone()
     }
 
     /// Everything that is wrong with it, what was found when it was put in force included.
     #[must_use]
     pub fn findings(&self) -> Arc<Diagnostics> {
-        Arc::clone(&self.0.load().findings)
+        Arc::clone(&self.state.load().findings)
     }
 
     /// Whether it is up to date.
     pub fn synchronization(&self) -> Synchronization {
-        self.0.load().synchronization
+        self.state.load().synchronization
+    }
+
+    /// Tells each time that the pipeline has taken something up.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     pub(super) fn set(
@@ -63,6 +74,7 @@ impl Status {
         findings: Arc<Diagnostics>,
         synchronization: Synchronization,
     ) {
-        self.0.store(Arc::new(State { built: Some(built), findings, synchronization }));
+        self.state.store(Arc::new(State { built: Some(built), findings, synchronization }));
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 }

@@ -62,7 +62,9 @@ fn result(diagnostic: &Diagnostic, indexes: &BTreeMap<Code, usize>) -> Value {
         text.push_str(&format!(". {hint}"));
     }
     let mut location = Map::new();
-    if let Some(origin) = &diagnostic.origin {
+    // An object of a cluster is in no file: its name says where it is.
+    let object = diagnostic.origin.as_ref().and_then(Origin::object);
+    if let Some(origin) = diagnostic.origin.as_ref().filter(|_| object.is_none()) {
         let place = json!({"artifactLocation": {"uri": uri(&origin.file)}, "region": region(origin)});
         location.insert("physicalLocation".to_owned(), place);
     }
@@ -82,6 +84,9 @@ fn result(diagnostic: &Diagnostic, indexes: &BTreeMap<Code, usize>) -> Value {
     if let Some(result) = result.as_object_mut() {
         if let Some(index) = indexes.get(&diagnostic.code) {
             result.insert("ruleIndex".to_owned(), (*index).into());
+        }
+        if let Some((uid, version)) = object {
+            result.insert("properties".to_owned(), json!({"uid": uid, "resourceVersion": version}));
         }
         if !location.is_empty() {
             result.insert("locations".to_owned(), Value::Array(vec![Value::Object(location)]));
@@ -166,6 +171,10 @@ mod tests {
                 assert_eq!(rules[index]["id"], result["ruleId"]);
                 for location in result["locations"].as_array().into_iter().flatten() {
                     let place = &location["physicalLocation"];
+                    if place.is_null() {
+                        text(&location["logicalLocations"][0]["fullyQualifiedName"]);
+                        continue;
+                    }
                     let uri = place["artifactLocation"]["uri"].as_str().unwrap();
                     assert!(
                         uri.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/%:".contains(&b)),
@@ -196,6 +205,20 @@ mod tests {
         assert_eq!((&place["region"]["startLine"], &place["region"]["startColumn"]), (&json!(12), &json!(3)));
         assert_eq!(shown["runs"][0]["tool"]["driver"]["rules"][0]["name"], "ReferencedResourceNotFound");
         assert!(shown["runs"][0]["results"][1]["locations"].is_null());
+    }
+
+    #[test]
+    fn an_object_of_a_cluster_is_named_and_in_no_file() {
+        let key = ResourceKey::new(Kind::Gateway, "shop", "door");
+        let origin = Origin::of_object("u-1", "7", 3);
+        let finding = Diagnostic::new(Code::SERVER_DROPPED, "m").about(&key, &origin);
+        let shown = sarif(&[finding].into_iter().collect(), "1.0.0");
+        assert_valid(&shown);
+        let result = &shown["runs"][0]["results"][0];
+        let place = &result["locations"][0];
+        assert_eq!(place["logicalLocations"][0]["fullyQualifiedName"], "Gateway shop/door");
+        assert!(place["physicalLocation"].is_null());
+        assert_eq!(result["properties"], json!({"uid": "u-1", "resourceVersion": "7"}));
     }
 
     #[test]

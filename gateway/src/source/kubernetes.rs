@@ -4,9 +4,10 @@
 //! read again takes the place of the old one whole. While the API cannot be reached, what was read last stays, and is called stale.
 //! Only this module and those below name kube. Must not interpret resources beyond finding the Secrets and ConfigMaps they name.
 
+mod audit;
 mod cache;
 mod client;
-mod discovery;
+pub(crate) mod discovery;
 mod follow;
 mod item;
 mod references;
@@ -15,7 +16,7 @@ mod store;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use config_model::meta::Kind;
+use config_model::{mesh::MeshConfig, meta::Kind};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -23,9 +24,11 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+pub use audit::unread;
 pub use client::{Cluster, ConnectError};
 
 use super::{Loaded, Source};
+use crate::settings::Settings;
 use cache::Cache;
 use store::{Part, Store};
 
@@ -38,6 +41,18 @@ pub struct Home {
     pub labels: BTreeMap<String, String>,
     /// Namespace of MeshConfig.
     pub root_namespace: String,
+}
+
+impl Home {
+    /// The gateway that these settings describe.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Home {
+        Home {
+            namespace: settings.namespace.clone(),
+            labels: settings.labels.clone(),
+            root_namespace: MeshConfig::default().root_namespace,
+        }
+    }
 }
 
 /// How quickly changes are taken up.
@@ -143,6 +158,12 @@ impl Kubernetes {
         }
     }
 
+    /// What cannot be read, and why.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        self.store.troubles()
+    }
+
     fn start(&mut self) {
         let store = Arc::clone(&self.store);
         self.cluster.on_reach(move |reach| store.set_reach(reach));
@@ -151,7 +172,7 @@ impl Kubernetes {
                 self.follow(Part::Kind(kind));
             }
         }
-        let mesh = config_model::mesh::MeshConfig::CONFIG_MAP;
+        let mesh = MeshConfig::CONFIG_MAP;
         self.follow(Part::named(Kind::ConfigMap, &self.home.root_namespace, mesh));
         self.store.begin();
     }
@@ -166,11 +187,7 @@ impl Kubernetes {
     /// Follows what resources have come to name, and leaves what nothing names any more.
     fn follow_named(&mut self) {
         let named = self.store.with_resources(|resources| references::named(&self.home, resources));
-        let mesh = Part::named(
-            Kind::ConfigMap,
-            &self.home.root_namespace,
-            config_model::mesh::MeshConfig::CONFIG_MAP,
-        );
+        let mesh = Part::named(Kind::ConfigMap, &self.home.root_namespace, MeshConfig::CONFIG_MAP);
         let gone: Vec<Part> = self
             .followers
             .keys()

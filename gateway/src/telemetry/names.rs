@@ -52,6 +52,15 @@ pub const OVERFLOWS: &str = "limen_upstream_overflows_total";
 /// What counts towards a limit of a cluster now, gauge.
 pub const LIMITED: &str = "limen_upstream_limited";
 
+/// 1 while this process writes what it finds into the cluster, gauge.
+pub const STATUS_LEADER: &str = "limen_status_leader";
+/// Statuses of resources that were to be written, by what came of it, counter.
+pub const STATUS_WRITES: &str = "limen_status_writes_total";
+/// Events about resources that were to be written, by what came of it, counter.
+pub const STATUS_EVENTS: &str = "limen_status_events_total";
+/// Attempts at the Lease of who writes, by what came of it, counter.
+pub const STATUS_LEASES: &str = "limen_status_lease_requests_total";
+
 /// Labels of the HTTP metrics, in the order in which values are given.
 pub const HTTP_LABELS: [&str; 25] = [
     "reporter",

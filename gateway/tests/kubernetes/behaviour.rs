@@ -3,20 +3,41 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Empty};
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::double::{ALL, Double, Gone};
 
-async fn ask(double: &Double, path: &str, accept: &str) -> http::Response<Incoming> {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+async fn request(
+    double: &Double,
+    method: Method,
+    path: &str,
+    header: (&str, &str),
+    body: &Value,
+) -> http::Response<Incoming> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let body = if body.is_null() { String::new() } else { body.to_string() };
     let request =
-        Request::get(format!("{}{path}", double.url())).header("accept", accept).body(Empty::new()).unwrap();
-    client.request(request).await.unwrap()
+        Request::builder().method(method).uri(format!("{}{path}", double.url())).header(header.0, header.1);
+    client.request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
+}
+
+async fn ask(double: &Double, path: &str, accept: &str) -> http::Response<Incoming> {
+    request(double, Method::GET, path, ("accept", accept), &Value::Null).await
+}
+
+/// Status, and the reason of a refusal.
+async fn write(double: &Double, method: Method, path: &str, body: Value) -> (u16, String) {
+    let content = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+    let answer = request(double, method, path, ("content-type", content), &body).await;
+    let status = answer.status().as_u16();
+    let body: Value =
+        serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    (status, body["reason"].as_str().unwrap_or("").to_owned())
 }
 
 async fn get(double: &Double, path: &str) -> (u16, Value) {
@@ -132,4 +153,104 @@ async fn only_what_is_installed_is_discovered() {
         listed["resources"].as_array().unwrap().iter().map(|of| of["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"gateways") && !names.contains(&"sidecars"));
     assert_eq!(get(&double, "/apis/networking.istio.io/v1/sidecars").await.0, 404);
+}
+
+const GATEWAY: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: door}
+spec: {servers: []}
+";
+
+#[tokio::test]
+async fn the_status_has_a_way_of_its_own() {
+    let double = Double::start(ALL).await;
+    double.apply(GATEWAY);
+    let path = "/apis/networking.istio.io/v1/namespaces/default/gateways/door";
+    let patch = json!({"status": {"conditions": [{"type": "A"}]}, "spec": {"servers": [1]}, "metadata": {"labels": {"a": "b"}}});
+    assert_eq!(write(&double, Method::PATCH, &format!("{path}/status"), patch).await.0, 200);
+    let (_, object) = get(&double, path).await;
+    assert_eq!(
+        (&object["status"]["conditions"][0]["type"], &object["spec"]["servers"]),
+        (&json!("A"), &json!([]))
+    );
+    assert!(object["metadata"]["labels"].is_null());
+    assert_eq!(object["metadata"]["generation"], 1, "a status is no new generation");
+    // Whoever applies the resource leaves the status.
+    double.apply(&GATEWAY.replace("[]", "[{}]"));
+    let (_, object) = get(&double, path).await;
+    assert_eq!(
+        (&object["metadata"]["generation"], &object["status"]["conditions"][0]["type"]),
+        (&json!(2), &json!("A"))
+    );
+    let remove = json!({"status": {"conditions": null}});
+    assert_eq!(write(&double, Method::PATCH, &format!("{path}/status"), remove).await.0, 200);
+    assert_eq!(get(&double, path).await.1["status"], json!({}));
+    assert_eq!(
+        write(&double, Method::PATCH, &format!("{path}x/status"), json!({})).await,
+        (404, "NotFound".into())
+    );
+}
+
+#[tokio::test]
+async fn a_write_of_an_old_version_is_a_conflict() {
+    let double = Double::start(ALL).await;
+    double.apply(GATEWAY);
+    let path = "/apis/networking.istio.io/v1/namespaces/default/gateways/door";
+    let version = get(&double, path).await.1["metadata"]["resourceVersion"].clone();
+    let patch = |version: &Value| json!({"metadata": {"resourceVersion": version}, "status": {"x": version}});
+    assert_eq!(write(&double, Method::PATCH, &format!("{path}/status"), patch(&version)).await.0, 200);
+    let refused = write(&double, Method::PATCH, &format!("{path}/status"), patch(&version)).await;
+    assert_eq!(refused, (409, "Conflict".into()));
+
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let mut lease =
+        json!({"metadata": {"name": "a"}, "spec": {"holderIdentity": "one", "leaseDurationSeconds": 15}});
+    assert_eq!(write(&double, Method::POST, leases, lease.clone()).await.0, 201);
+    assert_eq!(write(&double, Method::POST, leases, lease.clone()).await, (409, "AlreadyExists".into()));
+    let path = format!("{leases}/a");
+    let first = get(&double, &path).await.1;
+    lease["metadata"]["resourceVersion"] = first["metadata"]["resourceVersion"].clone();
+    lease["spec"]["holderIdentity"] = json!("two");
+    assert_eq!(write(&double, Method::PUT, &path, lease.clone()).await.0, 200);
+    assert_eq!(write(&double, Method::PUT, &path, lease.clone()).await, (409, "Conflict".into()));
+    lease["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    lease["spec"]["leaseDurationSeconds"] = json!(0);
+    assert_eq!(write(&double, Method::PUT, &path, lease).await, (422, "Invalid".into()));
+}
+
+#[tokio::test]
+async fn an_event_is_whole_and_changes_in_its_series_only() {
+    let double = Double::start(ALL).await;
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let mut event = json!({"metadata": {"name": "a", "namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z",
+        "action": "A", "reason": "R", "type": "Warning", "note": "n", "regarding": {"namespace": "default"},
+        "reportingController": "c", "reportingInstance": ""});
+    assert_eq!(write(&double, Method::POST, events, event.clone()).await, (422, "Invalid".into()));
+    event["reportingInstance"] = json!("i");
+    assert_eq!(write(&double, Method::POST, events, event).await.0, 201);
+    let path = format!("{events}/a");
+    let series =
+        |count: u32| json!({"series": {"count": count, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}});
+    assert_eq!(write(&double, Method::PATCH, &path, series(1)).await, (422, "Invalid".into()));
+    assert_eq!(write(&double, Method::PATCH, &path, series(2)).await.0, 200);
+    assert_eq!(write(&double, Method::PATCH, &path, json!({"note": "other"})).await, (422, "Invalid".into()));
+}
+
+#[tokio::test]
+async fn what_is_forbidden_is_refused_with_verb_and_resource() {
+    let double = Double::start(ALL).await;
+    double.apply(GATEWAY);
+    double.forbid("patch", "gateways/status");
+    double.forbid("list", "gateways");
+    let path = "/apis/networking.istio.io/v1/namespaces/default/gateways/door";
+    assert_eq!(
+        write(&double, Method::PATCH, &format!("{path}/status"), json!({})).await,
+        (403, "Forbidden".into())
+    );
+    let (status, refused) = get(&double, "/apis/networking.istio.io/v1/gateways").await;
+    assert!(
+        status == 403 && refused["message"].as_str().unwrap().contains("cannot list resource \"gateways\"")
+    );
+    assert_eq!(get(&double, path).await.0, 200);
 }

@@ -25,13 +25,7 @@ pub(crate) struct Limen {
 impl Limen {
     pub(crate) fn start(double: &Double, cache: &Path) -> Limen {
         let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = folder.path().join("kubeconfig");
-        let url = double.url();
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: double\nclusters: [{{name: double, cluster: {{server: '{url}'}}}}]\n\
-             users: [{{name: nobody, user: {{}}}}]\ncontexts: [{{name: double, context: {{cluster: double, user: nobody}}}}]\n"
-        );
-        fs::write(&kubeconfig, text).unwrap();
+        let kubeconfig = double.kubeconfig(folder.path());
         let [port, admin, status, metrics] = [free_port(), free_port(), free_port(), free_port()];
         let child = Command::new(binary())
             .env("KUBECONFIG", kubeconfig)

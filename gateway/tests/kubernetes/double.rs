@@ -1,20 +1,24 @@
-//! A Kubernetes API server for tests: discovery, lists in pages, watches; over plain HTTP, as the real one answers.
+//! A Kubernetes API server for tests: discovery, lists in pages, watches, writes; over plain HTTP, as the real one answers.
 //!
 //! What it does is what the API's documentation says ("Kubernetes API Concepts": efficient detection of changes, watch bookmarks,
 //! retrieving large results in chunks, 410 Gone responses), and `behaviour.rs` holds it to that.
+
+mod change;
+mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Frame, Incoming};
+use change::Target;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -41,13 +45,15 @@ pub(crate) const fn istio(version: &'static str, kind: &'static str, plural: &'s
 }
 
 /// What a cluster with Istio's CRDs serves.
-pub(crate) const ALL: [Type; 12] = [
+pub(crate) const ALL: [Type; 14] = [
     core("Service", "services"),
     core("Secret", "secrets"),
     core("ConfigMap", "configmaps"),
     core("Pod", "pods"),
     Type { namespaced: false, ..core("Namespace", "namespaces") },
     Type { group: "discovery.k8s.io", ..core("EndpointSlice", "endpointslices") },
+    Type { group: "coordination.k8s.io", ..core("Lease", "leases") },
+    Type { group: "events.k8s.io", ..core("Event", "events") },
     istio("v1", "Gateway", "gateways"),
     istio("v1", "VirtualService", "virtualservices"),
     istio("v1", "DestinationRule", "destinationrules"),
@@ -85,6 +91,12 @@ struct State {
     held: bool,
     /// What was asked for: path and query.
     requests: Vec<String>,
+    /// What was written: method, resource and name, body.
+    writes: Vec<(String, String, Value)>,
+    /// What nobody may do: verb and resource.
+    forbidden: BTreeSet<(String, String)>,
+    /// Conditions that somebody else writes just before the next writes of a status.
+    meddling: Vec<Value>,
     /// Rests of lists that were begun.
     rests: BTreeMap<String, (u64, Vec<Value>)>,
     /// Answers to lists as of a version, by what was asked for: a large list is written once.
@@ -127,6 +139,17 @@ impl Double {
         format!("http://{}", self.address)
     }
 
+    /// A kubeconfig of this server, as a file in a folder.
+    pub(crate) fn kubeconfig(&self, folder: &Path) -> PathBuf {
+        let (path, url) = (folder.join("kubeconfig"), self.url());
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: double\nclusters: [{{name: double, cluster: {{server: '{url}'}}}}]\n\
+             users: [{{name: nobody, user: {{}}}}]\ncontexts: [{{name: double, context: {{cluster: double, user: nobody}}}}]\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
     fn serve(&mut self, listener: TcpListener) {
         let (state, tick) = (Arc::clone(&self.state), self.tick.clone());
         self.serving = Some(tokio::spawn(async move {
@@ -135,8 +158,8 @@ impl Double {
                 let (state, tick) = (Arc::clone(&state), tick.clone());
                 connections.spawn(async move {
                     let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
-                        let (state, changes) = (Arc::clone(&state), tick.subscribe());
-                        async move { Ok::<_, Infallible>(answer(state, changes, &request).await) }
+                        let (state, tick) = (Arc::clone(&state), tick.clone());
+                        async move { Ok::<_, Infallible>(answer(state, tick, request).await) }
                     });
                     let _closed = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), answer)
@@ -190,22 +213,20 @@ impl Double {
                 .iter()
                 .find(|of| of.kind == kind)
                 .unwrap_or_else(|| panic!("{kind} is not served"));
-            state.version += 1;
-            let version = state.version;
-            let metadata = object["metadata"].as_object_mut().unwrap();
-            let namespace = if of.namespaced {
-                metadata.entry("namespace").or_insert_with(|| json!("default")).as_str().unwrap().to_owned()
-            } else {
-                String::new()
+            let metadata = &object["metadata"];
+            let namespace = match metadata["namespace"].as_str() {
+                _ if !of.namespaced => String::new(),
+                Some(namespace) => namespace.to_owned(),
+                None => "default".to_owned(),
             };
             let name = metadata["name"].as_str().unwrap().to_owned();
-            metadata.insert("uid".into(), json!(format!("uid-{kind}-{name}")));
-            metadata.insert("resourceVersion".into(), json!(version.to_string()));
-            metadata.insert("managedFields".into(), json!([{"manager": "kubectl", "operation": "Apply"}]));
             let key = (of.plural.to_owned(), namespace, name);
-            let kind = if state.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
-            state.objects.insert(key, object.clone());
-            state.events.push(Event { version, plural: of.plural.to_owned(), kind, object });
+            // Where the status has a way of its own, this one does not change it.
+            let status = state.objects.get(&key).and_then(|old| old.get("status")).cloned();
+            if let Some(status) = status.filter(|_| of.group.ends_with("istio.io")) {
+                object["status"] = status;
+            }
+            change::put(state, of, key, object);
         });
     }
 
@@ -258,6 +279,39 @@ impl Double {
     /// Lets lists wait, or go on.
     pub(crate) fn hold_lists(&self, held: bool) {
         self.change(|state| state.held = held);
+    }
+
+    /// Takes a right away from everybody.
+    pub(crate) fn forbid(&self, verb: &str, resource: &str) {
+        self.change(|state| state.forbidden.insert((verb.to_owned(), resource.to_owned())));
+    }
+
+    /// Gives all rights back.
+    pub(crate) fn allow_all(&self) {
+        self.change(|state| state.forbidden.clear());
+    }
+
+    /// Lets somebody else write a condition just before the next write of a status.
+    pub(crate) fn meddle(&self, condition: Value) {
+        self.change(|state| state.meddling.push(condition));
+    }
+
+    /// An object as it is.
+    pub(crate) fn object(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
+        self.state().objects.get(&key).cloned()
+    }
+
+    /// All objects of a type.
+    pub(crate) fn objects(&self, plural: &str) -> Vec<Value> {
+        let state = self.state();
+        let of = state.objects.iter().filter(|((known, ..), _)| known == plural);
+        of.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// What was written over HTTP so far: method, resource and name, body.
+    pub(crate) fn writes(&self) -> Vec<(String, String, Value)> {
+        self.state().writes.clone()
     }
 
     /// What was asked for so far: path and query.
@@ -329,44 +383,63 @@ impl Ask {
 
 async fn answer(
     state: Arc<Mutex<State>>,
-    mut changes: watch::Receiver<u64>,
-    request: &Request<Incoming>,
+    tick: watch::Sender<u64>,
+    request: Request<Incoming>,
 ) -> Response<Body> {
-    let uri = request.uri().to_string();
+    let mut changes = tick.subscribe();
+    let (head, body) = request.into_parts();
     let types: Vec<Type> = {
         let mut state = state.lock().unwrap();
-        state.requests.push(uri);
+        state.requests.push(head.uri.to_string());
         state.types.iter().copied().collect()
     };
-    let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
+    let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
     let (group, version, rest) = match path.as_slice() {
         ["apis"] => return whole(StatusCode::OK, &groups(&types)),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         ["api", version, rest @ ..] => ("", *version, rest),
-        _ => return refusal(404, "NotFound", "the server could not find the requested resource"),
+        _ => return nowhere(),
     };
     let served: Vec<Type> =
         types.into_iter().filter(|of| of.group == group && of.version == version).collect();
     if rest.is_empty() && !served.is_empty() {
         return whole(StatusCode::OK, &resources(group, version, &served));
     }
-    let (namespace, plural) = match rest {
-        ["namespaces", namespace, plural] => (Some((*namespace).to_owned()), *plural),
-        [plural] => (None, *plural),
-        _ => return refusal(404, "NotFound", "the server could not find the requested resource"),
+    let (namespace, plural, name, status) = match rest {
+        ["namespaces", namespace, plural] => (Some(*namespace), *plural, None, false),
+        ["namespaces", namespace, plural, name] => (Some(*namespace), *plural, Some(*name), false),
+        ["namespaces", namespace, plural, name, "status"] => (Some(*namespace), *plural, Some(*name), true),
+        [plural] => (None, *plural, None, false),
+        _ => return nowhere(),
     };
-    let Some(of) = served.into_iter().find(|of| of.plural == plural) else {
-        return refusal(404, "NotFound", "the server could not find the requested resource");
-    };
+    let Some(of) = served.into_iter().find(|of| of.plural == plural) else { return nowhere() };
     let query: BTreeMap<String, String> =
-        request.uri().query().unwrap_or("").split('&').filter_map(pair).collect();
+        head.uri.query().unwrap_or("").split('&').filter_map(pair).collect();
+    let watch = query.get("watch").is_some_and(|watch| watch == "true" || watch == "1");
+    let target = Target { of, namespace: namespace.unwrap_or(""), name, status };
+    let verb = change::verb(&head.method, name.is_some(), watch);
+    if let Some(refused) = change::forbidden(&state.lock().unwrap(), verb, &target) {
+        return refused;
+    }
+    let header =
+        |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
+    if head.method != Method::GET {
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&body).unwrap();
+        let written =
+            change::write(&mut state.lock().unwrap(), &target, &head.method, &header("content-type"), &body);
+        tick.send_modify(|tick| *tick += 1);
+        return written;
+    }
+    if name.is_some() {
+        return change::get(&state.lock().unwrap(), &target);
+    }
     let name =
         query.get("fieldSelector").and_then(|text| text.strip_prefix("metadata.name=")).map(str::to_owned);
-    let accept = request.headers().get("accept").and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    let metadata_only = accept.contains("as=PartialObjectMetadata");
-    let ask = Ask { of, namespace, name, query, metadata_only };
-    if ask.query.get("watch").is_some_and(|watch| watch == "true" || watch == "1") {
-        return stream(state, changes, ask);
+    let metadata_only = header("accept").contains("as=PartialObjectMetadata");
+    let ask = Ask { of, namespace: namespace.map(str::to_owned), name, query, metadata_only };
+    if watch {
+        return watching::stream(state, changes, ask);
     }
     while state.lock().unwrap().held {
         if changes.changed().await.is_err() {
@@ -374,6 +447,10 @@ async fn answer(
         }
     }
     list(&mut state.lock().unwrap(), &ask, request.uri().to_string())
+}
+
+fn nowhere() -> Response<Body> {
+    refusal(404, "NotFound", "the server could not find the requested resource")
 }
 
 /// A parameter; what clients send of these has no escape but that of an equals sign.
@@ -465,105 +542,4 @@ fn list_anew(state: &mut State, ask: &Ask) -> (StatusCode, Value) {
     };
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
     (StatusCode::OK, list)
-}
-
-/// Where a watch is.
-struct Watching {
-    ask: Ask,
-    state: Arc<Mutex<State>>,
-    changes: watch::Receiver<u64>,
-    version: u64,
-    epoch: u64,
-    bookmarks: u64,
-    pending: Vec<Bytes>,
-    ended: bool,
-}
-
-fn stream(state: Arc<Mutex<State>>, changes: watch::Receiver<u64>, ask: Ask) -> Response<Body> {
-    let version = ask.number("resourceVersion").unwrap_or(0);
-    let (epoch, bookmarks, expired, gone) = {
-        let state = state.lock().unwrap();
-        (state.epoch, state.bookmarks, version < state.compacted, state.gone)
-    };
-    if expired && gone == Gone::Status {
-        return refusal(410, "Expired", "too old resource version");
-    }
-    let mut watching =
-        Watching { ask, state, changes, version, epoch, bookmarks, pending: Vec::new(), ended: false };
-    if expired {
-        watching.end(&status(410, "Expired", "too old resource version"));
-    }
-    let frames = futures::stream::unfold(watching, |mut watching| async move {
-        let piece = watching.piece().await?;
-        Some((piece.map(Frame::data), watching))
-    });
-    let body = StreamBody::new(frames.boxed()).boxed_unsync();
-    Response::builder().header("content-type", "application/json").body(body).unwrap()
-}
-
-impl Watching {
-    fn end(&mut self, status: &Value) {
-        self.pending.push(line("ERROR", status));
-        self.ended = true;
-    }
-
-    async fn piece(&mut self) -> Option<Result<Bytes, std::io::Error>> {
-        loop {
-            if !self.pending.is_empty() {
-                tokio::task::yield_now().await;
-                return Some(Ok(self.pending.remove(0)));
-            }
-            if self.ended {
-                return None;
-            }
-            if self.collect() {
-                return Some(Err(std::io::Error::other("the connection is cut")));
-            }
-            if self.pending.is_empty() && !self.ended {
-                self.changes.changed().await.ok()?;
-            }
-        }
-    }
-
-    /// Takes what happened since; true when the watch is to be cut.
-    fn collect(&mut self) -> bool {
-        let shared = Arc::clone(&self.state);
-        let state = shared.lock().unwrap();
-        if state.epoch != self.epoch {
-            return true;
-        }
-        if self.version < state.compacted {
-            // A stream that is open has seen everything: only one that lags is cut off.
-            self.version = state.compacted;
-        }
-        let news: Vec<Event> =
-            state.events.iter().filter(|event| event.version > self.version).cloned().collect();
-        for event in news {
-            self.version = event.version;
-            if event.plural == self.ask.of.plural && self.ask.wants(&event.object) {
-                let text = line(event.kind, &self.ask.shown(&event.object, false));
-                if state.slow {
-                    let (head, tail) = (text.slice(..text.len() / 2), text.slice(text.len() / 2..));
-                    self.pending.extend([head, tail]);
-                } else {
-                    self.pending.push(text);
-                }
-            }
-        }
-        if state.bookmarks != self.bookmarks {
-            self.bookmarks = state.bookmarks;
-            self.version = state.version;
-            if self.ask.query.get("allowWatchBookmarks").is_some_and(|allowed| allowed == "true") {
-                let kind = if self.ask.metadata_only { "PartialObjectMetadata" } else { self.ask.of.kind };
-                let bookmark = json!({"kind": kind, "apiVersion": "v1",
-                    "metadata": {"resourceVersion": state.version.to_string(), "creationTimestamp": null}});
-                self.pending.push(line("BOOKMARK", &bookmark));
-            }
-        }
-        false
-    }
-}
-
-fn line(kind: &str, object: &Value) -> Bytes {
-    Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
 }

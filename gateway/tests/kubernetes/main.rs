@@ -1,4 +1,5 @@
-//! The Kubernetes source against an API server double: what is listed, watched, lost and found again, up to traffic that follows.
+//! Reading and writing the Kubernetes API, against an API server double: what is listed, watched, lost and found again, up to traffic that
+//! follows; what is written on resources; what a cluster is audited for.
 //!
 //! The double is held to the API's documented behaviour by its own tests; kube speaks to it as to any other server.
 
@@ -11,6 +12,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod audit;
 mod behaviour;
 mod chain;
 mod double;
@@ -20,4 +22,6 @@ mod harness;
 #[path = "../live/measure.rs"]
 mod measure;
 mod scale;
+mod manifests;
 mod source;
+mod status;

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use config_model::{meta::Kind, set::AnyResource};
+use config_model::{
+    meta::Kind,
+    set::{AnyResource, ResourceSet},
+    validate::validate,
+};
 use gateway::source::{
     Health, Loaded, Source as _,
     kubernetes::{Cluster, Home, Kubernetes, Timing},
@@ -13,7 +17,7 @@ use crate::double::{ALL, Double, Gone, istio};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const GATEWAY: &str = "
+pub(crate) const GATEWAY: &str = "
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: door, namespace: istio-system}
@@ -29,7 +33,7 @@ fn service(name: &str, port: u16) -> String {
     )
 }
 
-fn home() -> Home {
+pub(crate) fn home() -> Home {
     Home {
         namespace: "istio-system".into(),
         labels: [("istio".to_owned(), "ingressgateway".to_owned())].into(),
@@ -38,7 +42,7 @@ fn home() -> Home {
 }
 
 /// Quick, but for what a test wants to outlast.
-fn timing() -> Timing {
+pub(crate) fn timing() -> Timing {
     Timing {
         quiet: Duration::from_millis(20),
         discover: Duration::from_millis(50),
@@ -226,6 +230,52 @@ async fn a_secret_is_read_once_it_is_named_and_no_other_is() {
     double.apply(GATEWAY);
     let gone = |loaded: &Loaded| !loaded.resources.iter().any(|resource| resource.key().kind == Kind::Secret);
     let _left = until(&mut source, |_| true, gone).await;
+}
+
+#[tokio::test]
+async fn of_config_maps_those_are_read_that_are_named() {
+    let double = Double::start(ALL).await;
+    let config_map = |name: &str, namespace: &str, data: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata: {{{data}}}\n"
+        )
+    };
+    double.apply(GATEWAY);
+    double.apply(&config_map("istio", "istio-system", "mesh: 'trustDomain: example.org'"));
+    double.apply(&config_map("roots", "istio-system", "ca.crt: pem"));
+    double.apply(&config_map("istio", "shop", "mesh: ''"));
+    double.apply(&config_map("other", "istio-system", "a: b"));
+    let mut source = source(&double);
+    let config_maps = |loaded: &Loaded| -> Vec<String> {
+        names(loaded).into_iter().filter(|name| name.starts_with("ConfigMap")).collect()
+    };
+    let first = next(&mut source).await;
+    assert_eq!(config_maps(&first), ["ConfigMap istio-system/istio"], "MeshConfig is there from the start");
+    let trust_domain = |loaded: &Loaded| {
+        let mut set = ResourceSet::new();
+        set.extend(loaded.resources.iter().cloned());
+        validate(set).0.mesh().trust_domain.clone()
+    };
+    assert_eq!(trust_domain(&first), "example.org");
+    double.apply(&config_map("istio", "istio-system", "mesh: 'trustDomain: example.com'"));
+    let _followed = until(&mut source, |_| true, |loaded| trust_domain(loaded) == "example.com").await;
+    double.apply(&GATEWAY.replace(
+        "port: {number: 80, name: http, protocol: HTTP}",
+        "port: {number: 443, name: https, protocol: HTTPS}, \
+         tls: {mode: MUTUAL, credentialName: named, caCertCredentialName: 'configmap://istio-system/roots'}",
+    ));
+    let both = ["ConfigMap istio-system/istio", "ConfigMap istio-system/roots"];
+    let _named = until(&mut source, |_| true, |loaded| config_maps(loaded) == both).await;
+    let asked = double.requests().into_iter().filter(|asked| asked.contains("/configmaps"));
+    assert!(
+        asked.clone().count() > 0
+            && asked.into_iter().all(|asked| {
+                asked.starts_with("/api/v1/namespaces/istio-system/configmaps?")
+                    && (asked.contains("metadata.name%3Distio&") || asked.contains("metadata.name%3Droots&"))
+            }),
+        "{:?}",
+        double.requests()
+    );
 }
 
 #[tokio::test]

@@ -205,6 +205,45 @@ endpoints: [{addresses: ['fd00::1']}]
     }
 
     #[test]
+    fn a_named_target_port_has_the_number_of_each_slice_and_pods_are_in_the_zone_of_theirs() {
+        let slice = |name: &str, port: u16, endpoints: &str| {
+            format!(
+                "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: a}}}}
+addressType: IPv4
+ports: [{{name: http, port: {port}}}]
+endpoints: [{endpoints}]
+"
+            )
+        };
+        let yaml = SERVICE.replace("CLUSTER_IP", "10.0.0.1").replace("targetPort: 8080", "targetPort: web")
+            + &slice(
+                "a-1",
+                8081,
+                "{addresses: [10.1.0.1], zone: z1, conditions: {ready: true, serving: true}}",
+            )
+            + &slice("a-2", 9090, "{addresses: [10.1.0.2], zone: z2, conditions: {serving: true}}")
+            + &slice(
+                "a-3",
+                9091,
+                "{addresses: [10.1.0.3], conditions: {ready: false, serving: true, terminating: true}}",
+            )
+            + &slice("a-4", 9092, "{addresses: [10.1.0.4], conditions: {ready: false, serving: false}}");
+        let (compiled, _) = compiled(&yaml);
+        let cluster = compiled.clusters.values().find(|cluster| cluster.spec.port == 80).unwrap();
+        let found = cluster.endpoints.iter();
+        let found: Vec<String> =
+            found.map(|e| format!("{} {:?} {}", e.address, e.health, e.place.locality)).collect();
+        // Who is not said to be unready is ready; who leaves is left, though it would still serve (Istio, without sticky sessions).
+        assert_eq!(
+            found,
+            ["10.1.0.1:8081 Healthy /z1", "10.1.0.2:9090 Healthy /z2", "10.1.0.4:9092 Unhealthy "]
+        );
+    }
+
+    #[test]
     fn old_endpoints_and_workload_entries_serve_too() {
         let yaml = SERVICE.replace("CLUSTER_IP", "10.0.0.1")
             + "---

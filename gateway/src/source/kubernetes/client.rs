@@ -131,7 +131,7 @@ impl Cluster {
         &self.namespace
     }
 
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
 

@@ -8,7 +8,7 @@ use kube::{Client, core::ApiResource};
 /// What the server says about a kind.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
-pub(super) enum Served {
+pub(crate) enum Served {
     /// It is served like this.
     As(ApiResource),
     /// It is not installed.
@@ -19,7 +19,7 @@ pub(super) enum Served {
 ///
 /// # Errors
 /// When the server does not answer.
-pub(super) async fn discover(client: &Client, kind: Kind) -> kube::Result<Served> {
+pub(crate) async fn discover(client: &Client, kind: Kind) -> kube::Result<Served> {
     if let Some(plural) = built_in(kind) {
         return Ok(Served::As(resource(kind, "v1", plural)));
     }

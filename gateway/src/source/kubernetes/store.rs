@@ -256,6 +256,14 @@ impl Store {
         }
     }
 
+    /// What cannot be read just now, and why.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let inner = self.inner();
+        let troubled =
+            inner.parts.iter().filter_map(|(part, contents)| Some((part, contents.trouble.as_ref()?)));
+        troubled.map(|(part, trouble)| format!("{part}: {trouble}")).collect()
+    }
+
     /// The whole state, and the generation it is of.
     pub(super) fn loaded(&self) -> (Loaded, u64) {
         let mut inner = self.inner();
@@ -304,7 +312,7 @@ impl Entry {
         let diagnostics = parsed.diagnostics;
         match parsed.resources.into_iter().next() {
             Some(resource) => {
-                let same = before.filter(|old| old.content_hash() == resource.content_hash());
+                let same = before.filter(|old| version(old) == version(&resource));
                 Entry { resource: Some(same.unwrap_or(resource)), fresh: true, diagnostics, text }
             }
             None => Entry { resource: before, fresh: false, diagnostics, text },
@@ -324,9 +332,14 @@ impl Entry {
 
     /// Whether nothing has to be done anew for the other one.
     fn is_same(&self, other: &Entry) -> bool {
-        let hash = |entry: &Entry| entry.resource.as_ref().map(AnyResource::content_hash);
-        self.fresh && other.fresh && hash(self) == hash(other)
+        let of = |entry: &Entry| entry.resource.as_ref().map(version);
+        self.fresh && other.fresh && of(self) == of(other)
     }
+}
+
+/// Equal for two versions between which nobody sees a difference: who waits for a generation to be taken up sees one.
+fn version(resource: &AnyResource) -> (u64, Option<i64>) {
+    (resource.content_hash(), resource.origin().generation())
 }
 
 fn name(object: &Object) -> (String, String) {
