@@ -165,6 +165,8 @@ impl fmt::Display for ResourceKey {
 pub struct Metadata {
     /// Object name.
     pub name: String,
+    /// What the API server made the name from; empty where the name was given.
+    pub generate_name: String,
     /// Namespace; the parser fills in `default` where a document gives none.
     pub namespace: String,
     /// Labels.
@@ -195,6 +197,8 @@ pub struct OwnerReference {
     pub kind: String,
     /// Name of the owner, in the same namespace.
     pub name: String,
+    /// Whether it is the one that manages the object.
+    pub controller: bool,
 }
 
 /// Where a document was written. Displays as `file:line`, or as `uid/resourceVersion` for an object of an API server.

@@ -253,6 +253,8 @@ impl ProxyHttp for GatewayProxy {
         ctx.in_flight = Some(endpoint.begin(&cluster));
         ctx.upstream_host = Some(endpoint.endpoint.address.clone());
         ctx.attempt_started = Some(Instant::now());
+        ctx.endpoint = Some(endpoint);
+        ctx.principals = None;
         Ok(Box::new(peer))
     }
 
@@ -269,6 +271,7 @@ impl ProxyHttp for GatewayProxy {
         if peer.is_tls() {
             peer::verify(ctx.cluster.as_ref().and_then(|cluster| cluster.tls()), digest)?;
         }
+        ctx.principals = upstream::principals(digest);
         watch::watch(session, ctx);
         Ok(())
     }

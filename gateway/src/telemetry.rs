@@ -5,9 +5,13 @@
 
 pub mod access_log;
 pub mod flags;
+pub mod identity;
+pub mod istio;
 pub mod metrics;
 pub mod names;
 
 pub use access_log::AccessLog;
 pub use flags::{Flag, Flags};
+pub use identity::Identity;
+pub use istio::IstioMetrics;
 pub use metrics::Metrics;

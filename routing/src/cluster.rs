@@ -5,11 +5,13 @@
 mod hash_key;
 mod limits;
 mod tls;
+mod workload;
 
 pub(crate) use hash_key::hash_key_text;
 pub use hash_key::{HashCookie, HashKey, combined_hash};
 pub use limits::{KeepAlive, Outlier, Pool, ProxyVersion, RetryLimit, Tunnel, TunnelMethod, Warmup};
 pub use tls::{ClientIdentity, Roots, UpstreamTls};
+pub use workload::Workload;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -112,6 +114,8 @@ pub struct Endpoint {
     pub labels: BTreeMap<String, String>,
     /// Name of its pod, where known.
     pub workload: Option<Arc<str>>,
+    /// Who is behind it.
+    pub identity: Arc<Workload>,
     /// Where it stands among the others.
     pub place: Place,
 }
@@ -136,6 +140,7 @@ impl Endpoint {
             health: Health::Healthy,
             labels: BTreeMap::new(),
             workload: None,
+            identity: Workload::unknown(),
             place: Place::default(),
         }
     }
@@ -196,6 +201,10 @@ pub struct ClusterSpec {
     pub name: ClusterName,
     /// Fully qualified host of the service.
     pub host: Arc<str>,
+    /// Name of the Service; of a ServiceEntry it is the host.
+    pub service: Arc<str>,
+    /// Namespace of the Service or ServiceEntry; empty: not known.
+    pub namespace: Arc<str>,
     /// Service port.
     pub port: u16,
     /// Subset, or empty.
@@ -239,6 +248,8 @@ impl ClusterSpec {
         Self {
             name: ClusterName::outbound(port, subset, host),
             host: host.into(),
+            service: host.into(),
+            namespace: "".into(),
             port,
             subset: subset.into(),
             discovery: Discovery::Static,

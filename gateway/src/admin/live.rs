@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use tokio::{sync::OwnedSemaphorePermit, time};
 
 use super::Admin;
-use crate::telemetry::names;
 
 /// Streams at a time.
 pub(super) const MOST_STREAMS: usize = 16;
@@ -36,47 +35,11 @@ pub(super) fn body(admin: Arc<Admin>, place: OwnedSemaphorePermit) -> UnsyncBoxB
     StreamBody::new(events).boxed_unsync()
 }
 
-#[derive(Default)]
-struct Service {
-    codes: BTreeMap<String, u64>,
-    buckets: Vec<u64>,
-}
-
 /// One event. Durations are in milliseconds; `buckets` are cumulative counts for each of `bounds`, and one of all.
 pub(super) fn event(admin: &Admin) -> Value {
-    let mut services: BTreeMap<String, Service> = BTreeMap::new();
-    for family in admin.metrics.gather() {
-        let (requests, duration) =
-            (family.name() == names::REQUESTS, family.name() == names::REQUEST_DURATION);
-        if !requests && !duration {
-            continue;
-        }
-        for metric in family.get_metric() {
-            let label = |wanted: &str| {
-                let mut labels = metric.get_label().iter();
-                labels.find(|label| label.name() == wanted).map_or("", |label| label.value())
-            };
-            let service = services.entry(label("destination_service").to_owned()).or_default();
-            if requests {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "a counter of whole numbers, which never falls"
-                )]
-                let count = metric.get_counter().get_value() as u64;
-                *service.codes.entry(label("response_code").to_owned()).or_default() += count;
-            } else {
-                let histogram = metric.get_histogram();
-                service.buckets.resize(names::BUCKETS.len() + 1, 0);
-                let all = histogram.get_bucket().iter().map(|bucket| bucket.cumulative_count());
-                let all = all.take(names::BUCKETS.len()).chain([histogram.get_sample_count()]);
-                for (sum, count) in service.buckets.iter_mut().zip(all) {
-                    *sum += count;
-                }
-            }
-        }
-    }
-    let services: BTreeMap<_, _> = services
+    let metrics = &admin.metrics.istio;
+    let services: BTreeMap<_, _> = metrics
+        .services()
         .into_iter()
         .map(|(name, service)| (name, json!({"codes": service.codes, "buckets": service.buckets})))
         .collect();
@@ -100,7 +63,7 @@ pub(super) fn event(admin: &Admin) -> Value {
         "state": super::answer::state(admin),
         "generation": snapshot.generation,
         "connections": admin.listeners.connections(),
-        "bounds": names::BUCKETS,
+        "bounds": metrics.duration_bounds(),
         "services": services,
         "clusters": clusters,
     })

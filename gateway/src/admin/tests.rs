@@ -380,9 +380,8 @@ async fn the_page_has_what_it_asks_for() {
 #[test]
 fn events_arrive_while_the_connection_is_open() {
     let rig = rig(Surface::Admin);
-    let sample = crate::telemetry::metrics::Sample {
-        cluster: None,
-        protocol: crate::telemetry::metrics::RequestProtocol::Http,
+    let sample = crate::telemetry::istio::Sample {
+        protocol: crate::telemetry::istio::RequestProtocol::Http,
         code: 200,
         grpc_status: None,
         flags: Default::default(),
@@ -390,7 +389,8 @@ fn events_arrive_while_the_connection_is_open() {
         request_bytes: 1,
         response_bytes: 1,
     };
-    rig.admin.metrics.record(&sample);
+    let metrics = &rig.admin.metrics.istio;
+    metrics.record(metrics.nowhere(), &sample);
     let mut stream = std::io::BufReader::new(TcpStream::connect(rig.address).unwrap());
     write!(stream.get_mut(), "GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut next = || {
@@ -407,6 +407,6 @@ fn events_arrive_while_the_connection_is_open() {
     assert_eq!(service["codes"]["200"], 1, "{first}");
     assert_eq!(service["buckets"][2], 0, "5 ms");
     assert_eq!(service["buckets"][3], 1, "10 ms");
-    rig.admin.metrics.record(&sample);
+    metrics.record(metrics.nowhere(), &sample);
     while next()["services"]["unknown"]["codes"]["200"] != 2 {}
 }

@@ -11,7 +11,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use config_model::diagnostic::{Diagnostics, Severity};
+use config_model::{
+    diagnostic::{Diagnostics, Severity},
+    mesh::MeshConfig,
+};
+use routing::cluster::Workload;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -37,9 +41,8 @@ use crate::{
     },
     status,
     telemetry::{
-        AccessLog, Metrics,
+        AccessLog, Identity, Metrics,
         access_log::{Format, FormatError, Target},
-        metrics::Identity,
     },
     tls::{self, Certificates},
 };
@@ -330,20 +333,8 @@ fn access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<Acces
 
 /// Who the gateway is in the labels of Istio's metrics. Istio's own Deployment has the name of its label `app`.
 fn workload(settings: &Settings) -> Identity {
-    let label = |name: &str| settings.labels.get(name).cloned();
-    let app = label("app");
-    Identity {
-        workload: app.clone().unwrap_or_else(|| "unknown".to_owned()),
-        namespace: settings.namespace.clone(),
-        canonical_service: label("service.istio.io/canonical-name")
-            .or_else(|| label("app.kubernetes.io/name"))
-            .or_else(|| app.clone())
-            .unwrap_or_else(|| "unknown".to_owned()),
-        canonical_revision: label("service.istio.io/canonical-revision")
-            .or_else(|| label("version"))
-            .unwrap_or_else(|| "latest".to_owned()),
-        version: label("version").unwrap_or_else(|| "unknown".to_owned()),
-        app: app.unwrap_or_else(|| "unknown".to_owned()),
-        ..Identity::default()
-    }
+    let labels = &settings.labels;
+    let name = labels.get("service.istio.io/workload-name").or_else(|| labels.get("app"));
+    let workload = Workload::of(name.map_or("", String::as_str), &settings.namespace, labels);
+    Identity { workload, ..Identity::default() }
 }

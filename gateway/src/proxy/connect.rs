@@ -15,12 +15,13 @@ use crate::{
         Cluster,
         connections::{Connection, Sharing},
     },
+    telemetry::istio::Principals,
 };
 use async_trait::async_trait;
 use pingora_core::{
     connectors::L4Connect,
     protocols::{
-        Digest, GetProxyDigest as _,
+        Digest, GetProxyDigest as _, Ssl as _,
         l4::{socket::SocketAddr as PeerAddress, stream::Stream},
         raw_connect::ProxyDigest,
         tls::SslStream,
@@ -61,6 +62,8 @@ struct Made {
     counted: Option<Arc<Connection>>,
     /// Its two ends, where the engine was not told the address.
     ends: Option<(SocketAddr, SocketAddr)>,
+    /// The names in the certificates of TLS that the engine does not see.
+    principals: Option<Arc<Principals>>,
 }
 
 impl Dial {
@@ -176,7 +179,7 @@ impl Dial {
         if counted.is_none() && ends.is_none() {
             return Ok(None);
         }
-        Made { counted, ends }.digest().map(Some)
+        Made { counted, ends, principals: None }.digest().map(Some)
     }
 
     /// The connection, with its header sent and without TLS.
@@ -234,7 +237,8 @@ impl L4Connect for Dial {
         }
         let secured = self.of_mesh(address).await?;
         let made = secured.get_proxy_digest();
-        let made = made_of(made.as_deref()).map(Made::again);
+        let principals = peer::principals(secured.get_ssl_digest().as_deref());
+        let made = made_of(made.as_deref()).map(|made| made.again(principals));
         let mut stream = Stream::from(mesh::relay(secured)?);
         if let Some(made) = made {
             stream.set_proxy_digest(made.digest()?);
@@ -253,8 +257,8 @@ impl Dial {
 }
 
 impl Made {
-    fn again(&self) -> Self {
-        Self { counted: self.counted.clone(), ends: self.ends }
+    fn again(&self, principals: Option<Arc<Principals>>) -> Self {
+        Self { counted: self.counted.clone(), ends: self.ends, principals }
     }
 
     /// The engine has no place for what belongs to a connection but this one, which is for connections by way of a proxy;
@@ -272,6 +276,11 @@ pub(super) fn tracked(digest: Option<&Digest>) -> Option<&Arc<Connection>> {
 /// The two ends of a connection, ours first, where the engine was not told the address.
 pub(super) fn ends(digest: Option<&ProxyDigest>) -> Option<(SocketAddr, SocketAddr)> {
     made_of(digest)?.ends
+}
+
+/// The names in the certificates of TLS that the engine does not see.
+pub(super) fn principals(digest: Option<&ProxyDigest>) -> Option<&Arc<Principals>> {
+    made_of(digest)?.principals.as_ref()
 }
 
 fn made_of(digest: Option<&ProxyDigest>) -> Option<&Made> {

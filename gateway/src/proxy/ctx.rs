@@ -9,9 +9,9 @@ use crate::{
         clock::Clock, edge::Forwarded, facts::SentRequest, mirror::Copies, reply::LocalReply,
         upstream::Upstream,
     },
-    runtime::{Cluster, InFlight},
+    runtime::{Cluster, EndpointState, InFlight},
     snapshot::Snapshot,
-    telemetry::Flags,
+    telemetry::{Flags, istio::Principals},
 };
 use http::{HeaderValue, Version};
 use pingora_core::protocols::tls::SslDigest;
@@ -54,6 +54,10 @@ pub struct Ctx {
     /// Index of the chosen destination in the route.
     pub(super) destination: Option<usize>,
     pub(super) cluster: Option<Arc<Cluster>>,
+    /// Of the attempt under way, or the last one.
+    pub(super) endpoint: Option<Arc<EndpointState>>,
+    /// Names in the certificates of the connection of that attempt.
+    pub(super) principals: Option<Arc<Principals>>,
     /// Number of the attempt under way, from 1.
     pub(super) attempt: u32,
     /// Addresses of the attempts so far.
@@ -118,6 +122,8 @@ impl Ctx {
             route: None,
             destination: None,
             cluster: None,
+            endpoint: None,
+            principals: None,
             attempt: 0,
             tried: SmallVec::new(),
             in_flight: None,

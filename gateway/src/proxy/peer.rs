@@ -11,6 +11,7 @@ use super::{
 use crate::{
     listener::ConnectionInfo,
     runtime::Cluster,
+    telemetry::istio::Principals,
     tls::{Revocation, Trust},
 };
 use pingora_core::{
@@ -18,9 +19,9 @@ use pingora_core::{
     protocols::{
         Digest, Stream,
         l4::{ext::TcpKeepalive, socket::SocketAddr as PeerAddress},
-        tls::{HandshakeCompleteHook, TlsRef},
+        tls::{HandshakeCompleteHook, SslDigest, TlsRef},
     },
-    tls::x509::X509,
+    tls::x509::{X509, X509Ref},
     upstreams::peer::HttpPeer,
 };
 use pingora_error::{Error, ErrorType, Result};
@@ -47,7 +48,8 @@ const KEEPALIVE_PROBES: u32 = 9;
 
 /// Whether an upstream's certificate is one that was asked for; found at the handshake, kept with the connection.
 enum Verdict {
-    Accept,
+    /// It is, with the names of both ends.
+    Accept(Arc<Principals>),
     Refuse(&'static str),
 }
 
@@ -164,6 +166,14 @@ pub(super) fn keepalive(asked: &KeepAlive) -> TcpKeepalive {
     }
 }
 
+/// The names in the certificates of both ends, where they were looked at and there are any.
+pub(super) fn principals(digest: Option<&SslDigest>) -> Option<Arc<Principals>> {
+    match digest?.extension.get::<Verdict>()? {
+        Verdict::Accept(principals) if **principals != Principals::default() => Some(principals.clone()),
+        Verdict::Accept(_) | Verdict::Refuse(_) => None,
+    }
+}
+
 /// Checks what [`build`] left to be checked after the handshake, on new and on pooled connections alike.
 ///
 /// # Errors
@@ -174,7 +184,7 @@ pub(super) fn verify(tls: Option<&UpstreamTls>, digest: Option<&Digest>) -> Resu
         return Ok(());
     }
     match digest.and_then(|d| d.ssl_digest.as_ref()?.extension.get::<Verdict>()) {
-        Some(Verdict::Accept) => Ok(()),
+        Some(Verdict::Accept(_)) => Ok(()),
         Some(Verdict::Refuse(why)) => Err(Cause::UntrustedUpstream.explain(*why)),
         None => Err(Cause::UntrustedUpstream.explain("the certificate was not looked at")),
     }
@@ -244,7 +254,13 @@ fn judge(
     if !names.is_empty() && !has_any(ssl, names) {
         return Verdict::Refuse("none of the subject alternative names");
     }
-    Verdict::Accept
+    let name = |certificate: Option<&X509Ref>| {
+        let names = certificate?.subject_alt_names()?;
+        names.iter().find_map(|name| name.uri().map(Arc::from))
+    };
+    let peer = ssl.peer_certificate();
+    let principals = Principals { source: name(ssl.certificate()), destination: name(peer.as_deref()) };
+    Verdict::Accept(Arc::new(principals))
 }
 
 fn server_name(tls: &UpstreamTls, authority: &str) -> String {

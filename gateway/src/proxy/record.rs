@@ -3,22 +3,20 @@
 //! Invariant: called once a request, also for those that failed before they were routed.
 
 use super::ctx::Ctx;
-use crate::telemetry::{
-    AccessLog, Metrics,
-    access_log::Entry,
-    metrics::{RequestProtocol, Sample},
+use crate::{
+    runtime::{Cluster, EndpointState},
+    telemetry::{
+        AccessLog, IstioMetrics, Metrics,
+        access_log::Entry,
+        istio::{Principals, RequestProtocol, Sample, Target},
+    },
 };
 use http::{HeaderMap, Version};
 use pingora_proxy::Session;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 /// Counts and logs a finished request.
-pub(super) fn finish(
-    metrics: &Metrics,
-    log: Option<&std::sync::Arc<AccessLog>>,
-    session: &Session,
-    ctx: &Ctx,
-) {
+pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &Session, ctx: &Ctx) {
     let duration = ctx.started.elapsed();
     let request = session.req_header();
     let response = session.response_written();
@@ -26,8 +24,7 @@ pub(super) fn finish(
     let received = session.body_bytes_read() as u64;
     let sent = session.body_bytes_sent() as u64;
     let cluster = ctx.cluster.as_deref().map(|c| &*c.spec);
-    metrics.record(&Sample {
-        cluster,
+    let sample = Sample {
         protocol: if ctx.grpc { RequestProtocol::Grpc } else { RequestProtocol::Http },
         code,
         grpc_status: ctx.grpc_status,
@@ -35,7 +32,8 @@ pub(super) fn finish(
         duration,
         request_bytes: received + size(&request.headers) + request.raw_path().len() as u64,
         response_bytes: sent + response.map_or(0, |r| size(&r.headers)),
-    });
+    };
+    metrics.istio.record(&target(&metrics.istio, Way::of(ctx)), &sample);
     let Some(log) = log else { return };
     let connection = ctx.connection.as_deref();
     // A head that was not read as HTTP has no method and no path to show.
@@ -74,6 +72,35 @@ pub(super) fn finish(
         server_name: connection.and_then(|c| c.sni.as_deref()).unwrap_or_default(),
         route_name: ctx.route.as_deref().and_then(|r| r.origin.name.as_deref()).unwrap_or_default(),
     });
+}
+
+/// The way that a request or a connection took, as far as it came.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Way<'w> {
+    pub(super) cluster: Option<&'w Arc<Cluster>>,
+    /// Tried last.
+    pub(super) endpoint: Option<&'w Arc<EndpointState>>,
+    /// Names in the certificates of both ends.
+    pub(super) principals: Option<&'w Arc<Principals>>,
+}
+
+impl<'w> Way<'w> {
+    fn of(ctx: &'w Ctx) -> Self {
+        let (cluster, endpoint) = (ctx.cluster.as_ref(), ctx.endpoint.as_ref());
+        Self { cluster, endpoint, principals: ctx.principals.as_ref() }
+    }
+}
+
+/// Where it is counted.
+pub(super) fn target(metrics: &IstioMetrics, way: Way<'_>) -> Arc<Target> {
+    match (way.cluster, way.endpoint, way.principals) {
+        (Some(cluster), Some(endpoint), Some(names)) => {
+            endpoint.secured_target(&cluster.spec, names, metrics)
+        }
+        (Some(cluster), Some(endpoint), None) => endpoint.target(&cluster.spec, metrics).clone(),
+        (Some(cluster), None, _) => cluster.target(metrics).clone(),
+        (None, ..) => metrics.nowhere().clone(),
+    }
 }
 
 /// Bytes of a header block as HTTP/1 writes it.

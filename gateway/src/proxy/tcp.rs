@@ -3,6 +3,8 @@
 //! Invariant: what one end has sent before it is done reaches the other (half-close); a connection on which nothing moves for
 //! the cluster's idle time is ended; every connection leaves one line in the access log, with Envoy's flags.
 
+mod report;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -35,8 +37,9 @@ use crate::{
     listener::{Client, ConnectionInfo},
     runtime::{Admission, Cluster, EndpointState, endpoint::NoAnswer},
     snapshot::SnapshotCell,
-    telemetry::{AccessLog, Flag, Flags, Metrics, access_log::Entry},
+    telemetry::{AccessLog, Flag, Flags, Metrics, access_log::Entry, istio::Principals},
 };
+use report::Report;
 
 /// Bytes that are carried at a time, each way.
 const BUFFER: usize = 16 * 1024;
@@ -69,6 +72,8 @@ enum Ends {
 struct Outcome {
     flags: Flags,
     cluster: Option<Arc<Cluster>>,
+    endpoint: Option<Arc<EndpointState>>,
+    principals: Option<Arc<Principals>>,
     upstream_host: Option<Address>,
     upstream_local: Option<SocketAddr>,
     transport_failure: String,
@@ -91,9 +96,10 @@ impl Tunnels {
     /// Carries a connection until it ends.
     pub(super) async fn carry(&self, client: Client, info: &ConnectionInfo, route: &TcpRoute) {
         let (started, start) = (Instant::now(), SystemTime::now());
-        let outcome = self.run(client, info, route).await;
+        let mut report = Report::new(&self.metrics.istio);
+        let outcome = self.run(client, info, route, &mut report).await;
+        report.end(&outcome);
         let cluster = outcome.cluster.as_ref().map(|cluster| &*cluster.spec);
-        self.metrics.tcp_closed(cluster, outcome.flags, outcome.received, outcome.sent);
         let Some(log) = &self.access_log else { return };
         let none = HeaderMap::new();
         log.log(&Entry {
@@ -113,12 +119,17 @@ impl Tunnels {
         });
     }
 
-    async fn run(&self, client: Client, info: &ConnectionInfo, route: &TcpRoute) -> Outcome {
+    async fn run(
+        &self,
+        client: Client,
+        info: &ConnectionInfo,
+        route: &TcpRoute,
+        report: &mut Report<'_>,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         let snapshot = self.snapshots.load();
         let name = route.pick(fastrand::u64(..));
         let cluster = name.and_then(|name| snapshot.clusters.get(name)).cloned();
-        self.metrics.tcp_opened(cluster.as_ref().map(|cluster| &*cluster.spec));
         let Some(cluster) = cluster else {
             outcome.flags.insert(Flag::NoClusterFound);
             return outcome;
@@ -130,6 +141,7 @@ impl Tunnels {
             return outcome;
         };
         outcome.upstream_host = Some(endpoint.endpoint.address.clone());
+        outcome.endpoint = Some(endpoint.clone());
         let Admission::Granted(_place) = cluster.admit_connection() else {
             outcome.flags.insert(Flag::UpstreamOverflow);
             return outcome;
@@ -152,19 +164,30 @@ impl Tunnels {
         }
         let idle = cluster.spec.idle_timeout;
         let life = cluster.spec.pool.max_connection_duration;
-        let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (received, sent) = (AtomicU64::new(0), AtomicU64::new(early.len() as u64));
+        let moved = || (received.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
         let over = self.both_ways(&mut ends, (&received, &sent));
-        tokio::select! {
-            () = over => {}
-            () = idle_for(idle.unwrap_or_default(), || received.load(Ordering::Relaxed) + sent.load(Ordering::Relaxed)), if idle.is_some() => {
-                outcome.flags.insert(Flag::StreamIdleTimeout);
-            }
-            // Envoy: `max_downstream_connection_duration`; Istio sets it from the DestinationRule.
-            () = tokio::time::sleep(life.unwrap_or_default()), if life.is_some() => {
-                outcome.flags.insert(Flag::DurationTimeout);
+        let silent = idle_for(idle.unwrap_or_default(), || moved().0 + moved().1);
+        // Envoy: `max_downstream_connection_duration`; Istio sets it from the DestinationRule.
+        let aged = tokio::time::sleep(life.unwrap_or_default());
+        let period = self.metrics.istio.reporting_interval();
+        let mut updates = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        tokio::pin!(over, silent, aged);
+        loop {
+            tokio::select! {
+                () = &mut over => break,
+                () = &mut silent, if idle.is_some() => {
+                    outcome.flags.insert(Flag::StreamIdleTimeout);
+                    break;
+                }
+                () = &mut aged, if life.is_some() => {
+                    outcome.flags.insert(Flag::DurationTimeout);
+                    break;
+                }
+                _ = updates.tick() => report.update(&outcome, moved()),
             }
         }
-        (outcome.received, outcome.sent) = (received.into_inner(), sent.into_inner() + early.len() as u64);
+        (outcome.received, outcome.sent) = moved();
         outcome
     }
 
@@ -202,6 +225,7 @@ impl Tunnels {
         outcome.upstream_local =
             upstream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
         note_ends(outcome, connect::ends(upstream.get_proxy_digest().as_deref()));
+        outcome.principals = peer::principals(upstream.get_ssl_digest().as_deref());
         Ok((Ends::Streams(client, upstream), early))
     }
 

@@ -7,6 +7,7 @@ mod failures;
 mod filters;
 mod heads;
 mod hostile;
+mod metrics;
 mod mirrors;
 mod overload;
 mod policies;
@@ -25,8 +26,8 @@ use crate::{
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     snapshot::Snapshot,
     telemetry::{
+        Identity,
         access_log::{Format, Target},
-        metrics::Identity,
     },
 };
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};

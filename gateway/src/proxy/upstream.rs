@@ -2,7 +2,7 @@
 //!
 //! Invariant: a cluster that limits nothing and hashes nothing costs a request an `Option` check each.
 
-use super::{attempt, connect, ctx::Ctx, diagnose, failure::Cause, response};
+use super::{attempt, connect, ctx::Ctx, diagnose, failure::Cause, peer, response};
 use crate::{
     runtime::{
         Admission, Cluster, EndpointState,
@@ -10,7 +10,7 @@ use crate::{
         limits::{Admitted, Counted},
         remote,
     },
-    telemetry::Flag,
+    telemetry::{Flag, istio::Principals},
 };
 use http::{HeaderMap, HeaderValue, Version, header};
 use pingora_core::protocols::Digest;
@@ -77,6 +77,13 @@ pub(super) fn connected(ctx: &mut Ctx, digest: Option<&Digest>) {
     if let Some((_, remote)) = ends {
         ctx.upstream_host = Some(Address::Ip(remote));
     }
+}
+
+/// The names in the certificates of the connection that an attempt got, where it has any.
+pub(super) fn principals(digest: Option<&Digest>) -> Option<Arc<Principals>> {
+    let digest = digest?;
+    peer::principals(digest.ssl_digest.as_deref())
+        .or_else(|| connect::principals(digest.proxy_digest.as_deref()).cloned())
 }
 
 /// Asks the upstream to close the connection after the last request that it may carry.

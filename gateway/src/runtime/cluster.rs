@@ -12,7 +12,10 @@ use super::{
     limits::{Admission, Admitted, Counted, Counters, Limit},
     trust::{Loaded, Refusal},
 };
-use crate::tls::{Sources, Trust};
+use crate::{
+    telemetry::istio::{IstioMetrics, Target},
+    tls::{Sources, Trust},
+};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foldhash::fast::FixedState;
 use futures::FutureExt as _;
@@ -58,6 +61,8 @@ pub struct Cluster {
     cursor: AtomicU64,
     changed: Arc<Notify>,
     settled: watch::Sender<bool>,
+    /// Where requests are counted that get to no endpoint.
+    counted: OnceLock<Arc<Target>>,
 }
 
 /// Proof that nobody else changes the view.
@@ -79,6 +84,7 @@ impl Cluster {
         let pool_key = FixedState::with_seed(0).hash_one((&spec.name, spec.protocol, &spec.tls));
         let empty = EndpointView::default();
         let before = previous.map(Self::endpoints);
+        let counted = previous.and_then(|p| p.counted.get()).filter(|target| target.is_of(&spec)).cloned();
         let mut endpoints = dns::expand(spec.discovery, &declared, &HashMap::new());
         let settled = !dns::needs_resolution(spec.discovery, &declared);
         if !settled
@@ -89,16 +95,19 @@ impl Cluster {
             // Until the first answer, what the same names resolved to a moment ago is the best that is known.
             endpoints = before.all.iter().map(|e| Endpoint::clone(&e.endpoint)).collect();
         }
-        let view =
-            EndpointView::succeed(before.as_deref().unwrap_or(&empty), endpoints, |endpoints, states| {
-                prepare(&spec, endpoints, states)
-            });
+        let view = EndpointView::succeed(
+            &spec,
+            before.as_deref().unwrap_or(&empty),
+            endpoints,
+            |endpoints, states| prepare(&spec, endpoints, states),
+        );
         let pool = &spec.pool;
         let limited = pool.max_connections.is_some()
             || pool.max_requests.is_some()
             || matches!(pool.retries, RetryLimit::Budget { .. });
         Self {
             limited,
+            counted: counted.map_or_else(OnceLock::new, OnceLock::from),
             connections: previous.map(|p| p.connections.clone()).unwrap_or_default(),
             refusal: ArcSwapOption::empty(),
             dynamic: previous
@@ -126,6 +135,11 @@ impl Cluster {
             Some(Trust::Usable(material)) => own ^ material.digest.rotate_left(17),
             Some(Trust::Unavailable(_)) | None => own,
         }
+    }
+
+    /// Where requests are counted that get to no endpoint of it.
+    pub fn target(&self, metrics: &IstioMetrics) -> &Arc<Target> {
+        self.counted.get_or_init(|| metrics.cluster(&self.spec))
     }
 
     /// The endpoints now.
@@ -345,7 +359,7 @@ impl Cluster {
         if current.all.iter().map(|e| &e.endpoint).eq(endpoints.iter()) {
             return;
         }
-        let view = EndpointView::succeed(&current, endpoints, |endpoints, states| {
+        let view = EndpointView::succeed(&self.spec, &current, endpoints, |endpoints, states| {
             prepare(&self.spec, endpoints, states)
         });
         self.view.store(Arc::new(view));

@@ -145,7 +145,7 @@ impl Name {
             return;
         }
         let endpoint = Endpoint { alternates, ..Endpoint::at(address) };
-        let state = EndpointState { endpoint, load: Arc::default() };
+        let state = EndpointState::alone(endpoint);
         self.endpoint.store(Arc::new(Some(Arc::new(state))));
     }
 }

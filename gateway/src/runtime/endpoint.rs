@@ -1,17 +1,19 @@
 //! Endpoints as they can be dialled, and what is remembered of each address.
 //!
 //! Invariant: a counter goes up once per attempt and down once, by the drop of its guard; what is remembered follows the
-//! address over reloads. A view is immutable: a change makes a new one.
+//! address over reloads, and what is counted of a workload follows the workload. A view is immutable: a change makes a new one.
 
 use super::{cluster::Cluster, outlier::Record};
+use crate::telemetry::istio::{IstioMetrics, Principals, Target};
+use arc_swap::ArcSwapOption;
 use routing::{
     balance::{EndpointSet, LoadView},
-    cluster::{Address, Endpoint},
+    cluster::{Address, ClusterSpec, Endpoint, Workload},
 };
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -46,9 +48,60 @@ pub struct EndpointState {
     /// As compiled, with the address resolved.
     pub endpoint: Endpoint,
     pub(super) load: Arc<EndpointLoad>,
+    counted: Counted,
+}
+
+/// Where requests to an endpoint are counted, once there was one.
+#[derive(Debug, Default)]
+struct Counted {
+    plain: OnceLock<Arc<Target>>,
+    /// Over TLS, with the names of both ends.
+    secured: ArcSwapOption<Target>,
+}
+
+impl Counted {
+    /// Whether something was counted, for the service that the cluster is of now.
+    fn is_of(&self, spec: &ClusterSpec) -> bool {
+        let secured = self.secured.load();
+        self.plain.get().or(secured.as_ref()).is_some_and(|target| target.is_of(spec))
+    }
+
+    /// The same, for another endpoint of the workload.
+    fn again(&self) -> Self {
+        let plain = self.plain.get().cloned().map_or_else(OnceLock::new, OnceLock::from);
+        Self { plain, secured: ArcSwapOption::new(self.secured.load_full()) }
+    }
 }
 
 impl EndpointState {
+    /// An endpoint of which nothing is remembered.
+    #[must_use]
+    pub fn alone(endpoint: Endpoint) -> Self {
+        Self { endpoint, load: Arc::default(), counted: Counted::default() }
+    }
+
+    /// Where requests to this endpoint are counted.
+    pub fn target(&self, spec: &ClusterSpec, metrics: &IstioMetrics) -> &Arc<Target> {
+        let make = || metrics.workload(spec, &self.endpoint.identity, Principals::default());
+        self.counted.plain.get_or_init(make)
+    }
+
+    /// Where requests to this endpoint are counted on a connection whose ends have these names.
+    pub fn secured_target(
+        &self,
+        spec: &ClusterSpec,
+        principals: &Principals,
+        metrics: &IstioMetrics,
+    ) -> Arc<Target> {
+        let known = self.counted.secured.load();
+        if let Some(target) = known.as_ref().filter(|target| target.has(principals)) {
+            return target.clone();
+        }
+        let target = metrics.workload(spec, &self.endpoint.identity, principals.clone());
+        self.counted.secured.store(Some(target.clone()));
+        target
+    }
+
     /// Requests that this endpoint is working on now.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
@@ -148,20 +201,29 @@ impl Default for EndpointView {
 }
 
 impl EndpointView {
-    /// A view of `endpoints` that keeps what is remembered of addresses that were in `previous`.
+    /// A view of `endpoints` of the cluster `spec` that keeps what is remembered of addresses that were in `previous`.
     #[must_use]
     pub(super) fn succeed(
+        spec: &ClusterSpec,
         previous: &Self,
         endpoints: Vec<Endpoint>,
         prepare: impl FnOnce(&[Endpoint], &[Arc<EndpointState>]) -> EndpointSet,
     ) -> Self {
         let known: HashMap<&Address, &Arc<EndpointLoad>> =
             previous.all.iter().map(|e| (&e.endpoint.address, &e.load)).collect();
+        let counted: HashMap<&Arc<Workload>, &Counted> = previous
+            .all
+            .iter()
+            .filter(|e| e.counted.is_of(spec))
+            .map(|e| (&e.endpoint.identity, &e.counted))
+            .collect();
         let all: Box<[_]> = endpoints
             .iter()
             .map(|endpoint| {
                 let load = known.get(&endpoint.address).map(|l| Arc::clone(l)).unwrap_or_default();
-                Arc::new(EndpointState { endpoint: endpoint.clone(), load })
+                let counted =
+                    counted.get(&endpoint.identity).map(|counted| counted.again()).unwrap_or_default();
+                Arc::new(EndpointState { endpoint: endpoint.clone(), load, counted })
             })
             .collect();
         let pickable = prepare(&endpoints, &all);

@@ -73,7 +73,7 @@ flags! {
 }
 
 /// The flags of one response.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flags(u32);
 
 impl Flags {
@@ -92,6 +92,16 @@ impl Flags {
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// All of them in one word.
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// What [`bits`](Self::bits) gave.
+    pub(super) fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     /// The flags in the order in which they are printed.

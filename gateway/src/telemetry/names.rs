@@ -19,6 +19,10 @@ pub const TCP_CLOSED: &str = "istio_tcp_connections_closed_total";
 pub const TCP_SENT: &str = "istio_tcp_sent_bytes_total";
 /// Bytes received from clients on connections that are not HTTP, counter.
 pub const TCP_RECEIVED: &str = "istio_tcp_received_bytes_total";
+/// Messages of gRPC that clients sent, counter.
+pub const REQUEST_MESSAGES: &str = "istio_request_messages_total";
+/// Messages of gRPC that clients got, counter.
+pub const RESPONSE_MESSAGES: &str = "istio_response_messages_total";
 /// Version of the proxy, gauge of value 1.
 pub const BUILD: &str = "istio_build";
 
@@ -60,6 +64,19 @@ pub const STATUS_WRITES: &str = "limen_status_writes_total";
 pub const STATUS_EVENTS: &str = "limen_status_events_total";
 /// Attempts at the Lease of who writes, by what came of it, counter.
 pub const STATUS_LEASES: &str = "limen_status_lease_requests_total";
+/// Istio's metrics of traffic, and what each says.
+pub const ISTIO: [(&str, &str); 10] = [
+    (REQUESTS, "Requests served."),
+    (REQUEST_DURATION, "Duration of requests in milliseconds."),
+    (REQUEST_BYTES, "Size of requests in bytes."),
+    (RESPONSE_BYTES, "Size of responses in bytes."),
+    (REQUEST_MESSAGES, "Messages of gRPC sent by clients."),
+    (RESPONSE_MESSAGES, "Messages of gRPC sent to clients."),
+    (TCP_OPENED, "Connections opened that are not HTTP."),
+    (TCP_CLOSED, "Connections closed that are not HTTP."),
+    (TCP_SENT, "Bytes sent to clients on connections that are not HTTP."),
+    (TCP_RECEIVED, "Bytes received from clients on connections that are not HTTP."),
+];
 
 /// Labels of the HTTP metrics, in the order in which values are given.
 pub const HTTP_LABELS: [&str; 25] = [

@@ -261,6 +261,8 @@ impl Making<'_> {
         let spec = ClusterSpec {
             name,
             host: Arc::clone(&service.host),
+            service: service.name().into(),
+            namespace: service.namespace.into(),
             port: port.number,
             subset: subset_name.into(),
             discovery,

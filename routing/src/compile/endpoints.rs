@@ -160,6 +160,52 @@ endpoints: [{addresses: [10.1.0.1], nodeName: n1}, {addresses: [10.1.0.2], nodeN
         assert_eq!(addresses(&identity), (vec!["10.1.0.2:8081".to_owned()], 0));
     }
 
+    #[test]
+    fn endpoints_know_whom_they_belong_to_and_share_it() {
+        let yaml = SERVICE.replace("CLUSTER_IP", "10.0.0.1")
+            + "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: a-1, namespace: shop, labels: {kubernetes.io/service-name: a}}
+addressType: IPv4
+ports: [{name: http, port: 8081}]
+endpoints: [{addresses: [10.1.0.1]}, {addresses: [10.1.0.2]}, {addresses: [10.1.0.3]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a-v1-7f-1, generateName: a-v1-7f-, namespace: shop, labels: {app: a, version: v1, pod-template-hash: 7f},
+  ownerReferences: [{kind: ReplicaSet, name: a-v1-7f, controller: true}]}
+status: {podIP: 10.1.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a-v1-7f-2, generateName: a-v1-7f-, namespace: shop, labels: {app: a, version: v1, pod-template-hash: 7f},
+  ownerReferences: [{kind: ReplicaSet, name: a-v1-7f, controller: true}]}
+status: {podIP: 10.1.0.2}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db, namespace: shop}
+spec: {hosts: [db.example], resolution: STATIC, ports: [{number: 80, name: a, protocol: HTTP}], endpoints: [{address: 10.2.0.1, labels: {app: db}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: out, namespace: shop}
+spec: {hosts: [out.example], resolution: DNS, ports: [{number: 80, name: a, protocol: HTTP}]}
+";
+        let (compiled, _) = compiled(&yaml);
+        let identities = |name: &str| -> Vec<_> {
+            let (_, cluster) = compiled.clusters.iter().find(|(found, _)| found.as_str() == name).unwrap();
+            cluster.endpoints.iter().map(|endpoint| endpoint.identity.clone()).collect()
+        };
+        let pods = identities("outbound|80||a.shop.svc.cluster.local");
+        assert_eq!((&*pods[0].name, &*pods[0].canonical_revision), ("a-v1", "v1"));
+        assert!(std::sync::Arc::ptr_eq(&pods[0], &pods[1]), "one workload");
+        assert_eq!(pods[2].name, "", "of this one nothing is known");
+        assert_eq!(identities("outbound|80||db.example")[0].name, "db-0");
+        assert_eq!(identities("outbound|80||out.example")[0].name, "out");
+    }
+
     const SERVICE: &str = "
 apiVersion: v1
 kind: Service

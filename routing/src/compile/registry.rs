@@ -48,6 +48,16 @@ impl Service {
     }
 }
 
+impl Service<'_> {
+    /// Its name as metrics know it: a ServiceEntry's is the host (Istio: convertServices).
+    pub(super) fn name(&self) -> &str {
+        match &self.source {
+            Source::Kubernetes(resource) => &resource.key.name,
+            Source::Entries(_) => &self.host,
+        }
+    }
+}
+
 /// A service port.
 #[derive(Debug)]
 pub(super) struct Port {

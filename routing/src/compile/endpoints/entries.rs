@@ -11,7 +11,7 @@ use super::{
     collector::{Collector, Found},
     pod_ips,
 };
-use crate::cluster::{Address, Discovery, Endpoint};
+use crate::cluster::{Address, Discovery, Endpoint, Workload};
 use config_model::{
     istio::{
         WorkloadEntry,
@@ -68,8 +68,11 @@ impl EndpointSources<'_> {
                 );
                 self.add_pods(namespace, &selector.labels, target, &mut found);
             } else if !entry.spec.endpoints.is_empty() {
-                for endpoint in &entry.spec.endpoints {
-                    let own = (entry.key.namespace.as_str(), None);
+                for (index, endpoint) in entry.spec.endpoints.iter().enumerate() {
+                    // Istio: convertServiceEntryToInstances names them so.
+                    let name = format!("{}-{index}", entry.key.name);
+                    let identity = Workload::of(&name, &entry.key.namespace, &endpoint.labels);
+                    let own = (entry.key.namespace.as_str(), None, identity);
                     found.push_workload(endpoint, own, (&written.name, target), discovery);
                 }
             } else if discovery != Discovery::Static && !service.host.starts_with('*') {
@@ -77,7 +80,8 @@ impl EndpointSources<'_> {
                     Ok(ip) => Address::Ip(SocketAddr::new(ip, target)),
                     Err(_) => Address::Name(Arc::clone(&service.host), target),
                 };
-                found.push(Found { address, ..Found::default_at(target) });
+                let identity = Workload::of(&entry.key.name, &entry.key.namespace, &BTreeMap::new());
+                found.push(Found { address, identity: Some(identity), ..Found::default_at(target) });
             }
         }
         // Istio: cluster_builder.go makes no DNS cluster without an endpoint to resolve.
@@ -100,7 +104,8 @@ impl EndpointSources<'_> {
         for workload in self.workloads.of(namespace).into_iter().flat_map(|known| known.workloads()) {
             if is_subset_of(selector, &workload.spec.labels) {
                 any = true;
-                let own = (namespace, Some(workload.key.name.as_str()));
+                let identity = Workload::of_entry(&workload.meta, &workload.spec.labels);
+                let own = (namespace, Some(workload.key.name.as_str()), identity);
                 found.push_workload(&workload.spec, own, (port_name, target), discovery);
             }
         }
@@ -125,6 +130,7 @@ impl EndpointSources<'_> {
                     node: pod.spec.spec.node_name.clone(),
                     labels: pod.meta.labels.clone(),
                     workload: Some(pod.key.name.as_str().into()),
+                    identity: Some(Workload::of_pod(&pod.meta)),
                     ..Found::default_at(target)
                 });
             }
@@ -138,7 +144,7 @@ impl Collector {
     fn push_workload(
         &mut self,
         workload: &WorkloadEntry,
-        (namespace, name): (&str, Option<&str>),
+        (namespace, name, identity): (&str, Option<&str>, Workload),
         (port_name, target): (&str, u16),
         discovery: Discovery,
     ) {
@@ -159,6 +165,7 @@ impl Collector {
             network: workload.network.clone(),
             labels: mesh_labels(workload),
             workload: name.map(Arc::from),
+            identity: Some(identity),
             ..Found::default_at(port)
         });
     }

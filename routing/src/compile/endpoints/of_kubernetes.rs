@@ -10,7 +10,7 @@ use super::{
     EndpointSources, Resolved,
     collector::{Collector, Found},
 };
-use crate::cluster::{Address, Discovery, Health};
+use crate::cluster::{Address, Discovery, Health, Workload};
 use config_model::{
     kubernetes::{self, EndpointSlice, ObjectReference, TargetPort},
     meta::Resource,
@@ -165,6 +165,7 @@ impl EndpointSources<'_> {
                 .unwrap_or_default(),
             labels: pod.map(|pod| pod.meta.labels.clone()).unwrap_or_default(),
             workload: workload.filter(|name| !name.is_empty()).map(Arc::from),
+            identity: pod.map(|pod| Workload::of_pod(&pod.meta)),
             ..Found::default_at(port)
         });
     }
