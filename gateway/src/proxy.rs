@@ -13,6 +13,7 @@ mod facts;
 mod failure;
 mod filters;
 pub(crate) mod forwarded_for;
+mod grpc;
 mod heads;
 mod http;
 mod mesh;
@@ -66,7 +67,10 @@ use routing::{
     listener::Chains,
     route::Action,
 };
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The proxy: routes by the snapshot in force and reports what happened.
 ///
@@ -306,6 +310,9 @@ impl ProxyHttp for GatewayProxy {
         if end || body.is_none() {
             watch::request_arrived(session, ctx);
         }
+        if let (true, Some(bytes)) = (ctx.grpc, &body) {
+            grpc::request(&self.metrics.istio, ctx, bytes);
+        }
         if let Some(copies) = &mut ctx.copies {
             copies.pass(body.as_ref(), end || body.is_none());
         }
@@ -340,6 +347,19 @@ impl ProxyHttp for GatewayProxy {
             Some(reply) => Err(policies::answered(ctx, reply)),
             None => Ok(()),
         }
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<Option<Duration>> {
+        if let (true, Some(bytes)) = (ctx.grpc, &body) {
+            grpc::response(&self.metrics.istio, ctx, bytes);
+        }
+        Ok(None)
     }
 
     async fn response_trailer_filter(

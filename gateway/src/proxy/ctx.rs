@@ -6,7 +6,7 @@ use crate::{
     listener::ConnectionInfo,
     policy::Run,
     proxy::{
-        clock::Clock, edge::Forwarded, facts::SentRequest, mirror::Copies, reply::LocalReply,
+        clock::Clock, edge::Forwarded, facts::SentRequest, grpc::Messages, mirror::Copies, reply::LocalReply,
         upstream::Upstream,
     },
     runtime::{Cluster, EndpointState, InFlight},
@@ -101,6 +101,8 @@ pub struct Ctx {
     pub(super) details: Cow<'static, str>,
     pub(super) transport_failure: Option<String>,
     pub(super) grpc_status: Option<u8>,
+    /// Messages of a gRPC call.
+    pub(super) messages: Option<Box<Messages>>,
     pub(super) upstream: Upstream,
 }
 
@@ -149,6 +151,7 @@ impl Ctx {
             details: Cow::Borrowed(""),
             transport_failure: None,
             grpc_status: None,
+            messages: None,
             upstream: Upstream::default(),
         }
     }

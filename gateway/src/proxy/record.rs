@@ -33,7 +33,11 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
         request_bytes: received + size(&request.headers) + request.raw_path().len() as u64,
         response_bytes: sent + response.map_or(0, |r| size(&r.headers)),
     };
-    metrics.istio.record(&target(&metrics.istio, Way::of(ctx)), &sample);
+    let target = target(&metrics.istio, Way::of(ctx));
+    metrics.istio.record(&target, &sample);
+    if ctx.grpc {
+        target.grpc_called();
+    }
     let Some(log) = log else { return };
     let connection = ctx.connection.as_deref();
     // A head that was not read as HTTP has no method and no path to show.
@@ -85,7 +89,7 @@ pub(super) struct Way<'w> {
 }
 
 impl<'w> Way<'w> {
-    fn of(ctx: &'w Ctx) -> Self {
+    pub(super) fn of(ctx: &'w Ctx) -> Self {
         let (cluster, endpoint) = (ctx.cluster.as_ref(), ctx.endpoint.as_ref());
         Self { cluster, endpoint, principals: ctx.principals.as_ref() }
     }

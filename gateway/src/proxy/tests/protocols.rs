@@ -104,7 +104,7 @@ async fn grpc_keeps_its_trailers_and_gets_its_own_kind_of_error() {
         let request = Request::post(format!("http://a.example{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .body(Full::new(Bytes::from_static(b"\0\0\0\0\0")))
+            .body(Full::new(Bytes::from_static(b"\0\0\0\0\0\x01\0\0\0\x02ab")))
             .unwrap();
         let response = tokio::time::timeout(PATIENCE, client.send_request(request)).await.unwrap().unwrap();
         let (head, body) = response.into_parts();
@@ -124,6 +124,12 @@ async fn grpc_keeps_its_trailers_and_gets_its_own_kind_of_error() {
     assert!(line.contains("\"POST /pkg.Service/Method HTTP/2\" 200 - via_upstream "), "{line}");
     let metrics = String::from_utf8(gateway.metrics.encode()).unwrap();
     assert!(metrics.contains("grpc_response_status=\"5\""), "{metrics}");
+    for (name, count) in [("istio_request_messages_total", " 2"), ("istio_response_messages_total", " 1")] {
+        let of_service =
+            |line: &&str| line.starts_with(name) && line.contains("destination_service=\"up.example\"");
+        let line = metrics.lines().find(of_service).unwrap();
+        assert!(line.ends_with(count) && !line.contains("request_protocol"), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
