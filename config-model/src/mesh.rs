@@ -5,6 +5,7 @@
 
 mod ext_authz;
 pub mod provider;
+mod tracing;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 pub use ext_authz::{ExtAuthzBody, ExtAuthzGrpc, ExtAuthzHttp};
 pub use provider::{DefaultProviders, ExtensionProvider};
+pub use tracing::{MeshTracing, ZipkinAddress};
 
 use crate::{
     istio::{
@@ -65,7 +67,11 @@ pub struct MeshConfig {
     /// Format of the access log; empty is Istio's.
     pub access_log_format: String,
     /// TEXT or JSON.
-    pub access_log_encoding: String,
+    pub access_log_encoding: AccessLogEncoding,
+    /// Whether connections that no listener has a use for are left out of the access log.
+    pub disable_envoy_listener_log: bool,
+    /// Whether requests are traced where no Telemetry says so.
+    pub enable_tracing: bool,
     /// Providers of telemetry where nothing else is said.
     pub default_providers: DefaultProviders,
     /// All providers, Istio's own first.
@@ -96,7 +102,9 @@ impl Default for MeshConfig {
             default_config: ProxyConfig::default(),
             access_log_file: String::new(),
             access_log_format: String::new(),
-            access_log_encoding: String::new(),
+            access_log_encoding: AccessLogEncoding::default(),
+            disable_envoy_listener_log: false,
+            enable_tracing: true,
             default_providers: DefaultProviders::default(),
             extension_providers: provider::built_in(),
         }
@@ -126,6 +134,16 @@ impl MeshConfig {
     pub fn domain(&self) -> &'static str {
         "cluster.local"
     }
+}
+
+/// How a line of the access log is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "each arm is the API's own value")]
+pub enum AccessLogEncoding {
+    #[default]
+    Text,
+    Json,
 }
 
 /// How paths are normalised before matching.
@@ -175,7 +193,7 @@ fn mesh_tls_version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result
 }
 
 /// Settings of the proxies.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ProxyConfig {
     /// What stands in front of the gateway.
@@ -191,6 +209,23 @@ pub struct ProxyConfig {
     pub connection_settings: ConnectionSettings,
     /// Environment of the proxies.
     pub proxy_metadata: BTreeMap<String, String>,
+    /// How requests are traced where no Telemetry says otherwise.
+    pub tracing: Option<MeshTracing>,
+    /// Name of the proxies in traces; absent is made of their labels.
+    pub service_cluster: Option<String>,
+    /// How that is made.
+    pub tracing_service_name: TracingServiceName,
+}
+
+/// How the name of the proxies in traces is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "each arm is the API's own value")]
+pub enum TracingServiceName {
+    #[default]
+    AppLabelAndNamespace,
+    CanonicalNameOnly,
+    CanonicalNameAndNamespace,
 }
 
 /// Limits on clients. What is absent is the profile's.

@@ -10,6 +10,7 @@ mod deployment;
 mod destination_rule;
 mod gateway;
 mod lint;
+mod mesh;
 mod names;
 mod peer_authentication;
 mod references;

@@ -5,6 +5,7 @@
 
 pub mod launch;
 pub mod panics;
+mod telemetry;
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -20,7 +20,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora_core::{protocols::Stream, server::ShutdownWatch};
@@ -47,6 +47,11 @@ pub trait ConnectionHandler: Send + Sync {
 
     /// Carries the bytes of a connection that is not HTTP, until either end has had enough.
     async fn tunnel(&self, client: Client, info: Arc<ConnectionInfo>, route: Arc<TcpRoute>);
+
+    /// Is told of a connection, from `peer` to `local`, that no server of the listener is for.
+    fn unmatched(&self, listener: &ListenerKey, peer: SocketAddr, local: SocketAddr, sni: Option<&str>) {
+        let _ = (listener, peer, local, sni);
+    }
 }
 
 /// Where the edge reads the configuration that is live.

@@ -4,6 +4,7 @@
 //! becomes a status but by `failure`. It must not know where configuration comes from.
 
 mod attempt;
+mod call;
 mod clock;
 mod connect;
 mod ctx;
@@ -29,11 +30,13 @@ mod splice;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod tunnel;
 mod upstream;
 mod upstream_head;
 mod watch;
 
+pub use call::Caller;
 pub use ctx::Ctx;
 pub use http::HttpHandler;
 
@@ -259,6 +262,7 @@ impl ProxyHttp for GatewayProxy {
         ctx.attempt_started = Some(Instant::now());
         ctx.endpoint = Some(endpoint);
         ctx.principals = None;
+        trace::attempt(ctx);
         Ok(Box::new(peer))
     }
 
@@ -327,6 +331,7 @@ impl ProxyHttp for GatewayProxy {
     ) -> Result<()> {
         ctx.upstream_version = Some(head.version);
         upstream::answered(ctx, head);
+        trace::answered(ctx, head);
         attempt::answered(session, ctx, head)?;
         if !head.status.is_informational() {
             watch::response_begun(session, ctx);

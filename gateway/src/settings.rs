@@ -39,10 +39,12 @@ pub struct Settings {
     pub metrics: Vec<SocketAddr>,
     /// Threads that serve traffic, at least 1.
     pub threads: usize,
-    /// What is written about each request.
-    pub access_log: AccessLogFormat,
-    /// Where that is written; `None` is standard output.
+    /// What is written about each request; `None`: what the configuration says.
+    pub access_log: Option<AccessLogFormat>,
+    /// Where that is written, whatever the configuration says; `None` with a format is standard output.
     pub access_log_file: Option<PathBuf>,
+    /// Ports of Gateways whose requests are not logged.
+    pub access_log_except: Vec<u16>,
     /// After this long, connections that are still open are closed and the process ends.
     pub drain_time: Duration,
     /// For this long after the signal new connections are still accepted.
@@ -119,8 +121,9 @@ impl Default for Settings {
             status: everywhere(15021),
             metrics: vec![everywhere(15090), everywhere(15020)],
             threads: available_threads(),
-            access_log: AccessLogFormat::default(),
+            access_log: None,
             access_log_file: None,
+            access_log_except: Vec::new(),
             drain_time: DEFAULT_DRAIN_TIME,
             min_drain_time: DEFAULT_MIN_DRAIN_TIME,
             edge: EdgeFlags::default(),

@@ -8,6 +8,7 @@ use crate::{
     listener::{ListenerSource, LiveListener},
     policy::Chain,
     runtime::registry::Clusters,
+    telemetry::Plans,
     tls::Certificates,
 };
 use arc_swap::ArcSwap;
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub policies: Chain,
     /// What clients may do.
     pub edge: Arc<EdgeConfig>,
+    /// What is said about requests, and to whom.
+    pub telemetry: Arc<Plans>,
     /// What is wrong with the configuration this was made from.
     pub diagnostics: Arc<Diagnostics>,
     /// Listeners that earlier configurations had and this one has not, and since when; [`SnapshotCell::publish`] sees to them.

@@ -4,14 +4,43 @@
 //! text of a request.
 
 pub mod access_log;
+pub mod collectors;
+pub mod condition;
+pub mod export;
 pub mod flags;
 pub mod identity;
 pub mod istio;
+pub mod log_plan;
+pub mod logs;
 pub mod metrics;
 pub mod names;
+pub mod node;
+pub mod plan;
+pub mod trace;
+
+use config_model::diagnostic::Diagnostics;
 
 pub use access_log::AccessLog;
 pub use flags::{Flag, Flags};
 pub use identity::Identity;
 pub use istio::IstioMetrics;
+pub use logs::Logs;
 pub use metrics::Metrics;
+pub use trace::Tracing;
+
+/// What is wrong with what the configuration says about traces and logs; nothing is started.
+#[must_use]
+pub fn findings(ground: &plan::Ground<'_>) -> Diagnostics {
+    let (_, mut findings) = plan::traces(ground);
+    findings.extend(log_plan::logs(ground).1);
+    findings
+}
+
+/// What is said about requests under one configuration, and to whom.
+#[derive(Debug, Default)]
+pub struct Plans {
+    /// How they are traced.
+    pub tracing: Tracing,
+    /// Where they are logged.
+    pub logs: Logs,
+}

@@ -2,7 +2,7 @@
 //!
 //! Invariant: Istio's own providers (`prometheus`, `stackdriver`, `envoy`) are there unless one of the same name takes their place.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
@@ -65,6 +65,9 @@ pub struct ExtensionProvider {
     pub envoy_ext_authz_http: Option<ExtAuthzHttp>,
     /// Authorization asked over gRPC.
     pub envoy_ext_authz_grpc: Option<ExtAuthzGrpc>,
+    /// Why it could not be read: it hurts whoever names it, and nobody else.
+    #[serde(skip)]
+    pub unreadable: Option<String>,
 }
 
 impl ExtensionProvider {
@@ -77,6 +80,13 @@ impl ExtensionProvider {
     pub fn takes_traces(&self) -> bool {
         let others = [&self.datadog, &self.skywalking, &self.lightstep, &self.opencensus, &self.stackdriver];
         self.opentelemetry.is_some() || self.zipkin.is_some() || others.into_iter().any(Option::is_some)
+    }
+
+    /// The service that it is, and its port; `None`: it is no service, or one that is not spoken to here.
+    pub fn service(&self) -> Option<(&str, Option<PortNumber>)> {
+        let traces = self.opentelemetry.as_ref().map(|p| (p.service.as_str(), p.port));
+        let traces = traces.or_else(|| self.zipkin.as_ref().map(|p| (p.service.as_str(), p.port)));
+        traces.or_else(|| self.envoy_otel_als.as_ref().map(|p| (p.service.as_str(), p.port)))
     }
 
     /// Whether access logs can go there.
@@ -192,7 +202,7 @@ pub struct OtlpGrpc {
 }
 
 /// A header: its value, or the variable of the environment that holds it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ProviderHeader {
     /// Its name.
@@ -201,6 +211,13 @@ pub struct ProviderHeader {
     pub value: Option<String>,
     /// The variable that holds its value.
     pub env_name: Option<String>,
+}
+
+/// Without the value, which may be a token.
+impl fmt::Debug for ProviderHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderHeader").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What is told about where the proxy runs. Each has no fields.
@@ -271,12 +288,17 @@ pub(super) fn built_in() -> Vec<ExtensionProvider> {
 
 /// Puts what is written over Istio's own, by name (Istio: ApplyMeshConfig).
 pub(super) fn merged<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ExtensionProvider>, D::Error> {
+    Ok(over_built_in(Vec::deserialize(deserializer)?))
+}
+
+/// What is written, over Istio's own.
+pub(crate) fn over_built_in(written: Vec<ExtensionProvider>) -> Vec<ExtensionProvider> {
     let mut all = built_in();
-    for written in Vec::<ExtensionProvider>::deserialize(deserializer)? {
+    for written in written {
         match all.iter_mut().find(|known| known.name == written.name) {
             Some(known) => *known = written,
             None => all.push(written),
         }
     }
-    Ok(all)
+    all
 }

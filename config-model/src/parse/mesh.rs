@@ -3,7 +3,7 @@
 use crate::{
     diagnostic::{Code, Diagnostic},
     kubernetes::ConfigMap,
-    mesh::MeshConfig,
+    mesh::{ExtensionProvider, MeshConfig, provider::over_built_in},
     meta::Resource,
 };
 
@@ -27,13 +27,39 @@ pub fn mesh_config(config_map: &Resource<ConfigMap>) -> Result<MeshConfig, Box<D
     if let Some(reason) = guard::refusal(text) {
         return Err(invalid(reason));
     }
-    let value =
+    let mut value =
         serde_yaml::from_str::<serde_yaml::Value>(text).map_err(|error| invalid(error.to_string()))?;
     if value.is_null() {
         return Ok(MeshConfig::default());
     }
+    // Read one by one: what is wrong with one provider is its own matter.
+    let providers = match value.get_mut("extensionProviders").map(std::mem::take) {
+        Some(serde_yaml::Value::Sequence(written)) => Some(written),
+        Some(other) if !other.is_null() => {
+            return Err(invalid("extensionProviders: invalid type, wants a list".to_owned()));
+        }
+        _ => None,
+    };
+    if let Some(fields) = value.as_mapping_mut() {
+        fields.remove("extensionProviders");
+    }
     let mut track = serde_path_to_error::Track::new();
     let read: Result<MeshConfig, _> =
         serde::Deserialize::deserialize(serde_path_to_error::Deserializer::new(&value, &mut track));
-    read.map_err(|error| invalid(format!("{}: {error}", deepest_path(&track.path()))))
+    let mut mesh = read.map_err(|error| invalid(format!("{}: {error}", deepest_path(&track.path()))))?;
+    if let Some(written) = providers {
+        mesh.extension_providers = over_built_in(written.into_iter().map(provider).collect());
+    }
+    Ok(mesh)
+}
+
+fn provider(value: serde_yaml::Value) -> ExtensionProvider {
+    let name = value.get("name").and_then(serde_yaml::Value::as_str).unwrap_or_default().to_owned();
+    let mut track = serde_path_to_error::Track::new();
+    let read = serde::Deserialize::deserialize(serde_path_to_error::Deserializer::new(value, &mut track));
+    read.unwrap_or_else(|error: serde_yaml::Error| {
+        let place = deepest_path(&track.path());
+        let why = if place.is_empty() { error.to_string() } else { format!("{place}: {error}") };
+        ExtensionProvider { name, unreadable: Some(why), ..ExtensionProvider::default() }
+    })
 }

@@ -200,6 +200,26 @@ fn mesh_configuration_is_read_from_its_config_map() {
 }
 
 #[test]
+fn a_provider_that_cannot_be_read_takes_nothing_else_with_it() {
+    let mesh = "    enableTracing: false\n    extensionProviders:\n    \
+        - {name: good, zipkin: {service: z, port: 9411}}\n    \
+        - {name: bad, zipkin: {service: z, port: many}}\n    \
+        - {name: envoy, envoyFileAccessLog: {path: /a}}\n";
+    let text =
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio}}\ndata:\n  mesh: |\n{mesh}");
+    let parsed = parse("a.yaml", text);
+    let AnyResource::ConfigMap(map) = &parsed.resources[0] else { panic!() };
+    let mesh = mesh_config(map).unwrap();
+    assert!(!mesh.enable_tracing);
+    assert_eq!(mesh.provider("good").unwrap().service().unwrap().0, "z");
+    let bad = mesh.provider("bad").unwrap();
+    assert!(bad.unreadable.as_ref().unwrap().contains("zipkin.port") && !bad.takes_traces(), "{bad:?}");
+    let log = mesh.provider("envoy").unwrap().envoy_file_access_log.as_ref().unwrap();
+    assert_eq!(log.path, "/a", "what is written replaces what is built in");
+    assert!(mesh.provider("prometheus").is_some());
+}
+
+#[test]
 fn a_member_of_a_list_is_found_in_it() {
     let parsed = parse(
         "a.yaml",

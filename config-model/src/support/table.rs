@@ -373,7 +373,7 @@ const TELEMETRY: &[Row] = &[
     t("spec.targetRefs", ATTACHED, TARGET_REFERENCE),
     t(
         "spec.tracing",
-        NotYet("tracing"),
+        Honoured,
         &[
             "match",
             "providers",
@@ -386,11 +386,7 @@ const TELEMETRY: &[Row] = &[
         ],
     ),
     t("spec.metrics", NotYet("changes of metrics"), &["providers", "overrides", "reportingInterval"]),
-    t(
-        "spec.accessLogging",
-        NotYet("access logs by resource; MeshConfig and --access-log decide"),
-        &["match", "providers", "disabled", "filter"],
-    ),
+    t("spec.accessLogging", Honoured, &["match", "providers", "disabled", "filter"]),
 ];
 
 const ATTACHED: Support = NoEffectOnGateway(

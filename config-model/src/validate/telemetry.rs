@@ -1,10 +1,11 @@
 //! What admission demands of a Telemetry (Istio: ValidateTelemetry, and the schema).
 //!
-//! Expressions in CEL are judged by whoever evaluates them.
+//! Of expressions in CEL those of access logs are judged here; those of metrics by whoever evaluates them.
 
 use super::{attachment, check::Check, names};
 use crate::{
-    diagnostic::Diagnostics,
+    cel::Expr,
+    diagnostic::{Code, Diagnostic, Diagnostics, Severity},
     istio::{
         Telemetry,
         telemetry::{CustomTag, Metrics, MetricsOverrides, ProviderRef, TagOperation, Tracing},
@@ -29,6 +30,16 @@ pub(super) fn check(resource: &Resource<Telemetry>, out: &mut Diagnostics) {
     }
     for (index, entry) in spec.access_logging.iter().enumerate() {
         providers(check, &format!("spec.accessLogging[{index}]"), &entry.providers);
+        if let Some(filter) = entry.filter.as_ref().filter(|filter| !filter.expression.is_empty())
+            && let Err(why) = Expr::condition(&filter.expression)
+        {
+            // The rest of the resource holds; what the entry is about is not logged, rather than logged without the condition.
+            let path = format!("spec.accessLogging[{index}].filter.expression");
+            let message = format!("the condition cannot be evaluated, {why}");
+            let hint = "nothing is logged by this entry until it is corrected";
+            let finding = Diagnostic::new(Code::NOT_YET_HONOURED, message).severity(Severity::Error);
+            check.push(finding.at(path).hint(hint));
+        }
     }
 }
 
@@ -188,5 +199,17 @@ mod tests {
         ] {
             assert_eq!(found(spec), finds, "{spec}");
         }
+    }
+
+    #[test]
+    fn conditions_that_cannot_be_evaluated_are_said() {
+        let found = |expression: &str| {
+            findings(&format!(
+                "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: a, namespace: istio-system}}\nspec: \
+                 {{accessLogging: [{{filter: {{expression: \"{expression}\"}}}}]}}\n"
+            ))
+        };
+        assert_eq!(found("response.code >= 400"), Vec::<String>::new());
+        assert_eq!(found("metadata.a == 1"), ["LIM0010 spec.accessLogging[0].filter.expression"]);
     }
 }

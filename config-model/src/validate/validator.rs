@@ -189,6 +189,9 @@ impl Mesh {
         };
         self.from = from.cloned();
         self.findings = finding.into_iter().collect();
+        if let Some(from) = from {
+            super::mesh::check(&config, from, &mut self.findings);
+        }
         locate::place(&mut self.findings);
         if *self.config == config {
             return false;

@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    path::Path,
     sync::{Arc, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -20,7 +19,10 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     admin::{self, Access, Admin, Bound, History, Surface},
-    app::{self, panics},
+    app::{
+        self, panics,
+        telemetry::{self, Telemetry},
+    },
     cli::{LevelHandle, VERSION, counted},
     drain::{DrainController, DrainState},
     edge::{EdgeConfig, EdgeFlags},
@@ -29,9 +31,9 @@ use crate::{
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
     policy::Chain,
     pressure,
-    proxy::{GatewayProxy, HttpHandler},
+    proxy::{Caller, GatewayProxy, HttpHandler},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
-    settings::{AccessLogFormat, Settings, SourceSettings, StatusWriter, Strictness},
+    settings::{Settings, SourceSettings, StatusWriter, Strictness},
     shutdown::{DrainTimes, Exit},
     snapshot::{Snapshot, SnapshotCell},
     source::{
@@ -40,15 +42,14 @@ use crate::{
         kubernetes::{Cluster, Home, Kubernetes},
     },
     status,
-    telemetry::{
-        AccessLog, Identity, Metrics,
-        access_log::{Format, FormatError, Target},
-    },
+    telemetry::{Identity, Metrics, collectors::Collectors, export::Exported},
     tls::{self, Certificates},
 };
 
 /// How long connections without a request outlive the listener that accepted them.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How long collectors may take over what is left for them at the end.
+const LAST_EXPORTS: Duration = Duration::from_secs(2);
 
 /// Starts everything and serves until drained.
 ///
@@ -60,7 +61,6 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     let pipeline_metrics =
         pipeline::Metrics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
     let metrics = Arc::new(metrics);
-    let access_log = access_log(settings, &metrics)?;
     let panics = panics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
     std::panic::set_hook(Box::new(panics::hook(panics)));
     let (predecessor, inherited) = match settings.handover.as_deref().map(Predecessor::find) {
@@ -79,7 +79,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
 
     let (snapshots, drain, status) =
         (Arc::new(SnapshotCell::default()), Arc::new(DrainController::new()), Arc::new(Status::default()));
-    let proxy = GatewayProxy::new(Arc::clone(&snapshots), Arc::clone(&metrics), access_log.clone());
+    let proxy = GatewayProxy::new(Arc::clone(&snapshots), Arc::clone(&metrics), None);
     let options = BindOptions { address: settings.bind, ports: settings.port_map.clone(), inherited };
     let listeners = ListenerManager::new(
         snapshots.clone(),
@@ -137,13 +137,20 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     upstreams.map_err(|error| format!("metrics: {error}"))?;
     let latest = tls::watch::Latest::default();
     background.spawn(tls::watch::follow(Arc::clone(&snapshots), Arc::clone(&latest)));
+    let exported = Exported::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
+    let caller = Arc::new(Caller::new(snapshots.clone()));
+    let dropped = metrics.access_log_dropped.clone();
+    let collectors = Collectors::new(caller, exported, dropped, background.handle().clone());
+    let (exports, files) = (collectors.tasks(), collectors.files());
+    background.spawn(telemetry::reopen_on_hangup(files));
     let publisher = Live {
-        snapshots,
+        snapshots: snapshots.clone(),
         registry,
         listeners: listeners.clone(),
         edge: settings.edge.clone(),
         policies: Chain::new(),
         latest,
+        telemetry: Telemetry::new(settings, collectors)?,
     };
     let source = source(settings, background.handle())?;
     let status_metrics = status::Metrics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
@@ -209,7 +216,9 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     }
     // Whoever could still log a request is gone now but for tasks that were cut: the last holder writes out what is queued.
     drop(listeners);
-    drop(access_log);
+    // Nothing more is handed over; the collectors' services are still there to be asked.
+    snapshots.publish(Snapshot { telemetry: Arc::default(), ..Snapshot::clone(&snapshots.load()) });
+    exports.finish(background.handle(), LAST_EXPORTS);
     // A runtime that is dropped waits for threads that block, and one may wait minutes for a successor's word.
     background.shutdown_timeout(app::UNWIND);
     exit
@@ -223,6 +232,7 @@ struct Live {
     edge: EdgeFlags,
     policies: Chain,
     latest: tls::watch::Latest<config_model::set::ResourceSet>,
+    telemetry: Telemetry,
 }
 
 #[async_trait]
@@ -240,13 +250,15 @@ impl Publisher for Live {
         let before = self.snapshots.load();
         let (certificates, problems) =
             Certificates::build(&compiled.listeners, built.validated.set(), &before.certificates);
-        let found = tls::findings::findings(&problems, &built.validated, &built.diagnostics);
+        let mut found = tls::findings::findings(&problems, &built.validated, &built.diagnostics);
         self.registry.settle(&clusters, FIRST_RESOLUTION).await;
         for failure in self.listeners.prepare(&compiled.listeners) {
             // Not kept as a finding: it is tried again, and /diagnostics shows what fails at the time of asking.
             tracing::error!(listener = %failure.key, "{failure}");
         }
         let mut diagnostics = Diagnostics::clone(&built.diagnostics);
+        let (telemetry, problems) = self.telemetry.plans(built);
+        found.extend(problems);
         diagnostics.share(&found);
         self.snapshots.publish(Snapshot {
             generation: built.generation,
@@ -255,6 +267,7 @@ impl Publisher for Live {
             certificates: Arc::new(certificates),
             policies: self.policies.clone(),
             edge: Arc::new(EdgeConfig::new(built.validated.mesh(), &self.edge)),
+            telemetry,
             diagnostics: Arc::new(diagnostics),
             ..Snapshot::default()
         });
@@ -311,24 +324,6 @@ fn bind(settings: &Settings, inherited: &Inherited) -> Result<Vec<Bound>, String
         .chain(metrics)
         .map(one)
         .collect()
-}
-
-fn access_log(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<AccessLog>>, String> {
-    let format: Result<Format, FormatError> = match &settings.access_log {
-        AccessLogFormat::Off => return Ok(None),
-        AccessLogFormat::Text => Format::istio_text(),
-        AccessLogFormat::Json => Format::istio_json(),
-        AccessLogFormat::Custom(text) => Format::parse(text),
-    };
-    let format = format.map_err(|error| format!("access log format: {error}"))?;
-    let target = match &settings.access_log_file {
-        Some(path) => Target::File(Arc::<Path>::from(path.as_path())),
-        None => Target::Stdout,
-    };
-    let log = AccessLog::start(format, &target, metrics.access_log_dropped.clone());
-    let place =
-        settings.access_log_file.as_ref().map_or_else(String::new, |path| format!(" {}", path.display()));
-    Ok(Some(Arc::new(log.map_err(|error| format!("access log{place}: {error}"))?)))
 }
 
 /// Who the gateway is in the labels of Istio's metrics. Istio's own Deployment has the name of its label `app`.

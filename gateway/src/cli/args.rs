@@ -117,12 +117,16 @@ pub struct RunArgs {
     /// Threads that serve traffic; the processors that may be used when not given
     #[arg(long, value_name = "N", env = "LIMEN_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
-    /// What is written about each request: off, text, json, or a format of %OPERATORS%
-    #[arg(long, value_name = "FORMAT", env = "LIMEN_ACCESS_LOG", default_value = "text")]
-    pub access_log: AccessLogArg,
-    /// File that it is written to; standard output when not given
+    /// What is written about each request: off, text, json, or a format of %OPERATORS%; when not given, what MeshConfig and Telemetry
+    /// say, and text where they say nothing
+    #[arg(long, value_name = "FORMAT", env = "LIMEN_ACCESS_LOG")]
+    pub access_log: Option<AccessLogArg>,
+    /// File that it is written to, opened anew on SIGHUP; standard output when not given
     #[arg(long, value_name = "FILE", env = "LIMEN_ACCESS_LOG_FILE")]
     pub access_log_file: Option<PathBuf>,
+    /// Ports of Gateways whose requests are not logged
+    #[arg(long, value_name = "PORT,…", env = "LIMEN_ACCESS_LOG_EXCEPT", value_delimiter = ',')]
+    pub access_log_except: Vec<u16>,
     /// What the process logs: a level, or filters such as `info,gateway::pipeline=debug`
     #[arg(long, value_name = "LEVEL", env = "LIMEN_LOG_LEVEL", default_value = "info")]
     pub log_level: String,

@@ -17,6 +17,8 @@ use crate::{
         findings::{self, Detail, Findings},
         sarif::sarif,
     },
+    settings::DEFAULT_DOMAIN,
+    telemetry::{self, node::Node, plan::Ground},
     tls,
 };
 
@@ -30,6 +32,18 @@ pub(super) fn check(args: &CheckArgs, out: &mut Output<'_>) -> Exit {
     };
     let mut findings = Diagnostics::clone(&built.diagnostics);
     findings.extend(tls::findings::of_secrets(&built.compiled.listeners, &built.validated, &findings));
+    findings.extend(telemetry::findings(&Ground {
+        validated: &built.validated,
+        compiled: &built.compiled,
+        node: &Node {
+            namespace: args.common.namespace.clone(),
+            labels: args.common.labels.0.clone(),
+            domain: DEFAULT_DOMAIN.to_owned(),
+            ..Node::default()
+        },
+        // What the gateway's environment holds is not known here.
+        environment: &|_| None,
+    }));
     findings.sort();
     let findings = &findings;
     match args.output {

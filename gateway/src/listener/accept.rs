@@ -129,9 +129,11 @@ async fn serve(
             let shaken = Box::pin(async {
                 let (hello, begun) =
                     client_hello::peek(&mut socket, begun).await.map_err(|error| error.to_string())?;
-                let chain: &Arc<FilterChain> = chains
-                    .lookup_sni(hello.server_name.as_deref())
-                    .ok_or_else(|| format!("no server for name {:?}", hello.server_name))?;
+                let name = hello.server_name.as_deref();
+                let Some(chain): Option<&Arc<FilterChain>> = chains.lookup_sni(name) else {
+                    edge.handler.unmatched(&serving.key, peer, local, name);
+                    return Err(format!("no server for name {name:?}"));
+                };
                 if chain.fit(hello.protocols()) == Fit::NotOfMesh {
                     return Err(format!("{:?} is for the mesh's own proxies only", hello.server_name));
                 }

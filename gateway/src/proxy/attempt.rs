@@ -4,7 +4,7 @@
 //! the request cannot be sent again whole. The rule's policy decides about everything else, whatever the method (Istio);
 //! what the engine thinks of an error counts only where it knows that the upstream never saw the request.
 
-use super::{clock::Clock, ctx::Ctx, failure, failure::Cause, upstream};
+use super::{clock::Clock, ctx::Ctx, failure, failure::Cause, trace, upstream};
 use crate::{runtime::Cluster, telemetry::Flag};
 use pingora_error::{Error, Result};
 use pingora_http::ResponseHeader;
@@ -91,6 +91,7 @@ pub(super) fn answered(session: &mut Session, ctx: &mut Ctx, head: &ResponseHead
 
 /// Judges an attempt that failed, and marks its error for another where one follows.
 pub(super) fn failed(session: &mut Session, ctx: &mut Ctx, e: Box<Error>, from: Connection) -> Box<Error> {
+    trace::failed(ctx, &e);
     let mut e = e;
     e.retry.decide_reuse(from == Connection::Pooled);
     let next = next(session, ctx, &e, from);

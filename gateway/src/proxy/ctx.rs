@@ -11,7 +11,7 @@ use crate::{
     },
     runtime::{Cluster, EndpointState, InFlight},
     snapshot::Snapshot,
-    telemetry::{Flags, istio::Principals},
+    telemetry::{Flags, istio::Principals, trace::Active},
 };
 use http::{HeaderValue, Version};
 use pingora_core::protocols::tls::SslDigest;
@@ -104,6 +104,10 @@ pub struct Ctx {
     /// Messages of a gRPC call.
     pub(super) messages: Option<Box<Messages>>,
     pub(super) upstream: Upstream,
+    /// From the request's beginning to that of the response.
+    pub(super) until_response: Option<Duration>,
+    /// Of a request that is traced.
+    pub(super) trace: Option<Box<Active>>,
 }
 
 impl Ctx {
@@ -153,6 +157,8 @@ impl Ctx {
             grpc_status: None,
             messages: None,
             upstream: Upstream::default(),
+            until_response: None,
+            trace: None,
         }
     }
 

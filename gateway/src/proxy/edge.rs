@@ -47,7 +47,7 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
     ctx.upgrade = request.headers.contains_key(header::UPGRADE);
     ctx.refusal = target(request, ctx).err();
     ctx.forwarded = client::forwarded(&request.headers, &ctx.snapshot.edge.topology);
-    edit_client(request, |parts| client::mark(&mut parts.headers, ctx));
+    ctx.trace = edit_client(request, |parts| client::mark(&mut parts.headers, ctx));
 }
 
 /// The answer to a request that was not read as HTTP (Envoy: `sendProtocolError`).

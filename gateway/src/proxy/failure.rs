@@ -123,6 +123,11 @@ impl Failure {
         }
     }
 
+    /// Why, in Envoy's words.
+    pub(super) fn reason(&self) -> &str {
+        if self.reset || self.body.is_empty() { &self.body } else { &self.details }
+    }
+
     /// The same where the response had begun. A connection of HTTP/1 that ends before the body does is an error of the
     /// protocol then, whichever way it ended (asked of Envoy 1.40).
     pub(super) fn after_start(self, upstream: Option<Version>) -> Self {

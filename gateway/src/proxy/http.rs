@@ -21,8 +21,8 @@ use pingora_core::{
 };
 use pingora_proxy::{HttpProxy, Session};
 use prometheus::IntGauge;
-use routing::listener::TcpRoute;
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use routing::listener::{ListenerKey, TcpRoute};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
 
 /// How long an HTTP/2 connection without streams is kept.
 const H2_IDLE: Duration = Duration::from_secs(3600);
@@ -151,5 +151,9 @@ impl ConnectionHandler for HttpHandler {
         self.active.inc();
         let _counted = Active(&self.active);
         self.tcp.carry(client, &info, &route).await;
+    }
+
+    fn unmatched(&self, listener: &ListenerKey, peer: SocketAddr, local: SocketAddr, sni: Option<&str>) {
+        self.tcp.unmatched(listener, peer, local, sni);
     }
 }

@@ -232,7 +232,7 @@ async fn forget_response(upstream: &mut HttpSession) -> Result<()> {
 }
 
 /// The head of a copy, for a connection that speaks `protocol`.
-fn copy_of(
+pub(super) fn copy_of(
     head: &RequestHeader,
     protocol: UpstreamProtocol,
     authority: &str,

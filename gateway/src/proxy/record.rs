@@ -2,12 +2,17 @@
 //!
 //! Invariant: called once a request, also for those that failed before they were routed.
 
-use super::ctx::Ctx;
+use super::{
+    ctx::Ctx,
+    edge,
+    facts::{Exchange, Stage},
+    trace,
+};
 use crate::{
     runtime::{Cluster, EndpointState},
     telemetry::{
-        AccessLog, IstioMetrics, Metrics,
-        access_log::Entry,
+        AccessLog, IstioMetrics, Logs, Metrics,
+        access_log::{Entry, More},
         istio::{Principals, RequestProtocol, Sample, Target},
     },
 };
@@ -16,7 +21,8 @@ use pingora_proxy::Session;
 use std::{net::SocketAddr, sync::Arc};
 
 /// Counts and logs a finished request.
-pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &Session, ctx: &Ctx) {
+pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &Session, ctx: &mut Ctx) {
+    let traced = ctx.trace.take();
     let duration = ctx.started.elapsed();
     let request = session.req_header();
     let response = session.response_written();
@@ -38,15 +44,29 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
     if ctx.grpc {
         target.grpc_called();
     }
-    let Some(log) = log else { return };
     let connection = ctx.connection.as_deref();
+    let logs = &ctx.snapshot.telemetry.logs;
+    let port = connection.map_or(0, |connection| connection.listener.port);
+    if log.is_none() && traced.is_none() && !logs.are_for(port) {
+        return;
+    }
     // A head that was not read as HTTP has no method and no path to show.
     let unread = request.method.as_str() == "-";
     let path = request.uri.path_and_query().filter(|_| !unread).map_or("", |p| p.as_str());
-    log.log(&Entry {
+    let method = if unread { "" } else { request.method.as_str() };
+    let facts = Exchange {
+        ctx,
+        stage: Stage::Response(code),
+        scheme: edge::scheme(ctx).as_str(),
+        method,
+        path,
+        authority: &ctx.authority,
+        headers: Some(&request.headers),
+    };
+    let entry = Entry {
         start: ctx.start_time,
         duration,
-        method: if unread { "" } else { request.method.as_str() },
+        method,
         path,
         upstream_path: ctx.upstream_path.as_deref().unwrap_or(path),
         authority: ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority),
@@ -75,7 +95,27 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
         },
         server_name: connection.and_then(|c| c.sni.as_deref()).unwrap_or_default(),
         route_name: ctx.route.as_deref().and_then(|r| r.origin.name.as_deref()).unwrap_or_default(),
-    });
+        more: More {
+            facts: Some(&facts),
+            scheme: facts.scheme,
+            mtls: connection.is_some_and(|c| c.client.is_some()),
+            grpc_status: ctx.grpc_status,
+            until_response: ctx.until_response,
+        },
+    };
+    self::log(log.map(|log| &**log), logs, port, &entry);
+    if let Some(active) = traced {
+        trace::finish(*active, &entry, ctx);
+    }
+}
+
+/// Writes one line: where the process was told to, and else where the configuration says.
+pub(super) fn log(own: Option<&AccessLog>, logs: &Logs, port: u16, entry: &Entry<'_>) {
+    match own {
+        Some(own) => own.log(entry),
+        None if logs.are_for(port) => logs.log(entry),
+        None => {}
+    }
 }
 
 /// The way that a request or a connection took, as far as it came.

@@ -32,6 +32,8 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
     if ctx.grpc {
         ctx.grpc_status = grpc_status(&head.headers).or(ctx.grpc_status);
     }
+    let service = ctx.attempt_started.map(|started| (started, started.elapsed()));
+    ctx.until_response = service.map(|(started, took)| started.duration_since(ctx.started) + took);
     edit_response(head, |parts| {
         if !switching {
             strip_hop_by_hop(&mut parts.headers);
@@ -41,8 +43,8 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
             parts.headers.remove(header::CONTENT_LENGTH);
             parts.headers.remove(header::TRANSFER_ENCODING);
         }
-        if let Some(started) = ctx.attempt_started {
-            let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if let Some((_, took)) = service {
+            let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             parts.headers.insert(SERVICE_TIME, number(millis));
         }
         for cookie in ctx.upstream.set_cookies() {

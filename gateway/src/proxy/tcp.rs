@@ -20,7 +20,10 @@ use pingora_core::{
     protocols::{Stream, l4::ext::set_tcp_keepalive, raw_connect::ProxyDigest},
 };
 use pingora_error::{Error, ErrorType, Result};
-use routing::{cluster::Address, listener::TcpRoute};
+use routing::{
+    cluster::Address,
+    listener::{ListenerKey, TcpRoute},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -29,7 +32,7 @@ use tokio::{
 use super::{
     GatewayProxy,
     connect::{self, Dial},
-    peer,
+    peer, record,
     splice::{self, Pipes},
     tunnel,
 };
@@ -37,7 +40,11 @@ use crate::{
     listener::{Client, ConnectionInfo},
     runtime::{Admission, Cluster, EndpointState, endpoint::NoAnswer},
     snapshot::SnapshotCell,
-    telemetry::{AccessLog, Flag, Flags, Metrics, access_log::Entry, istio::Principals},
+    telemetry::{
+        AccessLog, Flag, Flags, Metrics,
+        access_log::{Entry, More},
+        istio::Principals,
+    },
 };
 use report::Report;
 
@@ -100,9 +107,12 @@ impl Tunnels {
         let outcome = self.run(client, info, route, &mut report).await;
         report.end(&outcome);
         let cluster = outcome.cluster.as_ref().map(|cluster| &*cluster.spec);
-        let Some(log) = &self.access_log else { return };
+        let logs = self.snapshots.load().telemetry.clone();
+        if self.access_log.is_none() && !logs.logs.are_for(info.listener.port) {
+            return;
+        }
         let none = HeaderMap::new();
-        log.log(&Entry {
+        let entry = Entry {
             start,
             duration: started.elapsed(),
             flags: outcome.flags,
@@ -115,8 +125,37 @@ impl Tunnels {
             downstream_local: Some(info.local),
             downstream_remote: Some(info.peer),
             server_name: info.sni.as_deref().unwrap_or_default(),
+            more: More { mtls: info.client.is_some(), ..More::default() },
             ..Entry::empty(&none)
-        });
+        };
+        record::log(self.access_log.as_deref(), &logs.logs, info.listener.port, &entry);
+    }
+
+    /// Logs a connection that no server is for (Istio: the listener's own access log, of connections with flag NR).
+    pub(super) fn unmatched(
+        &self,
+        listener: &ListenerKey,
+        peer: SocketAddr,
+        local: SocketAddr,
+        sni: Option<&str>,
+    ) {
+        let logs = self.snapshots.load().telemetry.clone();
+        if self.access_log.is_none() && !logs.logs.are_for_connections(listener.port) {
+            return;
+        }
+        let none = HeaderMap::new();
+        let mut flags = Flags::default();
+        flags.insert(Flag::NoRouteFound);
+        let entry = Entry {
+            start: SystemTime::now(),
+            flags,
+            details: "filter_chain_not_found",
+            downstream_local: Some(local),
+            downstream_remote: Some(peer),
+            server_name: sni.unwrap_or_default(),
+            ..Entry::empty(&none)
+        };
+        record::log(self.access_log.as_deref(), &logs.logs, listener.port, &entry);
     }
 
     async fn run(

@@ -15,6 +15,7 @@ mod protocols;
 mod retries;
 mod tcp;
 mod timeouts;
+mod traces;
 mod upstream_tls;
 mod upstreams;
 mod values;

@@ -5,10 +5,13 @@
 //! for as long as its reader likes; a line is out within a second.
 
 pub mod format;
+mod json;
 mod operator;
+mod rare;
+pub mod records;
 pub(crate) mod time;
 
-pub use format::{Entry, Format, FormatError};
+pub use format::{Entry, Format, FormatError, More};
 pub(crate) use operator::{number, socket};
 
 use prometheus::IntCounter;
@@ -34,8 +37,20 @@ const FULL: usize = 32 * 1024;
 pub enum Target {
     /// Standard output.
     Stdout,
+    /// Standard error.
+    Stderr,
     /// A file, appended to.
     File(Arc<Path>),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Stdout => f.write_str("on standard output"),
+            Target::Stderr => f.write_str("on standard error"),
+            Target::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// A format and the lines on their way to the writer; dropping it writes them and waits for that.
@@ -59,6 +74,8 @@ struct Lines {
     /// The writer waits for the first line; while it writes or gathers, nobody need wake it.
     asleep: bool,
     closed: bool,
+    /// The file is to be opened anew: it has been moved away.
+    reopen: bool,
 }
 
 impl Pending {
@@ -79,15 +96,19 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened for appending, or no thread can be started.
     pub fn start(format: Format, target: &Target, dropped: IntCounter) -> io::Result<Self> {
-        let out: Box<dyn Write + Send> = match target {
-            Target::Stdout => Box::new(io::stdout()),
-            Target::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
-        };
+        let out = open(target)?;
         let pending = Arc::new(Pending::default());
-        let lines = pending.clone();
-        let writer =
-            std::thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&lines, out))?;
+        let (lines, target) = (pending.clone(), target.clone());
+        let writer = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_lines(&lines, &target, out))?;
         Ok(Self { format, pending, writer: Some(writer), dropped })
+    }
+
+    /// Has the file opened anew, before the next line is written: whoever rotates logs has moved it away.
+    pub fn reopen(&self) {
+        self.pending.lock().reopen = true;
+        self.pending.wake.notify_one();
     }
 
     /// Adds the line of one request.
@@ -112,6 +133,12 @@ impl AccessLog {
     }
 }
 
+impl std::fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccessLog").finish_non_exhaustive()
+    }
+}
+
 impl Drop for AccessLog {
     fn drop(&mut self) {
         self.pending.lock().closed = true;
@@ -124,12 +151,20 @@ impl Drop for AccessLog {
     }
 }
 
-fn write_lines(pending: &Pending, mut out: Box<dyn Write + Send>) {
+fn open(target: &Target) -> io::Result<Box<dyn Write + Send>> {
+    Ok(match target {
+        Target::Stdout => Box::new(io::stdout()),
+        Target::Stderr => Box::new(io::stderr()),
+        Target::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+    })
+}
+
+fn write_lines(pending: &Pending, target: &Target, mut out: Box<dyn Write + Send>) {
     let mut broken = false;
     let mut batch = Vec::new();
     loop {
         let mut lines = pending.lock();
-        while lines.text.is_empty() {
+        while lines.text.is_empty() && !lines.reopen {
             if lines.closed {
                 return;
             }
@@ -139,7 +174,15 @@ fn write_lines(pending: &Pending, mut out: Box<dyn Write + Send>) {
         lines.asleep = false;
         std::mem::swap(&mut batch, &mut lines.text);
         let closed = lines.closed;
+        let reopen = std::mem::take(&mut lines.reopen);
         drop(lines);
+        if reopen {
+            match open(target) {
+                Ok(new) => out = new,
+                // What is open goes on being written.
+                Err(error) => tracing::error!(%error, ?target, "the access log cannot be opened anew"),
+            }
+        }
         match out.write_all(&batch).and_then(|()| out.flush()) {
             Ok(()) => broken = false,
             Err(e) => {
@@ -184,6 +227,29 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "204 -\n".repeat(100));
         assert_eq!(dropped.get(), 0);
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let target = Target::File(path.as_path().into());
+        let log = AccessLog::start(Format::parse("%RESPONSE_CODE%").unwrap(), &target, dropped).unwrap();
+        let headers = http::HeaderMap::new();
+        let entry = |response_code| Entry { response_code, ..Entry::empty(&headers) };
+        log.log(&entry(201));
+        let patience = std::time::Instant::now() + Duration::from_secs(10);
+        while std::fs::read_to_string(&path).unwrap().is_empty() {
+            assert!(std::time::Instant::now() < patience);
+            std::thread::yield_now();
+        }
+        std::fs::rename(&path, &moved).unwrap();
+        log.reopen();
+        log.log(&entry(202));
+        drop(log);
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "201\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "202\n");
     }
 
     #[test]

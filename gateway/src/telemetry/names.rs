@@ -44,6 +44,10 @@ pub const RESOURCE_LIMIT: &str = "limen_resource_limit";
 pub const PANICS: &str = "limen_panics_total";
 /// Access log lines lost because their reader was too slow, counter.
 pub const ACCESS_LOG_DROPPED: &str = "limen_access_log_dropped_total";
+/// Spans and log records that collectors took, counter by signal.
+pub const EXPORTED: &str = "limen_telemetry_exported_total";
+/// Those that did not reach one, counter by signal and reason.
+pub const EXPORT_DROPPED: &str = "limen_telemetry_export_dropped_total";
 /// Copies for mirrors that were not made, or given up, for want of room, counter.
 pub const MIRROR_DROPPED: &str = "limen_mirror_dropped_total";
 

@@ -3,7 +3,10 @@
 //! Invariant: of a client's own words only those of trusted proxies are believed (Istio: none by default).
 
 use super::super::{ctx::Ctx, forwarded_for};
-use crate::edge::Topology;
+use crate::{
+    edge::Topology,
+    telemetry::trace::{Active, Reason},
+};
 use config_model::mesh::ForwardClientCertDetails;
 use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
 use std::net::IpAddr;
@@ -34,6 +37,8 @@ const STRIPPED: [HeaderName; 19] = [
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+/// Place of the version in a UUID's text.
+const VERSION: usize = 14;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// What trusted proxies in front say about the client (Envoy: `xff_num_trusted_hops`).
@@ -81,8 +86,8 @@ fn client_certificate(headers: &HeaderMap, ctx: &Ctx) -> Option<HeaderValue> {
     }
 }
 
-/// What the edge says about the client, in place of what the client says.
-pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
+/// What the edge says about the client, in place of what the client says; and the request's id and trace.
+pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
     let certificate = client_certificate(headers, ctx);
     // One look at each name: most requests bear none of these.
     let forbidden = |name: &&HeaderName| name.as_str().starts_with("x-") && STRIPPED.contains(name);
@@ -92,9 +97,9 @@ pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
     if let Some(certificate) = certificate {
         headers.insert(CLIENT_CERTIFICATE, certificate);
     }
-    headers.insert(REQUEST_ID, request_id());
+    let trace = identify(headers, ctx);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(super::scheme(ctx).as_str()));
-    let Some(connection) = &ctx.connection else { return };
+    let Some(connection) = &ctx.connection else { return trace };
     let peer = connection.peer_header();
     match headers.entry(FORWARDED_FOR) {
         Entry::Vacant(none) => {
@@ -110,15 +115,34 @@ pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) {
     let client = ctx.forwarded.and_then(|forwarded| forwarded.client);
     let client = client.and_then(|client| HeaderValue::try_from(client.to_string()).ok());
     headers.insert(EXTERNAL_ADDRESS, client.unwrap_or_else(|| peer.clone()));
+    trace
 }
 
-/// A random UUID (RFC 9562 §5.4); its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
+/// Gives a request its id, which decides whether it is traced where nobody else did.
+fn identify(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
+    let tracing = &ctx.snapshot.telemetry.tracing;
+    let id = fastrand::u128(..).to_be_bytes();
+    let [a, b, c, d, ..] = id;
+    let reason = tracing.decide(headers, u32::from_be_bytes([a, b, c, d]));
+    headers.insert(REQUEST_ID, uuid(id, reason));
+    tracing.begin(reason, headers)
+}
+
+/// A random UUID (RFC 9562 §5.4).
 pub(in crate::proxy) fn request_id() -> HeaderValue {
-    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+    uuid(fastrand::u128(..).to_be_bytes(), Reason::None)
+}
+
+/// A UUID of random bytes; its version digit is also where Envoy keeps the trace decision, and 4 is "not traced".
+fn uuid(random: [u8; 16], reason: Reason) -> HeaderValue {
+    let id = uuid::Builder::from_random_bytes(random).into_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    if let Some(version) = text.get_mut(VERSION) {
+        *version = reason.digit();
+    }
     // Hexadecimal digits and hyphens are what any header takes.
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
-        .unwrap_or_else(|_| HeaderValue::from_static(""))
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

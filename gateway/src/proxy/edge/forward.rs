@@ -6,6 +6,7 @@ use super::super::{
     ctx::Ctx,
     facts::{Exchange, SentRequest, Stage},
     heads::{edit_request, number},
+    trace,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use pingora_error::{ErrorType, OrErr, Result};
@@ -110,6 +111,7 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
         ctx.upstream_authority = Some(authority);
     }
     keep_for_response(client, headers, ctx);
+    trace::inject(ctx, headers);
     Ok(())
 }
 

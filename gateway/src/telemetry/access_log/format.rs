@@ -3,17 +3,22 @@
 //! Invariant: a line is one line: control characters of a request are escaped, so that no client writes log lines of
 //! its own. What is not known is `-`.
 
-use super::operator::{Operator, operator_of, push};
+use super::{
+    json::{Empty, Json},
+    operator::{Operator, operator_of, push},
+};
 use crate::telemetry::flags::Flags;
+use config_model::mesh::provider::LogValue;
 use http::HeaderMap;
-use routing::cluster::Address;
+use routing::{action::headers::format::Facts, cluster::Address};
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
 /// Istio's default text format.
-const ISTIO_TEXT: &str = concat!(
+pub(crate) const ISTIO_TEXT: &str = concat!(
     "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% ",
     "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% ",
     "\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ",
@@ -100,6 +105,29 @@ pub struct Entry<'a> {
     pub server_name: &'a str,
     /// Name of the route.
     pub route_name: &'a str,
+    /// What few lines tell.
+    pub more: More<'a>,
+}
+
+/// What few lines tell, and conditions ask for.
+#[derive(Clone, Copy, Default)]
+pub struct More<'a> {
+    /// Everything that operators in header values stand for.
+    pub facts: Option<&'a dyn Facts>,
+    /// `http` or `https`; empty where it is neither.
+    pub scheme: &'a str,
+    /// Whether the client showed a certificate.
+    pub mtls: bool,
+    /// Status of a gRPC call, where known.
+    pub grpc_status: Option<u8>,
+    /// From the beginning of the request to that of the response.
+    pub until_response: Option<Duration>,
+}
+
+impl std::fmt::Debug for More<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("More").field("scheme", &self.scheme).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Entry<'a> {
@@ -130,6 +158,7 @@ impl<'a> Entry<'a> {
             downstream_remote: None,
             server_name: "",
             route_name: "",
+            more: More::default(),
         }
     }
 }
@@ -155,11 +184,13 @@ pub struct Format(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Text(Vec<Segment>),
+    Omitting(Vec<Segment>),
+    Object(Json, Empty),
     Json(Vec<(&'static str, Operator)>),
 }
 
 #[derive(Clone, Debug)]
-enum Segment {
+pub(super) enum Segment {
     Literal(String),
     Operator(Operator),
 }
@@ -192,32 +223,47 @@ impl Format {
     /// [`FormatError`] where an operator is not known.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         let text = text.strip_suffix('\n').unwrap_or(text);
-        let mut segments = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find('%') {
-            let position = text.len() - rest.len() + at;
-            let (before, from) = rest.split_at(at);
-            literal.push_str(before);
-            let after = from.get(1..).unwrap_or_default();
-            if let Some(tail) = after.strip_prefix('%') {
-                literal.push('%');
-                rest = tail;
-                continue;
-            }
-            // The argument in brackets may itself hold a percent sign: START_TIME(%Y).
-            let end = closing(after).ok_or(FormatError::Unclosed(position))?;
-            let (operator, tail) = after.split_at(end);
-            if !literal.is_empty() {
-                segments.push(Segment::Literal(std::mem::take(&mut literal)));
-            }
-            segments.push(Segment::Operator(operator_of(operator)?));
-            rest = tail.get(1..).unwrap_or_default();
-        }
-        literal.push_str(rest);
-        literal.push('\n');
-        segments.push(Segment::Literal(literal));
-        Ok(Self(Kind::Text(segments)))
+        Self::of(&format!("{text}\n"))
+    }
+
+    /// The same without the end of a line: for a value of its own.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn value(text: &str) -> Result<Self, FormatError> {
+        Self::of(text)
+    }
+
+    /// A line in which what is not known is empty, and not `-`.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn without_dashes(text: &str) -> Result<Self, FormatError> {
+        Self::parse(text).map(|format| match format.0 {
+            Kind::Text(segments) => Self(Kind::Omitting(segments)),
+            other => Self(other),
+        })
+    }
+
+    /// An object of the user's, one a line; `omit`: without what is not known.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn object(fields: &BTreeMap<String, LogValue>, omit: bool) -> Result<Self, FormatError> {
+        let empty = if omit { Empty::Omit } else { Empty::Keep };
+        Json::object(fields).map(|json| Self(Kind::Object(json, empty)))
+    }
+
+    /// A value of the user's as JSON, for a value of its own.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn json_value(value: &LogValue) -> Result<Self, FormatError> {
+        Json::compile(value).map(|json| Self(Kind::Object(json, Empty::Keep)))
+    }
+
+    fn of(text: &str) -> Result<Self, FormatError> {
+        segments(text).map(|segments| Self(Kind::Text(segments)))
     }
 
     /// Appends the line of one request, line break included.
@@ -234,6 +280,19 @@ impl Format {
                     }
                 }
             }
+            Kind::Omitting(segments) => {
+                for segment in segments {
+                    match segment {
+                        Segment::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                        Segment::Operator(operator) if operator.is_missing(entry) => {}
+                        Segment::Operator(operator) => operator.text(entry, out),
+                    }
+                }
+            }
+            Kind::Object(json, empty) => {
+                json.write(entry, *empty, out);
+                out.push(b'\n');
+            }
             Kind::Json(fields) => {
                 out.push(b'{');
                 for (i, (key, operator)) in fields.iter().enumerate() {
@@ -247,6 +306,40 @@ impl Format {
             }
         }
     }
+}
+
+/// Text and operators in turn.
+///
+/// # Errors
+/// [`FormatError`] where an operator is not known.
+pub(super) fn segments(text: &str) -> Result<Vec<Segment>, FormatError> {
+    let mut segments = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        let position = text.len() - rest.len() + at;
+        let (before, from) = rest.split_at(at);
+        literal.push_str(before);
+        let after = from.get(1..).unwrap_or_default();
+        if let Some(tail) = after.strip_prefix('%') {
+            literal.push('%');
+            rest = tail;
+            continue;
+        }
+        // The argument in brackets may itself hold a percent sign: START_TIME(%Y).
+        let end = closing(after).ok_or(FormatError::Unclosed(position))?;
+        let (operator, tail) = after.split_at(end);
+        if !literal.is_empty() {
+            segments.push(Segment::Literal(std::mem::take(&mut literal)));
+        }
+        segments.push(Segment::Operator(operator_of(operator)?));
+        rest = tail.get(1..).unwrap_or_default();
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        segments.push(Segment::Literal(literal));
+    }
+    Ok(segments)
 }
 
 fn closing(after: &str) -> Option<usize> {

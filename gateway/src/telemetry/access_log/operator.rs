@@ -4,6 +4,7 @@
 
 use super::{
     format::{Entry, FormatError},
+    rare::{Rare, rare},
     time,
 };
 use http::HeaderName;
@@ -43,6 +44,8 @@ enum What {
     RouteName,
     /// Operators whose value this gateway never has.
     Never,
+    /// Operators that few formats have.
+    Rare(Box<Rare>),
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +115,10 @@ pub(super) fn operator_of(text: &str) -> Result<Operator, FormatError> {
         ("REQUESTED_SERVER_NAME", None) => What::ServerName,
         ("ROUTE_NAME", None) => What::RouteName,
         ("TRAILER" | "DYNAMIC_METADATA" | "FILTER_STATE", Some(_)) => What::Never,
-        _ => return Err(FormatError::Unknown(text.to_owned())),
+        _ => match rare(name, argument) {
+            Some(rare) => What::Rare(Box::new(rare)),
+            None => return Err(FormatError::Unknown(text.to_owned())),
+        },
     };
     Ok(Operator { what, limit })
 }
@@ -205,6 +211,7 @@ impl Operator {
             What::ServerName => text(e.server_name),
             What::RouteName => text(e.route_name),
             What::Never => Value::Missing,
+            What::Rare(rare) => rare.value(e).map_or(Value::Missing, Value::Owned),
         }
     }
 
@@ -239,6 +246,26 @@ impl Operator {
             Value::Owned(t) => quote(&t, out),
             Value::Bytes(b) => quote(&String::from_utf8_lossy(b), out),
         }
+    }
+
+    /// Whether there is no value.
+    pub(super) fn is_missing(&self, entry: &Entry<'_>) -> bool {
+        matches!(self.value(entry), Value::Missing)
+    }
+
+    /// Appends the value as it is, for text that is escaped as a whole; `-` for none.
+    pub(super) fn plain(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
+        let from = out.len();
+        match self.value(entry) {
+            Value::Missing => out.push(b'-'),
+            Value::Number(n) => number(n, out),
+            Value::Address(a) => socket(a, out),
+            Value::Time(at) => out.extend_from_slice(time::iso8601(at).as_bytes()),
+            Value::Plain(t) | Value::Text(t) => out.extend_from_slice(t.as_bytes()),
+            Value::Owned(t) => out.extend_from_slice(t.as_bytes()),
+            Value::Bytes(b) => out.extend_from_slice(b),
+        }
+        self.cut(from, out);
     }
 
     /// What was written in a text line is ASCII: it may be cut anywhere.

@@ -54,6 +54,17 @@ pub enum Operator {
     Fact(Fact),
 }
 
+impl Operator {
+    /// The operator that is written `NAME(ARGUMENT)`; `None` for one that is not known, or is the same for every exchange.
+    #[must_use]
+    pub fn of(name: &str, argument: Option<&str>) -> Option<Self> {
+        match operators::meaning(name, argument, false)? {
+            operators::Meaning::Operator(operator) => Some(operator),
+            operators::Meaning::Always(_) | operators::Meaning::Nothing => None,
+        }
+    }
+}
+
 /// Whose path it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathPart {

@@ -1,0 +1,134 @@
+//! What is said about requests, wired to who the process is and what it was told.
+//!
+//! Invariant: the environment is read here, and by no one behind this. A log that a flag asks for is written whatever the configuration
+//! says, and one that cannot be written keeps the process from starting.
+
+use std::{path::Path, sync::Arc};
+
+use config_model::diagnostic::{Code, Diagnostic, Diagnostics};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    pipeline::Built,
+    settings::{AccessLogFormat, DEFAULT_DOMAIN, Settings},
+    telemetry::{
+        Logs, Plans,
+        access_log::Target,
+        collectors::{Collectors, Files},
+        log_plan::{self, LogRule, Output, Written},
+        logs::{Connections, Rule},
+        node::Node,
+        plan::{self, Ground},
+    },
+};
+
+/// Makes the plans of each configuration.
+pub(super) struct Telemetry {
+    collectors: Collectors,
+    node: Node,
+    /// What flags ask for; `None`: nothing.
+    flagged: Option<Vec<LogRule>>,
+    silent: Vec<u16>,
+}
+
+impl Telemetry {
+    /// Opens the log that flags ask for.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or its format is none.
+    pub(super) fn new(settings: &Settings, mut collectors: Collectors) -> Result<Telemetry, String> {
+        let flagged = flagged(settings);
+        if let Some(rules) = &flagged
+            && let Some(problem) = collectors.logs(rules.clone()).1.into_iter().next()
+        {
+            return Err(problem);
+        }
+        Ok(Telemetry {
+            collectors,
+            node: node(settings),
+            flagged,
+            silent: settings.access_log_except.clone(),
+        })
+    }
+
+    /// What a configuration says, in force; and what is wrong with it.
+    pub(super) fn plans(&mut self, built: &Built) -> (Arc<Plans>, Diagnostics) {
+        let ground = Ground {
+            validated: &built.validated,
+            compiled: &built.compiled,
+            node: &self.node,
+            environment: &environment,
+        };
+        let (traces, mut findings) = plan::traces(&ground);
+        let tracing = self.collectors.tracing(traces);
+        let rules = match &self.flagged {
+            Some(rules) => rules.clone(),
+            None => {
+                let (rules, found) = log_plan::logs(&ground);
+                findings.extend(found);
+                rules
+            }
+        };
+        let (rules, problems) = self.collectors.logs(rules);
+        findings.extend(problems.into_iter().map(|problem| Diagnostic::new(Code::SCHEMA, problem)));
+        let logs = logs(rules, &self.silent, built);
+        (Arc::new(Plans { tracing, logs }), findings)
+    }
+}
+
+fn logs(rules: Vec<Rule>, silent: &[u16], built: &Built) -> Logs {
+    let connections = match built.validated.mesh().disable_envoy_listener_log {
+        true => Connections::Silent,
+        false => Connections::Logged,
+    };
+    Logs::new(rules, silent.to_vec(), connections)
+}
+
+/// The log that flags ask for.
+fn flagged(settings: &Settings) -> Option<Vec<LogRule>> {
+    if settings.access_log.is_none() && settings.access_log_file.is_none() {
+        return None;
+    }
+    let written = match settings.access_log.as_ref().unwrap_or(&AccessLogFormat::Text) {
+        AccessLogFormat::Off => return Some(Vec::new()),
+        AccessLogFormat::Text => Written::Text,
+        AccessLogFormat::Json => Written::Json,
+        AccessLogFormat::Custom(text) => Written::Format(text.clone(), false),
+    };
+    let target = match &settings.access_log_file {
+        Some(path) => Target::File(Arc::<Path>::from(path.as_path())),
+        None => Target::Stdout,
+    };
+    Some(vec![LogRule { output: Output::Lines(target, written), condition: None }])
+}
+
+/// Opens files anew at each SIGHUP, as whoever rotates them asks for.
+pub(super) async fn reopen_on_hangup(files: Files) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return tracing::error!(%error, "SIGHUP is not heard: access logs are not opened anew"),
+    };
+    while hangup.recv().await.is_some() {
+        files.reopen();
+        tracing::info!("access logs opened anew");
+    }
+}
+
+/// Where the process runs. The names are those that Istio's injection gives a gateway's container.
+fn node(settings: &Settings) -> Node {
+    let first = |names: &[&str]| names.iter().find_map(|name| environment(name)).unwrap_or_default();
+    Node {
+        namespace: settings.namespace.clone(),
+        labels: settings.labels.clone(),
+        pod: first(&["POD_NAME", "HOSTNAME"]),
+        ip: first(&["INSTANCE_IP", "POD_IP"]).parse().ok(),
+        workload: first(&["ISTIO_META_WORKLOAD_NAME"]),
+        mesh_id: first(&["ISTIO_META_MESH_ID"]),
+        cluster_id: first(&["ISTIO_META_CLUSTER_ID"]),
+        domain: DEFAULT_DOMAIN.to_owned(),
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
