@@ -2,6 +2,7 @@
 
 mod actions;
 mod connections;
+mod details;
 mod differential;
 mod failures;
 mod filters;

@@ -292,7 +292,7 @@ fn taken(protocol: Protocol, answer: Answer) -> Result<Bytes, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::Identity;
+    use crate::telemetry::Identity;
     use std::sync::Mutex;
 
     struct Numbers;

@@ -133,7 +133,7 @@ impl<'p> Planner<'p> {
         let node = self.ground.node;
         let telemetries = self.ground.validated.telemetries_for(&node.namespace, &node.labels);
         let entries = telemetries.iter().flat_map(|telemetry| &telemetry.spec.access_logging);
-        entries.filter(|entry| is_for_clients(entry.matches)).filter_map(|entry| entry.disabled).last()
+        entries.filter(|entry| is_for_clients(entry.matches)).filter_map(|entry| entry.disabled).next_back()
             == Some(true)
     }
 

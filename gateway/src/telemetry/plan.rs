@@ -337,8 +337,9 @@ impl<'p> Planner<'p> {
                 3 if host.ends_with(".svc") => format!("{host}.{domain}"),
                 _ => host.to_owned(),
             };
-            let cluster = ClusterName::outbound(port, "", &full);
-            if self.ground.compiled.clusters.contains_key(&cluster) {
+            let known = [host, &full].map(|host| ClusterName::outbound(port, "", host));
+            let known = known.into_iter().find(|name| self.ground.compiled.clusters.contains_key(name));
+            if let Some(cluster) = known {
                 return Some(Destination::Cluster(cluster));
             }
         }
