@@ -11,18 +11,23 @@
 //! cannot answer is refused ([`Failure`]): a request is never let through because a policy broke. A gateway without policies
 //! asks one question a hook, whether there are any.
 
+mod body;
 mod chain;
 mod client;
 mod failure;
 mod hooks;
+mod order;
+mod passage;
 mod reply;
 mod run;
 mod view;
 
+pub use body::{BodyAccess, BodyFilter, BodyPolicy, Flow, Whole};
 pub use chain::Chain;
 pub use client::Client;
 pub use failure::Failure;
 pub use hooks::Hooks;
+pub use order::{Configured, Given, Phase};
 pub use reply::Reply;
 pub use routing::claims::{Claim, ClaimPath, Claims};
 pub use view::{
@@ -30,6 +35,7 @@ pub use view::{
     UpstreamView,
 };
 
+pub(crate) use passage::Body;
 pub(crate) use run::{Run, Way};
 pub(crate) use view::{Arrival, Exchange, is_protected};
 

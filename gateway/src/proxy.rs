@@ -42,7 +42,7 @@ pub use http::HttpHandler;
 
 use crate::{
     listener::connection_info,
-    policy::Origin,
+    policy::{Body, Origin},
     pressure::Level,
     snapshot::SnapshotCell,
     telemetry::{AccessLog, Flag, Metrics},
@@ -291,7 +291,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         edge::forward(session.req_header(), head, ctx)?;
-        if let Some(reply) = policies::on_upstream(head, ctx) {
+        if let Some(reply) = policies::on_upstream(session, head, ctx) {
             return Err(policies::answered(ctx, reply));
         }
         match &mut ctx.copies {
@@ -311,14 +311,16 @@ impl ProxyHttp for GatewayProxy {
     ) -> Result<()> {
         // The engine begins with the body when the head is out.
         ctx.head_sent = true;
-        if end || body.is_none() {
+        let last = end || body.is_none();
+        if last {
             watch::request_arrived(session, ctx);
         }
         if let (true, Some(bytes)) = (ctx.grpc, &body) {
             grpc::request(&self.metrics.istio, ctx, bytes);
         }
+        policies::body(Body::Request, body, last, ctx)?;
         if let Some(copies) = &mut ctx.copies {
-            copies.pass(body.as_ref(), end || body.is_none());
+            copies.pass(body.as_ref(), last);
         }
         Ok(())
     }
@@ -358,9 +360,10 @@ impl ProxyHttp for GatewayProxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Box<Ctx>,
     ) -> Result<Option<Duration>> {
+        policies::body(Body::Response, body, end, ctx)?;
         if let (true, Some(bytes)) = (ctx.grpc, &body) {
             grpc::response(&self.metrics.istio, ctx, bytes);
         }
@@ -375,7 +378,10 @@ impl ProxyHttp for GatewayProxy {
     ) -> Result<Option<Bytes>> {
         upstream::ended(ctx, trailers);
         ctx.grpc_status = response::grpc_status(trailers).or(ctx.grpc_status);
-        Ok(None)
+        // What a filter has held back goes in the place of the trailers: the engine sends one or the other.
+        let mut rest = None;
+        policies::body(Body::Response, &mut rest, true, ctx)?;
+        Ok(rest)
     }
 
     fn fail_to_connect(

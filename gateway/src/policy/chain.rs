@@ -3,7 +3,8 @@
 //! Invariant: an empty chain is a null pointer; asking whether it is empty is all that it costs.
 
 use super::{
-    Answer, CompleteView, Failure, Hooks, Policy, RequestView, ResponseView, RouteView, UpstreamView,
+    Answer, BodyAccess, BodyPolicy, CompleteView, Failure, Hooks, Policy, RequestView, ResponseView,
+    RouteView, UpstreamView,
 };
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
@@ -23,6 +24,20 @@ pub(super) trait Link: Send + Sync {
     fn on_upstream(&self, state: &mut State, attempt: &mut UpstreamView<'_>) -> Answer;
     fn on_response(&self, state: &mut State, response: &mut ResponseView<'_>) -> Answer;
     fn on_complete(&self, state: &mut State, exchange: &CompleteView<'_>);
+    fn request_body(&self, state: &mut State, attempt: &UpstreamView<'_>) -> Result<BodyAccess, Failure>;
+    fn response_body(&self, state: &mut State, response: &ResponseView<'_>) -> Result<BodyAccess, Failure>;
+}
+
+/// What a policy does about bodies.
+struct Bodies<P: Policy> {
+    request: fn(&P, &mut P::State, &UpstreamView<'_>) -> BodyAccess,
+    response: fn(&P, &mut P::State, &ResponseView<'_>) -> BodyAccess,
+}
+
+/// A policy of one type, which may see bodies.
+struct Linked<P: Policy> {
+    policy: P,
+    bodies: Option<Bodies<P>>,
 }
 
 /// Every state is made by the policy that gets it back.
@@ -30,13 +45,13 @@ fn own<P: Policy>(state: &mut State) -> Result<&mut P::State, Failure> {
     state.downcast_mut().ok_or_else(|| Failure::new("a state of another policy"))
 }
 
-impl<P: Policy> Link for P {
+impl<P: Policy> Link for Linked<P> {
     fn name(&self) -> &str {
-        Policy::name(self)
+        self.policy.name()
     }
 
     fn hooks(&self) -> Hooks {
-        P::HOOKS
+        if self.bodies.is_some() { P::HOOKS.and(Hooks::BODIES) } else { P::HOOKS }
     }
 
     fn state(&self) -> State {
@@ -46,29 +61,43 @@ impl<P: Policy> Link for P {
 
     fn on_request<'a>(&'a self, state: &'a mut State, request: &'a mut RequestView<'_>) -> Pending<'a> {
         match own::<P>(state) {
-            Ok(state) => Box::pin(Policy::on_request(self, state, request)),
+            Ok(state) => Box::pin(self.policy.on_request(state, request)),
             Err(failure) => Box::pin(std::future::ready(Err(failure))),
         }
     }
 
     fn on_route<'a>(&'a self, state: &'a mut State, request: &'a mut RouteView<'_>) -> Pending<'a> {
         match own::<P>(state) {
-            Ok(state) => Box::pin(Policy::on_route(self, state, request)),
+            Ok(state) => Box::pin(self.policy.on_route(state, request)),
             Err(failure) => Box::pin(std::future::ready(Err(failure))),
         }
     }
 
     fn on_upstream(&self, state: &mut State, attempt: &mut UpstreamView<'_>) -> Answer {
-        Policy::on_upstream(self, own::<P>(state)?, attempt)
+        self.policy.on_upstream(own::<P>(state)?, attempt)
     }
 
     fn on_response(&self, state: &mut State, response: &mut ResponseView<'_>) -> Answer {
-        Policy::on_response(self, own::<P>(state)?, response)
+        self.policy.on_response(own::<P>(state)?, response)
     }
 
     fn on_complete(&self, state: &mut State, exchange: &CompleteView<'_>) {
         if let Ok(state) = own::<P>(state) {
-            Policy::on_complete(self, state, exchange);
+            self.policy.on_complete(state, exchange);
+        }
+    }
+
+    fn request_body(&self, state: &mut State, attempt: &UpstreamView<'_>) -> Result<BodyAccess, Failure> {
+        match &self.bodies {
+            Some(bodies) => Ok((bodies.request)(&self.policy, own::<P>(state)?, attempt)),
+            None => Ok(BodyAccess::none()),
+        }
+    }
+
+    fn response_body(&self, state: &mut State, response: &ResponseView<'_>) -> Result<BodyAccess, Failure> {
+        match &self.bodies {
+            Some(bodies) => Ok((bodies.response)(&self.policy, own::<P>(state)?, response)),
+            None => Ok(BodyAccess::none()),
         }
     }
 }
@@ -108,8 +137,19 @@ impl Chain {
     /// With `policy` behind those that are there.
     #[must_use]
     pub fn then(self, policy: impl Policy) -> Chain {
-        let hooks = Link::hooks(&policy);
-        self.append(vec![Arc::new(policy)], hooks)
+        self.link(Linked { policy, bodies: None })
+    }
+
+    /// With `policy` behind those that are there, to which bodies are shown.
+    #[must_use]
+    pub fn then_with_bodies<P: BodyPolicy>(self, policy: P) -> Chain {
+        let bodies = Bodies { request: P::request_body, response: P::response_body };
+        self.link(Linked { policy, bodies: Some(bodies) })
+    }
+
+    fn link(self, link: impl Link + 'static) -> Chain {
+        let hooks = link.hooks();
+        self.append(vec![Arc::new(link)], hooks)
     }
 
     /// With the policies of `other` behind those that are there.
@@ -144,8 +184,8 @@ impl Chain {
         self.0.as_ref().map_or(&[], |all| &all.links)
     }
 
-    pub(super) fn has(&self, hook: Hooks) -> bool {
-        self.0.as_ref().is_some_and(|all| all.hooks.has(hook))
+    pub(super) fn has_any(&self, hooks: Hooks) -> bool {
+        self.0.as_ref().is_some_and(|all| all.hooks.has_any(hooks))
     }
 }
 

@@ -25,6 +25,8 @@ impl Hooks {
     pub const RESPONSE: Hooks = Hooks(8);
     /// `on_complete`.
     pub const COMPLETE: Hooks = Hooks(16);
+    /// Bodies: had by whoever is put into a chain with them.
+    pub(super) const BODIES: Hooks = Hooks(32);
     /// All of them.
     pub const ALL: Hooks = Hooks(31);
 
@@ -32,6 +34,11 @@ impl Hooks {
     #[must_use]
     pub const fn and(self, other: Hooks) -> Hooks {
         Hooks(self.0 | other.0)
+    }
+
+    /// Whether any of `other` is among them.
+    pub(super) const fn has_any(self, other: Hooks) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Whether all of `other` are among them.

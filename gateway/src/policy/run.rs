@@ -4,10 +4,14 @@
 //! however it came about. A policy that fails is answered for with 503.
 
 use super::{
-    Answer, Chain, CompleteView, Hooks, Reply, RequestView, ResponseView, RouteView, UpstreamView, Verdict,
+    Answer, Body, Chain, CompleteView, Failure, Hooks, Reply, RequestView, ResponseView, RouteView,
+    UpstreamView, Verdict,
     chain::{Link, State},
+    passage::Passage,
     view::Shared,
 };
+use bytes::Bytes;
+use http::header;
 use routing::listener::FilterChain;
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -26,13 +30,17 @@ pub(crate) struct Way {
     entered: usize,
     /// Policies that the response has still to pass.
     outward: usize,
+    /// Filters that the body of the attempt under way passes, and those of the response's.
+    pub(crate) request: Passage,
+    pub(crate) response: Passage,
 }
 
 impl Run {
     /// A request that has passed none yet, on this server.
     pub(crate) fn new(chain: &Chain, server: Arc<FilterChain>) -> Run {
         let states = chain.links().iter().map(|link| link.state()).collect();
-        let way = Way { chain: chain.clone(), states, entered: 0, outward: 0 };
+        let (request, response) = (Passage::default(), Passage::default());
+        let way = Way { chain: chain.clone(), states, entered: 0, outward: 0, request, response };
         Run { way, shared: Shared::new(server) }
     }
 }
@@ -63,28 +71,71 @@ impl Way {
     }
 
     pub(crate) fn on_upstream(&mut self, view: &mut UpstreamView<'_>) -> Verdict {
+        self.request = Passage::default();
         for (link, state) in self.chain.links().iter().zip(&mut self.states) {
             if link.hooks().has(Hooks::UPSTREAM)
                 && let Verdict::Respond(reply) = settled(&**link, link.on_upstream(state, view))
             {
                 return Verdict::Respond(reply);
             }
+            if view.has_body && link.hooks().has(Hooks::BODIES) {
+                match link.request_body(state, view) {
+                    Ok(access) => self.request.add(link.name(), access),
+                    Err(failure) => return Verdict::Respond(broken(link.name(), &failure)),
+                }
+            }
         }
-        Verdict::Continue
+        let said = view.headers().get(header::CONTENT_LENGTH);
+        let said: Option<u64> = said.and_then(|length| length.to_str().ok()?.parse().ok());
+        match self.request.limit() {
+            Some(limit) if said.is_some_and(|said| said > limit) => {
+                Verdict::Respond(Body::Request.too_long())
+            }
+            _ => Verdict::Continue,
+        }
     }
 
     /// A reply that is given here is for the policies that are left.
     pub(crate) fn on_response(&mut self, view: &mut ResponseView<'_>) -> Verdict {
         while let Some(at) = self.outward.checked_sub(1) {
             self.outward = at;
-            if let (Some(link), Some(state)) = (self.chain.links().get(at), self.states.get_mut(at))
-                && link.hooks().has(Hooks::RESPONSE)
+            let (Some(link), Some(state)) = (self.chain.links().get(at), self.states.get_mut(at)) else {
+                continue;
+            };
+            if link.hooks().has(Hooks::RESPONSE)
                 && let Verdict::Respond(reply) = settled(&**link, link.on_response(state, view))
             {
+                self.response = Passage::default();
                 return Verdict::Respond(reply);
+            }
+            if view.has_body && link.hooks().has(Hooks::BODIES) {
+                match link.response_body(state, view) {
+                    Ok(access) => self.response.add(link.name(), access),
+                    Err(failure) => {
+                        self.response = Passage::default();
+                        return Verdict::Respond(broken(link.name(), &failure));
+                    }
+                }
             }
         }
         Verdict::Continue
+    }
+
+    /// The next piece of a body, and what goes on of it.
+    ///
+    /// # Errors
+    /// The reply that ends the exchange.
+    pub(crate) fn piece(&mut self, body: Body, piece: Bytes, last: bool) -> Result<Bytes, Reply> {
+        let passage = match body {
+            Body::Request => &mut self.request,
+            Body::Response => &mut self.response,
+        };
+        let passed = passage.piece(body, piece, last);
+        if passed.is_err() {
+            // The reply is none of what was to be filtered.
+            self.response = Passage::default();
+        }
+        passed
     }
 
     pub(crate) fn on_complete(&mut self, view: &CompleteView<'_>) {
@@ -96,16 +147,23 @@ impl Way {
         }
     }
 
-    /// Whether any policy has this hook.
+    /// Whether any policy has something to do at this hook, be it about a body.
     pub(crate) fn has(&self, hook: Hooks) -> bool {
-        self.chain.has(hook)
+        let hooks = match hook {
+            Hooks::UPSTREAM | Hooks::RESPONSE => hook.and(Hooks::BODIES),
+            _ => hook,
+        };
+        self.chain.has_any(hooks)
     }
 }
 
 /// An answer, or what is answered in its place.
 fn settled(link: &dyn Link, answer: Answer) -> Verdict {
-    answer.unwrap_or_else(|failure| {
-        tracing::warn!(policy = link.name(), %failure, "a policy could not judge: the request is refused");
-        Verdict::Respond(Reply::broken(link.name()))
-    })
+    answer.unwrap_or_else(|failure| Verdict::Respond(broken(link.name(), &failure)))
+}
+
+/// What a request gets whose policy broke.
+pub(super) fn broken(name: &str, failure: &Failure) -> Reply {
+    tracing::warn!(policy = name, %failure, "a policy could not judge: the request is refused");
+    Reply::broken(name)
 }

@@ -13,12 +13,13 @@ use super::{
 use crate::{
     listener::ConnectionInfo,
     policy::{
-        Arrival, Client, CompleteView, Exchange, Hooks, Origin, Outcome, RequestView, ResponseView,
+        Arrival, Body, Client, CompleteView, Exchange, Hooks, Origin, Outcome, RequestView, ResponseView,
         RouteView, Run, UpstreamView, Verdict, Way,
     },
 };
-use http::{StatusCode, uri::Scheme};
-use pingora_error::Error;
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Version, header, uri::Scheme};
+use pingora_error::{Error, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use routing::{cluster::Address, listener::FilterChain, request};
@@ -61,10 +62,16 @@ pub(super) async fn on_route(session: &mut Session, ctx: &mut Ctx) -> Option<Loc
 }
 
 /// Before an attempt is sent. A reply ends the request.
-pub(super) fn on_upstream(head: &mut RequestHeader, ctx: &mut Ctx) -> Option<LocalReply> {
+pub(super) fn on_upstream(
+    session: &mut Session,
+    head: &mut RequestHeader,
+    ctx: &mut Ctx,
+) -> Option<LocalReply> {
+    ctx.policies.as_ref()?;
+    let has_body = !ctx.upgrade && !session.as_downstream_mut().is_body_empty();
     with(ctx, Hooks::UPSTREAM, |ctx, way, exchange| {
         edit_request(head, |parts| {
-            way.on_upstream(&mut UpstreamView {
+            let verdict = way.on_upstream(&mut UpstreamView {
                 parts,
                 exchange,
                 route: ctx.route.as_deref(),
@@ -74,7 +81,13 @@ pub(super) fn on_upstream(head: &mut RequestHeader, ctx: &mut Ctx) -> Option<Loc
                     _ => None,
                 },
                 attempt: ctx.attempt,
-            })
+                has_body,
+            });
+            if way.request.changes() {
+                // The engine frames what has no length, as the upstream's version has it.
+                parts.headers.remove(header::CONTENT_LENGTH);
+            }
+            verdict
         })
     })
 }
@@ -89,17 +102,76 @@ pub(super) fn on_response(
     if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
         return None;
     }
+    let has_body = request.method != Method::HEAD
+        && !ctx.grpc
+        && !matches!(head.status.as_u16(), 100..=199 | 204 | 304)
+        && head.headers.get(header::CONTENT_LENGTH).is_none_or(|length| length != "0");
     with(ctx, Hooks::RESPONSE, |ctx, way, exchange| {
         edit_response(head, |parts| {
-            way.on_response(&mut ResponseView {
+            let verdict = way.on_response(&mut ResponseView {
                 parts,
                 request,
                 exchange,
                 route: ctx.route.as_deref(),
                 origin,
-            })
+                has_body,
+            });
+            if way.response.changes() && origin == Origin::Upstream {
+                parts.headers.remove(header::CONTENT_LENGTH);
+                // As the engine does with every response that has no length; HTTP/2 does without.
+                parts.version = Version::HTTP_11;
+                parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            verdict
         })
     })
+}
+
+/// A piece of a body, either way, before it goes on.
+///
+/// # Errors
+/// [`Cause::Policy`] when a policy has ended the exchange.
+pub(super) fn body(which: Body, body: &mut Option<Bytes>, last: bool, ctx: &mut Ctx) -> Result<()> {
+    let Some(run) = &mut ctx.policies else { return Ok(()) };
+    let passage = match which {
+        Body::Request => &run.way.request,
+        Body::Response => &run.way.response,
+    };
+    if passage.is_empty() {
+        return Ok(());
+    }
+    match run.way.piece(which, body.take().unwrap_or_default(), last) {
+        // To the engine nothing at all is the end.
+        Ok(piece) => *body = Some(piece).filter(|piece| !last || !piece.is_empty()),
+        Err(reply) => return Err(answered(ctx, LocalReply::policy(reply))),
+    }
+    Ok(())
+}
+
+/// Lets policies see a reply of our own as they see any response. Another reply takes its place, and is to be seen in turn.
+pub(super) fn finish(
+    request: &RequestHeader,
+    head: &mut ResponseHeader,
+    body: &mut Bytes,
+    ctx: &mut Ctx,
+) -> Option<LocalReply> {
+    if let Some(other) = on_response(request, head, ctx, Origin::Gateway) {
+        return Some(other);
+    }
+    let way = &mut ctx.policies.as_mut()?.way;
+    if way.response.is_empty() {
+        return None;
+    }
+    match way.piece(Body::Response, std::mem::take(body), true) {
+        Ok(filtered) => *body = filtered,
+        Err(other) => return Some(LocalReply::policy(other)),
+    }
+    if head.headers.contains_key(header::CONTENT_LENGTH) {
+        edit_response(head, |parts| {
+            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()))
+        });
+    }
+    None
 }
 
 /// When the exchange is over.

@@ -4,10 +4,7 @@
 //! the rule's response operations apply, HEAD gets the length without the body.
 
 use super::{ctx::Ctx, edge, facts::Stage, heads::edit_response, policies, response};
-use crate::{
-    policy::{self, Origin},
-    telemetry::Flag,
-};
+use crate::{policy, telemetry::Flag};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::protocols::http::{ServerSession as HttpSession, date::get_cached_date};
@@ -149,7 +146,7 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
         session.set_keepalive(None);
     }
     let (mut head, mut body) = compose(reply, ctx)?;
-    while let Some(other) = policies::on_response(session.req_header(), &mut head, ctx, Origin::Gateway) {
+    while let Some(other) = policies::finish(session.req_header(), &mut head, &mut body, ctx) {
         note(ctx, &other);
         (head, body) = compose(other, ctx)?;
     }

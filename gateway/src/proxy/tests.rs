@@ -1,6 +1,7 @@
 //! The request path over real sockets: configuration as users write it, listeners on port 0, upstreams in process.
 
 mod actions;
+mod bodies;
 mod connections;
 mod details;
 mod differential;

@@ -25,6 +25,7 @@ pub struct ResponseView<'a> {
     pub(crate) exchange: Exchange<'a>,
     pub(crate) route: Option<&'a Route>,
     pub(crate) origin: Origin,
+    pub(crate) has_body: bool,
 }
 
 impl<'a> ResponseView<'a> {
@@ -32,6 +33,12 @@ impl<'a> ResponseView<'a> {
     #[must_use]
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// Whether a body may follow that policies can see.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        self.has_body
     }
 
     /// Its status.

@@ -113,6 +113,7 @@ pub struct UpstreamView<'a> {
     pub(crate) cluster: &'a str,
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) attempt: u32,
+    pub(crate) has_body: bool,
 }
 
 impl<'a> UpstreamView<'a> {
@@ -120,6 +121,12 @@ impl<'a> UpstreamView<'a> {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// Whether a body follows.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        self.has_body
     }
 
     /// Istio's name of the cluster: `outbound|80|v1|reviews.default.svc.cluster.local`.
