@@ -6,6 +6,7 @@ pub mod cli;
 pub mod drain;
 pub mod edge;
 pub mod handover;
+pub mod jwt;
 pub mod listener;
 pub mod pipeline;
 pub mod policy;

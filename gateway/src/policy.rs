@@ -12,6 +12,7 @@
 //! asks one question a hook, whether there are any.
 
 mod body;
+pub mod builtin;
 mod chain;
 mod client;
 mod failure;
@@ -23,6 +24,7 @@ mod run;
 mod view;
 
 pub use body::{BodyAccess, BodyFilter, BodyPolicy, Flow, Whole};
+pub use builtin::{CallError, Calling, Service, Subject};
 pub use chain::Chain;
 pub use client::Client;
 pub use failure::Failure;

@@ -3,6 +3,7 @@
 //! Invariant: a request works on the one snapshot that it pinned. No reply is written but by `reply`, and no error
 //! becomes a status but by `failure`. It must not know where configuration comes from.
 
+pub mod ask;
 mod attempt;
 mod call;
 mod clock;

@@ -11,5 +11,6 @@ pub mod findings;
 mod parts;
 pub mod question;
 pub mod sarif;
+mod security;
 pub mod story;
 pub mod table;

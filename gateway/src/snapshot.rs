@@ -6,7 +6,7 @@
 use crate::{
     edge::EdgeConfig,
     listener::{ListenerSource, LiveListener},
-    policy::Chain,
+    policy::{Chain, builtin::Gate},
     runtime::registry::Clusters,
     telemetry::Plans,
     tls::Certificates,
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     /// What has its say about requests.
     pub policies: Chain,
+    /// What has its say about connections that are not looked into; `None`: nothing.
+    pub gate: Option<Arc<Gate>>,
     /// What clients may do.
     pub edge: Arc<EdgeConfig>,
     /// What is said about requests, and to whom.

@@ -346,19 +346,63 @@ const WORKLOAD_GROUP: &[Row] = &[Row {
     below: &["metadata", "template", "probe"],
 }];
 
-const REQUEST_AUTHENTICATION: &[Row] = &[Row {
-    kind: Kind::RequestAuthentication,
-    path: "spec",
-    support: NotYet("tokens are not checked, so that no claim matches"),
-    below: &["selector", "targetRef", "targetRefs", "jwtRules"],
-}];
+const fn r(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::RequestAuthentication, path, support, below }
+}
 
-const AUTHORIZATION_POLICY: &[Row] = &[Row {
-    kind: Kind::AuthorizationPolicy,
-    path: "spec",
-    support: NotYet("policies are not enforced"),
-    below: &["selector", "targetRef", "targetRefs", "rules", "action", "provider"],
-}];
+const fn a(path: &'static str, support: Support, below: &'static [&'static str]) -> Row {
+    Row { kind: Kind::AuthorizationPolicy, path, support, below }
+}
+
+const REQUEST_AUTHENTICATION: &[Row] = &[
+    r("spec.selector", Honoured, &["matchLabels"]),
+    r("spec.targetRef", Honoured, TARGET_REFERENCE),
+    r("spec.targetRefs", Honoured, TARGET_REFERENCE),
+    r("spec.jwtRules[].issuer", Honoured, &[]),
+    r("spec.jwtRules[].audiences", Honoured, &[]),
+    r("spec.jwtRules[].jwksUri", Honoured, &[]),
+    r("spec.jwtRules[].jwks_uri", Honoured, &[]),
+    r("spec.jwtRules[].jwks", Honoured, &[]),
+    r("spec.jwtRules[].fromHeaders", Honoured, &["name", "prefix"]),
+    r("spec.jwtRules[].fromParams", Honoured, &[]),
+    r("spec.jwtRules[].fromCookies", Honoured, &[]),
+    r("spec.jwtRules[].outputPayloadToHeader", Honoured, &[]),
+    r("spec.jwtRules[].outputClaimToHeaders", Honoured, &["header", "claim"]),
+    r("spec.jwtRules[].forwardOriginalToken", Honoured, &[]),
+    r("spec.jwtRules[].timeout", Honoured, &[]),
+    r("spec.jwtRules[].spaceDelimitedClaims", Honoured, &[]),
+    r("spec.jwtRules[].presence", Honoured, &[]),
+];
+
+const AUTHORIZATION_POLICY: &[Row] = &[
+    a("spec.selector", Honoured, &["matchLabels"]),
+    a("spec.targetRef", Honoured, TARGET_REFERENCE),
+    a("spec.targetRefs", Honoured, TARGET_REFERENCE),
+    a("spec.action", Honoured, &[]),
+    a("spec.provider", Honoured, &["name"]),
+    a("spec.rules[].from[].source", Honoured, SOURCE),
+    a("spec.rules[].to[].operation", Honoured, OPERATION),
+    a("spec.rules[].when", Honoured, &["key", "values", "notValues"]),
+];
+
+const SOURCE: &[&str] = &[
+    "principals",
+    "notPrincipals",
+    "requestPrincipals",
+    "notRequestPrincipals",
+    "namespaces",
+    "notNamespaces",
+    "serviceAccounts",
+    "notServiceAccounts",
+    "ipBlocks",
+    "notIpBlocks",
+    "remoteIpBlocks",
+    "notRemoteIpBlocks",
+    "trustDomains",
+    "notTrustDomains",
+];
+const OPERATION: &[&str] =
+    &["hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths"];
 
 const PEER_AUTHENTICATION: &[Row] = &[Row {
     kind: Kind::PeerAuthentication,

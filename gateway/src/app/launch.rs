@@ -27,11 +27,15 @@ use crate::{
     drain::{DrainController, DrainState},
     edge::{EdgeConfig, EdgeFlags},
     handover::{Estate, Offer, Predecessor},
+    jwt::store::{KeyStore, Pace},
     listener::{BindOptions, Inherited, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
-    policy::{Configured, Given},
+    policy::{
+        Given,
+        builtin::{self, Means, SecurityMetrics},
+    },
     pressure,
-    proxy::{Caller, GatewayProxy, HttpHandler},
+    proxy::{Caller, GatewayProxy, HttpHandler, ask},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     settings::{Settings, SourceSettings, StatusWriter, Strictness},
     shutdown::{DrainTimes, Exit},
@@ -135,6 +139,7 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
     );
     let upstreams = registry.collector().and_then(|collector| metrics.register(Box::new(collector)));
     upstreams.map_err(|error| format!("metrics: {error}"))?;
+    let security = SecurityMetrics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
     let latest = tls::watch::Latest::default();
     background.spawn(tls::watch::follow(Arc::clone(&snapshots), Arc::clone(&latest)));
     let exported = Exported::register(&metrics).map_err(|error| format!("metrics: {error}"))?;
@@ -149,6 +154,9 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         listeners: listeners.clone(),
         edge: settings.edge.clone(),
         policies: Given::default(),
+        security: Arc::new(security),
+        keys: KeyStore::new(background.handle().clone(), Pace::default()),
+        calls: Arc::default(),
         latest,
         telemetry: Telemetry::new(settings, collectors)?,
     };
@@ -231,6 +239,9 @@ struct Live {
     listeners: ListenerManager,
     edge: EdgeFlags,
     policies: Given,
+    security: Arc<SecurityMetrics>,
+    keys: KeyStore,
+    calls: Arc<ask::Calls>,
     latest: tls::watch::Latest<config_model::set::ResourceSet>,
     telemetry: Telemetry,
 }
@@ -256,6 +267,11 @@ impl Publisher for Live {
             // Not kept as a finding: it is tried again, and /diagnostics shows what fails at the time of asking.
             tracing::error!(listener = %failure.key, "{failure}");
         }
+        let means = Means {
+            keys: &self.keys,
+            metrics: &self.security,
+            service: &|provider| ask::service(&self.calls, &clusters, provider),
+        };
         let mut diagnostics = Diagnostics::clone(&built.diagnostics);
         let (telemetry, problems) = self.telemetry.plans(built);
         found.extend(problems);
@@ -265,7 +281,8 @@ impl Publisher for Live {
             listeners: compiled.listeners.clone(),
             clusters,
             certificates: Arc::new(certificates),
-            policies: self.policies.among(&Configured::default()),
+            policies: self.policies.among(&builtin::configured(compiled, &means)),
+            gate: builtin::gate(compiled, &means),
             edge: Arc::new(EdgeConfig::new(built.validated.mesh(), &self.edge)),
             telemetry,
             diagnostics: Arc::new(diagnostics),

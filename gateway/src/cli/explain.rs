@@ -32,6 +32,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
         sni: args.sni.clone(),
         protocol: args.protocol.map(|protocol| protocol.as_str().to_owned()),
         alpn: args.alpn.clone(),
+        client_ip: args.client_ip,
         seed: args.seed,
     };
     let question = match ask.question(&args.port_map.0) {

@@ -104,7 +104,8 @@ async fn serve(
 ) {
     let LiveListener { listener, certificates, edge: config } = live;
     let limits = config.limits;
-    let endpoints = Endpoints { listener: serving.key.clone(), bound_port: serving.port(), peer, local };
+    let (listener_key, physical) = (serving.key.clone(), socket.peer);
+    let endpoints = Endpoints { listener: listener_key, bound_port: serving.port(), peer, physical, local };
     let accepted = Accepted { endpoints, config, serving, edge };
     match &listener.chains {
         Chains::Http(chain) => {

@@ -42,6 +42,8 @@ pub struct ConnectionInfo {
     pub bound_port: u16,
     /// The client, IPv4 in its own form also on a dual-stack socket; `0.0.0.0:0` on a unix socket.
     pub peer: SocketAddr,
+    /// The connection's other end, which a PROXY header may say is not the client.
+    pub physical: SocketAddr,
     /// The address the client connected to; `0.0.0.0:0` on a unix socket.
     pub local: SocketAddr,
     /// Server name of the ClientHello, lower case.
@@ -73,6 +75,7 @@ pub(super) struct Endpoints {
     pub(super) listener: ListenerKey,
     pub(super) bound_port: u16,
     pub(super) peer: SocketAddr,
+    pub(super) physical: SocketAddr,
     pub(super) local: SocketAddr,
 }
 
@@ -85,11 +88,12 @@ impl ConnectionInfo {
         draining: watch::Receiver<bool>,
         pressure: Arc<Pressure>,
     ) -> ConnectionInfo {
-        let Endpoints { listener, bound_port, peer, local } = endpoints;
+        let Endpoints { listener, bound_port, peer, physical, local } = endpoints;
         ConnectionInfo {
             listener,
             bound_port,
             peer,
+            physical,
             local,
             sni,
             tls,

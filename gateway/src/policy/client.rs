@@ -1,5 +1,6 @@
 //! Who a request is from.
 
+use super::Subject;
 use crate::{listener::ConnectionInfo, tls::ClientCertificate};
 use std::net::{IpAddr, SocketAddr};
 
@@ -32,6 +33,17 @@ impl<'a> Client<'a> {
     #[must_use]
     pub fn local(&self) -> SocketAddr {
         self.connection.local
+    }
+
+    /// The port of the listener, before the process's port map.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.connection.listener.port
+    }
+
+    /// All that the security policies know of the connection.
+    pub(crate) fn subject(&self) -> Subject<'a> {
+        Subject::of(self.connection, self.named)
     }
 
     /// Whether TLS was terminated here.

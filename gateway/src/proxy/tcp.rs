@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     listener::{Client, ConnectionInfo},
+    policy::Subject,
     runtime::{Admission, Cluster, EndpointState, endpoint::NoAnswer},
     snapshot::SnapshotCell,
     telemetry::{
@@ -84,6 +85,8 @@ struct Outcome {
     upstream_host: Option<Address>,
     upstream_local: Option<SocketAddr>,
     transport_failure: String,
+    /// Why a policy refused it.
+    details: String,
     received: u64,
     sent: u64,
 }
@@ -117,6 +120,7 @@ impl Tunnels {
             duration: started.elapsed(),
             flags: outcome.flags,
             transport_failure: &outcome.transport_failure,
+            termination: &outcome.details,
             bytes_received: outcome.received,
             bytes_sent: outcome.sent,
             upstream_host: outcome.upstream_host.as_ref(),
@@ -173,8 +177,15 @@ impl Tunnels {
             outcome.flags.insert(Flag::NoClusterFound);
             return outcome;
         };
+        let gate = snapshot.gate.clone();
         drop(snapshot);
         outcome.cluster = Some(cluster.clone());
+        if let Some(gate) = gate
+            && let Err(why) = gate.admit(&Subject::of(info, None)).await
+        {
+            outcome.details = why;
+            return outcome;
+        }
         let Some(endpoint) = cluster.pick(|| fastrand::u64(..), None, &[]) else {
             outcome.flags.insert(Flag::NoHealthyUpstream);
             return outcome;

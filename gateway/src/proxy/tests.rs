@@ -16,6 +16,7 @@ mod policies;
 mod protocols;
 mod retries;
 mod tcp;
+mod security;
 mod timeouts;
 mod traces;
 mod upstream_tls;
@@ -24,8 +25,9 @@ mod values;
 
 use super::*;
 use crate::{
+    jwt::store::{KeyStore, Pace},
     listener::{BindOptions, BoundAddress, ListenerManager},
-    policy::Chain,
+    policy::{Chain, builtin},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     snapshot::Snapshot,
     telemetry::{
@@ -87,12 +89,23 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
         routing::compile::compile(&validated, &routing::compile::Identity::default());
     let clusters = registry.reconcile(compiled.clusters.values().map(Arc::as_ref));
     registry.settle(&clusters, FIRST_RESOLUTION).await;
+    let calls = Arc::default();
+    let means = builtin::Means {
+        keys: &KeyStore::new(Handle::current(), Pace::default()),
+        metrics: &Arc::new(
+            builtin::SecurityMetrics::register(&Metrics::new(Identity::default(), "test").unwrap()).unwrap(),
+        ),
+        service: &|provider| call::service(&calls, &clusters, provider),
+    };
+    let (policies, gate) = (builtin::chain(&compiled, &means), builtin::gate(&compiled, &means));
+    let policies = if policies.is_empty() { cell.load().policies.clone() } else { policies };
     cell.publish(Snapshot {
         generation: cell.load().generation + 1,
         listeners: compiled.listeners.clone(),
         clusters,
         diagnostics: Arc::new(diagnostics),
-        policies: cell.load().policies.clone(),
+        policies,
+        gate,
         ..Snapshot::default()
     });
 }

@@ -164,6 +164,7 @@ spec: {{http: [{rules}]}}
             query: None,
             headers,
             alpn: None,
+            client_ip: None,
             seed: None,
             port_map: BTreeMap::new(),
         };

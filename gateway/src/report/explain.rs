@@ -9,7 +9,10 @@ pub use super::answer::{
     Actions, Answer, CandidatePart, ClusterPart, DelegatePart, HeaderChanges, ListenerPart, ResponsePart,
     RoutePart, Verdict, VirtualHostPart,
 };
-use super::parts::{candidate, changes, listener_part, reply, route_part, shadowed};
+use super::{
+    parts::{candidate, changes, listener_part, reply, route_part, shadowed},
+    security,
+};
 use crate::{
     edge::PathPolicy,
     proxy::normalize::{Normal, normalize},
@@ -46,6 +49,8 @@ pub struct Question {
     pub headers: HeaderMap,
     /// ALPN names that the client offers; `None`: what the server asks for.
     pub alpn: Option<Vec<String>>,
+    /// Address of the client; `None`: policies that ask for it do not know it.
+    pub client_ip: Option<IpAddr>,
     /// Chooses among weighted destinations; without it all are told.
     pub seed: Option<u64>,
     /// Bound port by gateway port.
@@ -75,7 +80,11 @@ pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> A
     };
     let part = listener_part(listener, question.port, Some(chain));
     if let Some(route) = &chain.tcp {
-        return passthrough(compiled, question, part, route);
+        let judged = security::of_connection(compiled, question, listener);
+        return match judged.denial {
+            Some(denial) => denied(part, denial),
+            None => Answer { reason: judged.note, ..passthrough(compiled, question, part, route) },
+        };
     }
     let path = match normalize(&question.path, paths) {
         Ok(Normal::Path(path)) => path,
@@ -102,6 +111,11 @@ pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> A
         headers: &question.headers,
         claims: None,
     };
+    let judged = security::of_request(compiled, question, listener, &head);
+    if let Some(denial) = judged.denial {
+        return denied(part, denial);
+    }
+    let head = RequestHead { claims: judged.claims.as_ref(), ..head };
     let explanation = explain(&chain.table, &head);
     let mut answer = Answer { listener: Some(part), ..empty(Verdict::NotFound) };
     answer.virtual_host = explanation
@@ -111,6 +125,7 @@ pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> A
     answer.candidates = explanation.candidates.iter().map(candidate).collect();
     answer.shadowed = shadowed(&explanation);
     decide(&mut answer, compiled, question, &head, chain.table.lookup(&head));
+    answer.reason = answer.reason.or(judged.note);
     answer
 }
 
@@ -282,6 +297,11 @@ pub fn default_server_name(authority: &str) -> Option<String> {
     (!host.is_empty() && bare.parse::<IpAddr>().is_err()).then(|| host.to_ascii_lowercase())
 }
 
+fn denied(part: ListenerPart, denial: security::Denial) -> Answer {
+    let security::Denial { response, reason } = denial;
+    Answer { listener: Some(part), response, reason: Some(reason), ..empty(Verdict::Denied) }
+}
+
 fn refused(listener: Option<ListenerPart>, reason: String) -> Answer {
     Answer { listener, reason: Some(reason), ..empty(Verdict::Refused) }
 }
@@ -347,6 +367,7 @@ mod tests {
             query: None,
             headers: HeaderMap::new(),
             alpn: None,
+            client_ip: None,
             seed: None,
             port_map: BTreeMap::new(),
         };
@@ -378,6 +399,7 @@ mod tests {
             query: None,
             headers: HeaderMap::new(),
             alpn: None,
+            client_ip: None,
             seed: None,
             port_map: BTreeMap::new(),
         };

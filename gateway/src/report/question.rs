@@ -2,7 +2,7 @@
 //!
 //! Invariant: [`encode`] and [`decode`] undo each other, so that asking over the network asks the same.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -25,6 +25,8 @@ pub struct Ask {
     pub protocol: Option<String>,
     /// ALPN names that the client offers, comma separated.
     pub alpn: Option<String>,
+    /// Address of the client.
+    pub client_ip: Option<IpAddr>,
     /// Stands for the random number of the request.
     pub seed: Option<u64>,
 }
@@ -105,6 +107,7 @@ impl Ask {
                 .alpn
                 .as_deref()
                 .map(|list| list.split(',').map(|name| name.trim().to_owned()).collect()),
+            client_ip: self.client_ip,
             seed: self.seed,
             port_map: port_map.clone(),
         })
@@ -142,6 +145,7 @@ pub fn encode(ask: &Ask) -> String {
     pairs.extend(ask.sni.clone().map(|sni| ("sni", sni)));
     pairs.extend(ask.protocol.clone().map(|protocol| ("protocol", protocol)));
     pairs.extend(ask.alpn.clone().map(|alpn| ("alpn", alpn)));
+    pairs.extend(ask.client_ip.map(|address| ("client_ip", address.to_string())));
     pairs.extend(ask.seed.map(|seed| ("seed", seed.to_string())));
     let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={}", escape(value))).collect();
     pairs.join("&")
@@ -163,10 +167,13 @@ pub fn decode(query: &str) -> Result<Ask, String> {
             "sni" => ask.sni = Some(value),
             "protocol" => ask.protocol = Some(value),
             "alpn" => ask.alpn = Some(value),
+            "client_ip" => {
+                ask.client_ip = Some(value.parse().map_err(|_| format!("{key}={value}: not an address"))?);
+            }
             "seed" => ask.seed = Some(value.parse().map_err(|_| number())?),
             other => {
                 return Err(format!(
-                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, alpn, seed"
+                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, alpn, client_ip, seed"
                 ));
             }
         }
@@ -278,6 +285,7 @@ mod tests {
             sni: Some(String::new()),
             protocol: Some("http2".to_owned()),
             alpn: Some("h2, istio".to_owned()),
+            client_ip: Some([192, 0, 2, 1].into()),
             seed: Some(7),
         };
         assert_eq!(decode(&encode(&ask)), Ok(ask));

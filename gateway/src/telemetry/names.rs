@@ -133,3 +133,10 @@ pub const BUCKETS: [f64; 19] = [
     1_800_000.0,
     3_600_000.0,
 ];
+
+/// Requests and connections that a security policy decided.
+pub const POLICY_DECISIONS: &str = "limen_policy_decisions_total";
+/// Requests that a rule of the action AUDIT matched, by policy.
+pub const POLICY_AUDITED: &str = "limen_policy_audited_total";
+/// What policies on trial would have done, by policy.
+pub const POLICY_DRY_RUN: &str = "limen_policy_dry_run_total";
