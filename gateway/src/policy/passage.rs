@@ -64,7 +64,7 @@ impl Passage {
     ///
     /// # Errors
     /// The reply that ends the exchange.
-    pub(super) fn piece(&mut self, body: Body, piece: Bytes, last: bool) -> Result<Bytes, Reply> {
+    pub(super) fn piece(&mut self, body: Body, piece: Bytes, last: bool) -> Result<Bytes, Box<Reply>> {
         let mut piece = piece;
         for step in &mut self.0 {
             if piece.is_empty() && !last {
@@ -72,13 +72,13 @@ impl Passage {
             }
             step.received += piece.len() as u64;
             if step.access.limit.is_some_and(|limit| step.received > limit) {
-                return Err(body.too_long());
+                return Err(Box::new(body.too_long()));
             }
             piece = match step.pass(piece, last) {
                 Ok(Flow::Pass(bytes)) => bytes,
                 Ok(Flow::Hold) => Bytes::new(),
-                Ok(Flow::Respond(reply)) => return Err(reply),
-                Err(failure) => return Err(super::run::broken(&step.name, &failure)),
+                Ok(Flow::Respond(reply)) => return Err(Box::new(reply)),
+                Err(failure) => return Err(Box::new(super::run::broken(&step.name, &failure))),
             };
             step.passed += piece.len() as u64;
         }

@@ -125,7 +125,7 @@ impl Way {
     ///
     /// # Errors
     /// The reply that ends the exchange.
-    pub(crate) fn piece(&mut self, body: Body, piece: Bytes, last: bool) -> Result<Bytes, Reply> {
+    pub(crate) fn piece(&mut self, body: Body, piece: Bytes, last: bool) -> Result<Bytes, Box<Reply>> {
         let passage = match body {
             Body::Request => &mut self.request,
             Body::Response => &mut self.response,

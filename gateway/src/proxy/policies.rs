@@ -143,7 +143,7 @@ pub(super) fn body(which: Body, body: &mut Option<Bytes>, last: bool, ctx: &mut 
     match run.way.piece(which, body.take().unwrap_or_default(), last) {
         // To the engine nothing at all is the end.
         Ok(piece) => *body = Some(piece).filter(|piece| !last || !piece.is_empty()),
-        Err(reply) => return Err(answered(ctx, LocalReply::policy(reply))),
+        Err(reply) => return Err(answered(ctx, LocalReply::policy(*reply))),
     }
     Ok(())
 }
@@ -164,7 +164,7 @@ pub(super) fn finish(
     }
     match way.piece(Body::Response, std::mem::take(body), true) {
         Ok(filtered) => *body = filtered,
-        Err(other) => return Some(LocalReply::policy(other)),
+        Err(other) => return Some(LocalReply::policy(*other)),
     }
     if head.headers.contains_key(header::CONTENT_LENGTH) {
         edit_response(head, |parts| {
