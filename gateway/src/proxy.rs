@@ -27,6 +27,7 @@ mod race;
 mod record;
 mod reply;
 mod response;
+mod secure;
 mod splice;
 mod tcp;
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod policy;
 mod reader;
 
 pub(crate) use authority::is_authority;
+pub(crate) use chunked::Chunked;
 pub(crate) use flaw::Flaw;
 pub use policy::{HeadPolicy, Leniency, Underscores};
 pub(crate) use reader::{Reader, Stop};

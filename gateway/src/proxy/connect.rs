@@ -1,13 +1,13 @@
 //! Connections that the engine cannot make by itself: counted ones, ones that begin with a PROXY header, abstract unix
-//! sockets, hosts with several addresses, and endpoints of the mesh.
+//! sockets, hosts with several addresses, and those whose TLS is ours.
 //!
 //! Invariant: a cluster that needs none of it is dialled by the engine. What limits say comes before the socket is
 //! opened; the PROXY header comes before everything else on the wire, in clear (Istio: before TLS).
 
 use super::{
     failure::Cause,
-    mesh::{self, Handshake},
-    peer, race,
+    mesh, peer, race,
+    secure::{Handshake, Secured},
 };
 use crate::{
     listener::ConnectionInfo,
@@ -21,10 +21,9 @@ use async_trait::async_trait;
 use pingora_core::{
     connectors::L4Connect,
     protocols::{
-        Digest, GetProxyDigest as _, Ssl as _,
-        l4::{socket::SocketAddr as PeerAddress, stream::Stream},
+        Digest, GetProxyDigest as _,
+        l4::{socket::SocketAddr as PeerAddress, stream::Stream, virt::VirtualSocketStream},
         raw_connect::ProxyDigest,
-        tls::SslStream,
     },
 };
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
@@ -52,8 +51,17 @@ pub(super) struct Dial {
     abstract_name: Option<Box<str>>,
     /// The addresses to try, where the engine is not given the one.
     addresses: Option<(SocketAddr, Arc<[SocketAddr]>)>,
-    /// TLS with an endpoint of the mesh.
-    mesh: Option<Handshake>,
+    /// TLS that is ours.
+    secure: Option<Secure>,
+}
+
+/// TLS that is ours, and how the engine gets what it carries.
+#[derive(Debug)]
+pub(super) struct Secure {
+    pub(super) handshake: Handshake,
+    /// The connection may go to the engine's pool, which knows it by its file descriptor: so the engine is given one end of a
+    /// pair. Where it may not, the engine is given the TLS itself.
+    pub(super) pooled: bool,
 }
 
 /// What is remembered with a connection.
@@ -73,12 +81,12 @@ impl Dial {
         endpoint: &Endpoint,
         protocol: UpstreamProtocol,
         client: Option<&ConnectionInfo>,
-        mesh: Option<Handshake>,
+        secure: Option<Secure>,
     ) -> Option<Self> {
         let header = cluster.spec.proxy_protocol.map(|version| header(version, client));
         let (abstract_name, addresses) = match &endpoint.address {
             Address::Unix(path) => (path.strip_prefix('@').map(Box::from), None),
-            Address::Ip(first) if !endpoint.alternates.is_empty() || mesh.is_some() => {
+            Address::Ip(first) if !endpoint.alternates.is_empty() || secure.is_some() => {
                 (None, Some((*first, endpoint.alternates.clone())))
             }
             Address::Ip(_) | Address::Name(..) => (None, None),
@@ -86,26 +94,36 @@ impl Dial {
         let needed = header.is_some()
             || abstract_name.is_some()
             || addresses.is_some()
-            || mesh.is_some()
+            || secure.is_some()
             || cluster.tracks_connections();
-        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name, addresses, mesh })
+        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name, addresses, secure })
     }
 
-    /// For a connection that nobody shares, is in clear and is not the engine's.
+    /// For a connection that nobody shares and that is not the engine's.
     pub(super) fn alone(
         cluster: &Arc<Cluster>,
         endpoint: &Endpoint,
         client: Option<&ConnectionInfo>,
+        handshake: Option<Handshake>,
     ) -> Self {
         let protocol = UpstreamProtocol::Http1;
-        Self::for_attempt(cluster, endpoint, protocol, client, None).unwrap_or_else(|| Self {
+        let secure = handshake.map(|handshake| Secure { handshake, pooled: false });
+        Self::for_attempt(cluster, endpoint, protocol, client, secure).unwrap_or_else(|| Self {
             cluster: cluster.clone(),
             protocol,
             header: None,
             abstract_name: None,
             addresses: None,
-            mesh: None,
+            secure: None,
         })
+    }
+
+    /// Remembers the two ends of the connection, which nobody else does where it is not the engine's.
+    pub(super) fn with_ends(mut self, endpoint: &Endpoint) -> Self {
+        if let Address::Ip(first) = &endpoint.address {
+            self.addresses.get_or_insert_with(|| (*first, endpoint.alternates.clone()));
+        }
+        self
     }
 
     /// A bare connection to this address, or to one of several where there are, with its header sent; and what is to be kept as
@@ -138,7 +156,7 @@ impl Dial {
         if self.header.is_none() && host.is_none() {
             return 0;
         }
-        foldhash::fast::FixedState::with_seed(0).hash_one((&self.header, host, self.mesh.is_some()))
+        foldhash::fast::FixedState::with_seed(0).hash_one((&self.header, host, self.secure.is_some()))
     }
 
     /// The address that the engine is given in place of the first, where it does not see the socket. It takes a connection from
@@ -153,11 +171,6 @@ impl Dial {
             UpstreamProtocol::Http2 => Sharing::Shared,
             UpstreamProtocol::Http1 | UpstreamProtocol::Client => Sharing::Exclusive,
         }
-    }
-
-    /// Whether the connection is one of the mesh.
-    pub(super) fn is_of_mesh(&self) -> bool {
-        self.mesh.is_some()
     }
 
     fn finish(
@@ -183,7 +196,10 @@ impl Dial {
     }
 
     /// The connection, with its header sent and without TLS.
-    async fn plain(&self, address: &PeerAddress) -> Result<Stream> {
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) async fn plain(&self, address: &PeerAddress) -> Result<Stream> {
         let (mut stream, tracked) = match address {
             PeerAddress::Inet(address) => {
                 let (socket, tracked) = self.open(*address).await?;
@@ -211,35 +227,53 @@ impl Dial {
         Ok(stream)
     }
 
-    /// The connection to an endpoint of the mesh.
+    /// The same with what the engine sets on sockets that it sees.
     ///
     /// # Errors
-    /// Where it cannot be made, or is to somebody else; or the endpoint is not of the mesh.
-    pub(super) async fn of_mesh(&self, address: &PeerAddress) -> Result<SslStream<Stream>> {
-        let (Some(mesh), Some(tls)) = (&self.mesh, self.cluster.tls()) else {
-            return Err(Cause::UntrustedUpstream.explain("not an endpoint of the mesh"));
-        };
+    /// As [`open`](Self::open).
+    pub(super) async fn set_up(&self, address: &PeerAddress) -> Result<Stream> {
         let mut stream = self.plain(address).await?;
-        // The engine does this to sockets that it sees.
-        stream.set_nodelay()?;
-        if let Some(asked) = &self.cluster.spec.pool.keepalive {
-            stream.set_keepalive(&peer::keepalive(asked))?;
+        if let PeerAddress::Inet(_) = address {
+            stream.set_nodelay()?;
+            if let Some(asked) = &self.cluster.spec.pool.keepalive {
+                stream.set_keepalive(&peer::keepalive(asked))?;
+            }
         }
-        mesh.with(tls, stream).await
+        Ok(stream)
+    }
+
+    /// The connection with TLS that is ours.
+    ///
+    /// # Errors
+    /// Where it cannot be made, or is to somebody else.
+    pub(super) async fn secured(&self, handshake: &Handshake, address: &PeerAddress) -> Result<Secured> {
+        let Some(tls) = self.cluster.tls() else {
+            return Err(Cause::UntrustedUpstream.explain("TLS without a specification"));
+        };
+        handshake.with(tls, self.set_up(address).await?).await
+    }
+
+    /// Its TLS, where that is ours.
+    pub(super) fn handshake(&self) -> Option<&Handshake> {
+        self.secure.as_ref().map(|secure| &secure.handshake)
     }
 }
 
 #[async_trait]
 impl L4Connect for Dial {
     async fn connect(&self, address: &PeerAddress) -> Result<Stream> {
-        if self.mesh.is_none() {
+        let Some(Secure { handshake, pooled }) = &self.secure else {
             return self.plain(address).await;
-        }
-        let secured = self.of_mesh(address).await?;
-        let made = secured.get_proxy_digest();
-        let principals = peer::principals(secured.get_ssl_digest().as_deref());
+        };
+        let secured = self.secured(handshake, address).await?;
+        let made = secured.bare().get_proxy_digest();
+        let principals = secured.principals().cloned();
         let made = made_of(made.as_deref()).map(|made| made.again(principals));
-        let mut stream = Stream::from(mesh::relay(secured)?);
+        let mut stream = if *pooled {
+            Stream::from(mesh::relay(secured)?)
+        } else {
+            Stream::from(VirtualSocketStream::new(Box::new(secured)))
+        };
         if let Some(made) = made {
             stream.set_proxy_digest(made.digest()?);
         }

@@ -5,20 +5,9 @@
 //! descriptors, which TLS of ours has not; so it is given one end of a pair of sockets, and [`relay`] carries what goes
 //! through. That costs each byte one more copy, and no connection outside the mesh goes this way.
 
-use super::{failure::Cause, peer};
-use crate::tls::Material;
-use boring::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
-use pingora_core::{
-    protocols::{
-        Digest, Ssl as _,
-        l4::stream::Stream,
-        tls::{SslStream, client::handshake},
-    },
-    tls::x509::store::X509StoreBuilder,
-};
+use super::secure::Secured;
 use pingora_error::{ErrorType, OrErr as _, Result};
-use routing::cluster::{UpstreamProtocol, UpstreamTls};
-use std::sync::Arc;
+use routing::cluster::UpstreamProtocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
@@ -38,7 +27,7 @@ pub(super) enum Carries {
 
 impl Carries {
     /// Protocol names, as ALPN has them on the wire (RFC 7301 §3.1).
-    const fn alpn(self) -> &'static [u8] {
+    pub(super) const fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"\x0eistio-http/1.1\x05istio\x08http/1.1",
             Self::Http2 => b"\x08istio-h2\x05istio\x02h2",
@@ -55,86 +44,18 @@ impl Carries {
     }
 }
 
-/// One handshake with an endpoint of the mesh. Made for each attempt, most of which find a connection in the pool: so it
-/// only keeps what is there already.
-pub(super) struct Handshake {
-    material: Arc<Material>,
-    server_name: String,
-    carries: Carries,
-}
-
-impl std::fmt::Debug for Handshake {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Handshake({:?}, {:?})", self.server_name, self.carries)
-    }
-}
-
-impl Handshake {
-    /// With these certificates, for a server of this name.
-    pub(super) fn new(material: Arc<Material>, server_name: String, carries: Carries) -> Self {
-        Self { material, server_name, carries }
-    }
-
-    /// Makes TLS, as `tls` asks for it, of a connection that was just made.
-    ///
-    /// # Errors
-    /// As the engine has them for its own handshakes, and [`Cause::UntrustedUpstream`] for a certificate of another
-    /// workload.
-    pub(super) async fn with(&self, tls: &UpstreamTls, stream: Stream) -> Result<SslStream<Stream>> {
-        // Made once for each content of the files, and shared by connections.
-        let made = || connector(&self.material).map_err(|e| e.to_string());
-        let connector = match self.material.connector.get_or_init(made) {
-            Ok(connector) => connector,
-            Err(why) => return Err(Cause::UntrustedUpstream.explain(why.as_str())),
-        };
-        let mut configuration =
-            connector.configure().or_err(ErrorType::TLSHandshakeFailure, "no configuration")?;
-        // Workloads are known by the names in `subject_alt_names`, not by that of the server.
-        configuration.set_verify_hostname(false);
-        configuration
-            .set_alpn_protos(self.carries.alpn())
-            .or_err(ErrorType::TLSHandshakeFailure, "protocol names")?;
-        let look = peer::look(tls.subject_alt_names.clone(), None, self.material.revocation.clone());
-        let stream = handshake(configuration, &self.server_name, stream, Some(look)).await?;
-        let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
-        peer::verify(Some(tls), Some(&digest))?;
-        Ok(stream)
-    }
-}
-
-fn connector(material: &Material) -> Result<SslConnector, boring::error::ErrorStack> {
-    let mut builder = SslConnector::builder(SslMethod::tls())?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    builder.set_max_proto_version(Some(SslVersion::TLS1_3))?;
-    builder.set_verify(SslVerifyMode::PEER);
-    // Roots of the mesh, and nobody else's.
-    let mut roots = X509StoreBuilder::new()?;
-    for root in material.roots.iter().flat_map(|roots| roots.iter()) {
-        roots.add_cert(root.clone())?;
-    }
-    builder.set_verify_cert_store(roots.build())?;
-    if let Some(own) = &material.client {
-        builder.set_certificate(own.leaf())?;
-        for intermediate in own.intermediates() {
-            builder.add_extra_chain_cert(intermediate.clone())?;
-        }
-        builder.set_private_key(own.key())?;
-    }
-    Ok(builder.build())
-}
-
 /// Gives the other end of what a task carries to and from `upstream`, until either is at its end.
 ///
 /// # Errors
 /// When the process has no file descriptors left.
-pub(super) fn relay(upstream: SslStream<Stream>) -> Result<UnixStream> {
+pub(super) fn relay(upstream: Secured) -> Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair().or_err(ErrorType::ConnectError, "no file descriptor is left")?;
     tokio::spawn(carry(upstream, theirs));
     Ok(ours)
 }
 
 /// The engine ends a connection whole, never half of it: with the end of one way there is nobody for the other.
-async fn carry(upstream: SslStream<Stream>, mut engine: UnixStream) {
+async fn carry(upstream: Secured, mut engine: UnixStream) {
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let (mut from_engine, mut to_engine) = engine.split();
     let there = async {

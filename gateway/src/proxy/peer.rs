@@ -4,9 +4,10 @@
 //! as its specification asks is not used: it fails closed.
 
 use super::{
-    connect::Dial,
+    connect::{self, Dial, Secure},
     failure::Cause,
-    mesh::{Carries, Handshake},
+    mesh::Carries,
+    secure::Handshake,
 };
 use crate::{
     listener::ConnectionInfo,
@@ -15,10 +16,9 @@ use crate::{
     tls::{Revocation, Trust},
 };
 use pingora_core::{
-    connectors::TransportConnector,
     protocols::{
-        Digest, Stream,
-        l4::{ext::TcpKeepalive, socket::SocketAddr as PeerAddress},
+        Digest, GetProxyDigest as _,
+        l4::{ext::TcpKeepalive, socket::SocketAddr as PeerAddress, stream::Stream},
         tls::{HandshakeCompleteHook, SslDigest, TlsRef},
     },
     tls::x509::{X509, X509Ref},
@@ -31,10 +31,12 @@ use routing::{
 };
 use std::{
     any::Any,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
+    os::unix::net,
     sync::Arc,
     time::{Duration, SystemTime},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Streams on one HTTP/2 connection to an upstream before another is opened.
 const H2_STREAMS: usize = 100;
@@ -47,7 +49,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 const KEEPALIVE_PROBES: u32 = 9;
 
 /// Whether an upstream's certificate is one that was asked for; found at the handshake, kept with the connection.
-enum Verdict {
+pub(super) enum Verdict {
     /// It is, with the names of both ends.
     Accept(Arc<Principals>),
     Refuse(&'static str),
@@ -65,56 +67,25 @@ pub(super) fn build(
     authority: &str,
     client: Option<&ConnectionInfo>,
 ) -> Result<HttpPeer> {
-    parts(cluster, endpoint, (protocol, Carries::http(protocol)), authority, client).map(|(peer, _)| peer)
-}
-
-/// A connection for what is not HTTP, made and verified.
-///
-/// # Errors
-/// As [`build`], and why it could not be made.
-pub(super) async fn connect(
-    connector: &TransportConnector,
-    cluster: &Arc<Cluster>,
-    endpoint: &Endpoint,
-    client: &ConnectionInfo,
-) -> Result<Stream> {
-    let server_name = client.sni.as_deref().unwrap_or_default();
-    let what = (UpstreamProtocol::Http1, Carries::Tcp);
-    let (peer, dial) = parts(cluster, endpoint, what, server_name, Some(client))?;
-    if let Some(dial) = dial.filter(|dial| dial.is_of_mesh()) {
-        let limit = cluster.spec.connect_timeout;
-        return match tokio::time::timeout(limit, dial.of_mesh(&peer._address)).await {
-            Ok(stream) => Ok(Box::new(stream?)),
-            Err(_) => Error::e_explain(ErrorType::ConnectTimedout, format!("not connected in {limit:?}")),
-        };
-    }
-    let stream = connector.new_stream(&peer).await?;
-    if peer.is_tls() {
-        let digest = Digest { ssl_digest: stream.get_ssl_digest(), ..Digest::default() };
-        verify(cluster.tls(), Some(&digest))?;
-    }
-    Ok(stream)
-}
-
-fn parts(
-    cluster: &Arc<Cluster>,
-    endpoint: &Endpoint,
-    (protocol, carries): (UpstreamProtocol, Carries),
-    authority: &str,
-    client: Option<&ConnectionInfo>,
-) -> Result<(HttpPeer, Option<Arc<Dial>>)> {
     let spec = &cluster.spec;
     let secured = cluster.tls_to(endpoint);
     let sni = secured.as_ref().map(|(tls, _)| server_name(tls, authority)).unwrap_or_default();
     let pool_key = cluster.pool_key(secured.as_ref().map(|(_, trust)| trust));
-    let (mesh, secured) = match secured {
+    let once = spec.pool.max_requests_per_connection == Some(1);
+    let has_address = matches!(endpoint.address, Address::Ip(_));
+    let (ours, secured) = match secured {
+        Some((tls, Trust::Usable(material))) if has_address && tls.is_of_mesh() => {
+            (Some(Handshake::of_mesh(material, sni.clone(), Carries::http(protocol))), None)
+        }
+        // Each request has a handshake: those are worth resuming, and the pool never sees the connection.
         Some((tls, Trust::Usable(material)))
-            if tls.is_of_mesh() && matches!(endpoint.address, Address::Ip(_)) =>
+            if has_address && once && tls.sni.is_some() && protocol != UpstreamProtocol::Http2 =>
         {
-            (Some(Handshake::new(material, sni.clone(), carries)), None)
+            (Some(Handshake::of_http1(material, tls)), None)
         }
         other => (None, other),
     };
+    let ours = ours.map(|handshake| Secure { handshake, pooled: !once });
     let mut peer = match &endpoint.address {
         Address::Ip(address) => HttpPeer::new(*address, secured.is_some(), sni),
         Address::Unix(path) => HttpPeer::new_uds(path, secured.is_some(), sni)?,
@@ -126,15 +97,13 @@ fn parts(
     options.connection_timeout = Some(spec.connect_timeout);
     options.total_connection_timeout = Some(spec.connect_timeout);
     options.idle_timeout = spec.idle_timeout;
-    let dial = Dial::for_attempt(cluster, endpoint, protocol, client, mesh).map(Arc::new);
-    if let Some(dial) = &dial {
+    if let Some(dial) = Dial::for_attempt(cluster, endpoint, protocol, client, ours) {
         peer.group_key ^= dial.pool_key();
         if let Some(address) = dial.stand_in() {
             peer._address = PeerAddress::Inet(address);
         }
-        options.custom_l4 = Some(dial.clone());
+        options.custom_l4 = Some(Arc::new(dial));
     }
-    let once = spec.pool.max_requests_per_connection == Some(1);
     if once || matches!(&endpoint.address, Address::Unix(path) if path.starts_with('@')) {
         // Nobody else finds it in the pool, and the pool lets it go at once. (The engine cannot tell abstract sockets
         // from each other, so that none of theirs is used twice.)
@@ -153,7 +122,70 @@ fn parts(
     if let Some((tls, trust)) = &secured {
         verification(&mut peer, tls, trust, authority)?;
     }
-    Ok((peer, dial))
+    Ok(peer)
+}
+
+/// A connection that carries bytes.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+/// A connection for what is not HTTP, and its two ends where they are known, ours first.
+pub(super) struct Made {
+    pub(super) stream: Box<dyn Duplex>,
+    pub(super) ends: Option<(SocketAddr, SocketAddr)>,
+    /// Names in the certificates of both ends.
+    pub(super) principals: Option<Arc<Principals>>,
+}
+
+/// A connection for what is not HTTP, made and verified.
+///
+/// # Errors
+/// As [`build`], and why it could not be made.
+pub(super) async fn connect(
+    cluster: &Arc<Cluster>,
+    endpoint: &Endpoint,
+    client: &ConnectionInfo,
+) -> Result<Made> {
+    let handshake = match cluster.tls_to(endpoint) {
+        None => None,
+        Some((_, Trust::Unavailable(why))) => return Err(Cause::UntrustedUpstream.explain(&*why)),
+        Some((tls, Trust::Usable(material))) if tls.is_of_mesh() => {
+            let name = tls.sni.as_deref().unwrap_or_default().to_owned();
+            Some(Handshake::of_mesh(material, name, Carries::Tcp))
+        }
+        Some((tls, Trust::Usable(material))) => Some(Handshake::of_tcp(material, tls)),
+    };
+    let address = match &endpoint.address {
+        Address::Ip(address) => PeerAddress::Inet(*address),
+        Address::Unix(path) => {
+            let path = net::SocketAddr::from_pathname(&**path);
+            PeerAddress::Unix(path.map_err(|_| Cause::NoHealthyUpstream.error())?)
+        }
+        Address::Name(..) => return Err(Cause::NoHealthyUpstream.error()),
+    };
+    let dial = Dial::alone(cluster, endpoint, Some(client), handshake).with_ends(endpoint);
+    let made = async {
+        Ok(match dial.handshake() {
+            None => {
+                let stream = dial.set_up(&address).await?;
+                Made { ends: ends(&stream), principals: None, stream: Box::new(stream) }
+            }
+            Some(handshake) => {
+                let stream = dial.secured(handshake, &address).await?;
+                Made { ends: ends(stream.bare()), principals: stream.principals().cloned(), stream: Box::new(stream) }
+            }
+        })
+    };
+    let limit = cluster.spec.connect_timeout;
+    match tokio::time::timeout(limit, made).await {
+        Ok(made) => made,
+        Err(_) => Error::e_explain(ErrorType::ConnectTimedout, format!("not connected in {limit:?}")),
+    }
+}
+
+fn ends(stream: &Stream) -> Option<(SocketAddr, SocketAddr)> {
+    connect::ends(stream.get_proxy_digest().as_deref())
 }
 
 /// TCP keep-alive as a DestinationRule asks for it.
@@ -168,9 +200,16 @@ pub(super) fn keepalive(asked: &KeepAlive) -> TcpKeepalive {
 
 /// The names in the certificates of both ends, where they were looked at and there are any.
 pub(super) fn principals(digest: Option<&SslDigest>) -> Option<Arc<Principals>> {
-    match digest?.extension.get::<Verdict>()? {
-        Verdict::Accept(principals) if **principals != Principals::default() => Some(principals.clone()),
-        Verdict::Accept(_) | Verdict::Refuse(_) => None,
+    digest?.extension.get::<Verdict>()?.principals()
+}
+
+impl Verdict {
+    /// The names in the certificates of both ends, where there are any.
+    pub(super) fn principals(&self) -> Option<Arc<Principals>> {
+        match self {
+            Self::Accept(principals) if **principals != Principals::default() => Some(principals.clone()),
+            Self::Accept(_) | Self::Refuse(_) => None,
+        }
     }
 }
 
@@ -233,7 +272,8 @@ pub(super) fn look(
     })
 }
 
-fn judge(
+/// Whether this is whom a specification asks for.
+pub(super) fn judge(
     ssl: &TlsRef,
     names: &[Arc<str>],
     address: Option<IpAddr>,
@@ -319,7 +359,7 @@ mod tests {
             client: None,
             revocation: None,
             digest: 0,
-            connector: std::sync::OnceLock::new(),
+            sessions: std::sync::OnceLock::new(),
         }))
     }
 

@@ -15,10 +15,7 @@ use std::{
 };
 
 use http::HeaderMap;
-use pingora_core::{
-    connectors::TransportConnector,
-    protocols::{Stream, l4::ext::set_tcp_keepalive, raw_connect::ProxyDigest},
-};
+use pingora_core::protocols::{Stream, l4::ext::set_tcp_keepalive, raw_connect::ProxyDigest};
 use pingora_error::{Error, ErrorType, Result};
 use routing::{
     cluster::Address,
@@ -32,9 +29,10 @@ use tokio::{
 use super::{
     GatewayProxy,
     connect::{self, Dial},
-    peer, record,
+    peer::{self, Duplex},
+    record,
     splice::{self, Pipes},
-    tunnel,
+    tunnel::{self, Opened, Posted},
 };
 use crate::{
     listener::{Client, ConnectionInfo},
@@ -54,7 +52,6 @@ const BUFFER: usize = 16 * 1024;
 
 /// Makes the upstream's side of connections.
 pub(super) struct Tunnels {
-    connector: TransportConnector,
     snapshots: Arc<SnapshotCell>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
@@ -71,8 +68,8 @@ enum Ends {
         TcpStream,
         #[expect(dead_code, reason = "counts the connection")] Option<ProxyDigest>,
     ),
-    /// At least one has TLS, or is no TCP.
-    Streams(Stream, Stream),
+    /// At least one has TLS, is no TCP, or is by way of a proxy.
+    Streams(Stream, Box<dyn Duplex>),
 }
 
 /// What came of one connection.
@@ -95,7 +92,6 @@ impl Tunnels {
     /// For the configuration and with the log of `proxy`.
     pub(super) fn new(proxy: &GatewayProxy) -> Tunnels {
         Tunnels {
-            connector: TransportConnector::new(None),
             snapshots: proxy.snapshots.clone(),
             metrics: proxy.metrics.clone(),
             access_log: proxy.access_log.load_full(),
@@ -253,7 +249,7 @@ impl Tunnels {
         let bare = cluster.spec.tunnel.is_none() && cluster.tls_to(&endpoint.endpoint).is_none();
         let client = match (client, &endpoint.endpoint.address) {
             (Client::Bare(client, begun), Address::Ip(address)) if bare => {
-                let dial = Dial::alone(cluster, &endpoint.endpoint, Some(info));
+                let dial = Dial::alone(cluster, &endpoint.endpoint, Some(info), None);
                 let limit = cluster.spec.connect_timeout;
                 let Ok(connected) = tokio::time::timeout(limit, dial.open(*address)).await else {
                     let why = format!("not connected in {limit:?}");
@@ -271,12 +267,23 @@ impl Tunnels {
             }
             (client, _) => client.into_stream(),
         };
-        let (upstream, early) = self.connect(cluster, endpoint, info).await?;
-        outcome.upstream_local =
-            upstream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
-        note_ends(outcome, connect::ends(upstream.get_proxy_digest().as_deref()));
-        outcome.principals = peer::principals(upstream.get_ssl_digest().as_deref());
-        Ok((Ends::Streams(client, upstream), early))
+        let mut made = peer::connect(cluster, &endpoint.endpoint, info).await?;
+        note_ends(outcome, made.ends);
+        outcome.principals = made.principals.take();
+        let Some(way) = &cluster.spec.tunnel else {
+            return Ok((Ends::Streams(client, made.stream), Vec::new()));
+        };
+        let limit = cluster.spec.connect_timeout;
+        let Ok(opened) = tokio::time::timeout(limit, tunnel::open(&mut made.stream, way)).await else {
+            return Error::e_explain(ErrorType::ConnectTimedout, format!("no tunnel in {limit:?}"));
+        };
+        Ok(match opened? {
+            Opened::Straight(early) => (Ends::Streams(client, made.stream), early),
+            Opened::Within(body, early) => {
+                let posted = Posted::new(made.stream, body, early);
+                (Ends::Streams(client, Box::new(posted)), Vec::new())
+            }
+        })
     }
 
     async fn both_ways(&self, ends: &mut Ends, counts: (&AtomicU64, &AtomicU64)) {
@@ -293,22 +300,6 @@ impl Tunnels {
             }
         }
     }
-
-    /// A connection for a client, through the cluster's tunnel where it has one; and what came through that already.
-    async fn connect(
-        &self,
-        cluster: &Arc<Cluster>,
-        endpoint: &EndpointState,
-        info: &ConnectionInfo,
-    ) -> Result<(Stream, Vec<u8>)> {
-        let mut upstream = peer::connect(&self.connector, cluster, &endpoint.endpoint, info).await?;
-        let Some(way) = &cluster.spec.tunnel else { return Ok((upstream, Vec::new())) };
-        let limit = cluster.spec.connect_timeout;
-        match tokio::time::timeout(limit, tunnel::open(&mut upstream, way)).await {
-            Ok(early) => Ok((upstream, early?)),
-            Err(_) => Error::e_explain(ErrorType::ConnectTimedout, format!("no tunnel in {limit:?}")),
-        }
-    }
 }
 
 /// The ends of a connection whose address was one of several.
@@ -320,7 +311,11 @@ fn note_ends(outcome: &mut Outcome, ends: Option<(SocketAddr, SocketAddr)>) {
 }
 
 /// Each way until its end; the end of one way is told to the other side, and what comes back still comes.
-async fn both_ways(client: &mut Stream, upstream: &mut Stream, (received, sent): (&AtomicU64, &AtomicU64)) {
+async fn both_ways(
+    client: &mut Stream,
+    upstream: &mut Box<dyn Duplex>,
+    (received, sent): (&AtomicU64, &AtomicU64),
+) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let there = pump(&mut from_client, &mut to_upstream, received);

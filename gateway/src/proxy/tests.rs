@@ -14,6 +14,7 @@ mod mirrors;
 mod overload;
 mod policies;
 mod protocols;
+mod resumption;
 mod retries;
 mod tcp;
 mod security;

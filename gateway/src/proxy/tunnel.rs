@@ -1,36 +1,63 @@
-//! A connection through a proxy: asked for with CONNECT (RFC 9110 §9.3.6) before anything of the client's is sent.
+//! A connection through a proxy: asked for with CONNECT (RFC 9110 §9.3.6), or carried in a POST, before anything of the client's
+//! is sent.
 //!
 //! Invariant: what the proxy sends after its answer belongs to the client; an answer other than 2xx carries nothing.
 
-use pingora_core::protocols::Stream;
+mod post;
+
+pub(super) use post::{Body, Posted};
+
 use pingora_error::{Error, ErrorType, OrErr as _, Result};
 use routing::cluster::{Tunnel, TunnelMethod};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Longest head of an answer.
 const LONGEST: usize = 16 * 1024;
 
-/// Opens the tunnel on a connection to the proxy; returns what came through it already.
+/// What a proxy answered that let the connection through.
+pub(super) enum Opened {
+    /// What follows is the connection's own, and so are these bytes.
+    Straight(Vec<u8>),
+    /// What follows is the body of an answer, which begins with these bytes.
+    Within(Body, Vec<u8>),
+}
+
+/// Opens the tunnel on a connection to the proxy.
 ///
 /// # Errors
-/// Where the proxy refuses, says what is no answer, or cannot be asked in the way that is wanted.
-pub(super) async fn open(proxy: &mut Stream, tunnel: &Tunnel) -> Result<Vec<u8>> {
-    if tunnel.method == TunnelMethod::Post {
-        return refused("tunnels by POST are not spoken".to_owned());
-    }
+/// Where the proxy refuses, or says what is no answer.
+pub(super) async fn open(
+    proxy: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    tunnel: &Tunnel,
+) -> Result<Opened> {
     let target = &tunnel.target;
-    let ask = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    let ask = match tunnel.method {
+        TunnelMethod::Connect => format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"),
+        // Envoy: `use_post`, whose path is the root.
+        TunnelMethod::Post => {
+            format!("POST / HTTP/1.1\r\nHost: {target}\r\nTransfer-Encoding: chunked\r\n\r\n")
+        }
+    };
     proxy.write_all(ask.as_bytes()).await.or_err(ErrorType::ConnectProxyFailure, "asking for a tunnel")?;
     proxy.flush().await.or_err(ErrorType::ConnectProxyFailure, "asking for a tunnel")?;
     let mut answer = Vec::new();
     loop {
         if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
             let after = answer.split_off(end + 4);
-            return match status(&answer) {
-                Some(200..=299) => Ok(after),
-                Some(status) => refused(format!("the proxy answered {status}")),
-                None => refused("the proxy's answer is not HTTP".to_owned()),
-            };
+            match (status(&answer), tunnel.method) {
+                // An answer before the answer (RFC 9110 §15.2).
+                (Some(100 | 102..=199), _) => answer = after,
+                (Some(200..=299), TunnelMethod::Connect) => return Ok(Opened::Straight(after)),
+                (Some(status @ 200..=299), TunnelMethod::Post) => {
+                    return match Body::of(&answer, status) {
+                        Some(body) => Ok(Opened::Within(body, after)),
+                        None => refused("the proxy's answer has no clear end".to_owned()),
+                    };
+                }
+                (Some(status), _) => return refused(format!("the proxy answered {status}")),
+                (None, _) => return refused("the proxy's answer is not HTTP".to_owned()),
+            }
+            continue;
         }
         if answer.len() > LONGEST {
             return refused("the proxy's answer has no end".to_owned());
@@ -42,7 +69,7 @@ pub(super) async fn open(proxy: &mut Stream, tunnel: &Tunnel) -> Result<Vec<u8>>
     }
 }
 
-fn refused(why: String) -> Result<Vec<u8>> {
+fn refused(why: String) -> Result<Opened> {
     Error::e_explain(ErrorType::ConnectProxyFailure, why)
 }
 

@@ -7,13 +7,13 @@ use super::{
     material::{self, CertifiedKey},
     revocation::Revocation,
 };
-use boring::ssl::SslConnector;
 use config_model::{
     kubernetes::{ConfigMap, Secret},
     meta::{Kind, ResourceKey},
     set::ResourceSet,
 };
 use foldhash::fast::FixedState;
+use hyper_boring::HttpsLayer;
 use pingora_core::{protocols::tls::CaType, tls::x509::X509, utils::tls::CertKey};
 use routing::{
     cluster::{ClientIdentity, Roots, UpstreamTls},
@@ -78,8 +78,9 @@ pub struct Material {
     pub revocation: Option<Arc<Revocation>>,
     /// Tells one content from another: connections made with one are not used with the other.
     pub digest: u64,
-    /// What handshakes of our own begin with, made of these by the first; or why it cannot be made.
-    pub connector: OnceLock<Result<SslConnector, String>>,
+    /// What handshakes of our own begin with, made of these by the first, and the sessions that they leave; or why it cannot be
+    /// made.
+    pub sessions: OnceLock<Result<HttpsLayer, String>>,
 }
 
 impl std::fmt::Debug for Trust {
@@ -124,10 +125,12 @@ impl Material {
     fn load(tls: &UpstreamTls, sources: &Sources<'_>) -> Result<Self, String> {
         let mut hasher = FixedState::with_seed(0).build_hasher();
         let roots = if tls.insecure_skip_verify { None } else { roots(&tls.roots, sources)? };
+        let mut revoked = None;
         let roots = match roots {
             None => None,
-            Some((from, pem)) => {
+            Some(Found { from, pem, crl }) => {
                 pem.hash(&mut hasher);
+                revoked = crl.map(|crl| (from.clone(), crl));
                 let parsed = X509::stack_from_pem(&pem).map_err(|_| format!("{from}: no certificates"))?;
                 if parsed.is_empty() {
                     return Err(format!("{from}: no certificate in it"));
@@ -144,22 +147,30 @@ impl Material {
                 Some(Arc::new(CertKey::new(chain, pair.key)))
             }
         };
-        let revocation = match tls.crl_file.as_ref().filter(|_| !tls.insecure_skip_verify) {
+        if let Some(path) = tls.crl_file.as_ref().filter(|_| !tls.insecure_skip_verify) {
+            revoked = Some((path.to_string(), material::file(path).map_err(|why| why.to_string())?));
+        }
+        let revocation = match revoked {
             None => None,
-            Some(path) => {
-                let pem = material::file(path).map_err(|why| why.to_string())?;
+            Some((from, pem)) => {
                 pem.hash(&mut hasher);
                 let issuers = roots.as_deref().map(|roots| roots.to_vec()).unwrap_or_default();
-                let lists = Revocation::parse(&pem, issuers).map_err(|why| format!("{path}: {why}"))?;
+                let lists = Revocation::parse(&pem, issuers).map_err(|why| format!("{from}: {why}"))?;
                 Some(Arc::new(lists))
             }
         };
-        Ok(Self { roots, client, revocation, digest: hasher.finish(), connector: OnceLock::new() })
+        Ok(Self { roots, client, revocation, digest: hasher.finish(), sessions: OnceLock::new() })
     }
 }
 
-/// The roots' PEM text and where it is from.
-fn roots(roots: &Roots, sources: &Sources<'_>) -> Result<Option<(String, Vec<u8>)>, String> {
+/// PEM texts of roots, and of what they revoked where a Secret says so, and where they are from.
+struct Found {
+    from: String,
+    pem: Vec<u8>,
+    crl: Option<Vec<u8>>,
+}
+
+fn roots(roots: &Roots, sources: &Sources<'_>) -> Result<Option<Found>, String> {
     let path = match roots {
         Roots::System => return Ok(None),
         Roots::File(path) => path.to_string(),
@@ -167,16 +178,18 @@ fn roots(roots: &Roots, sources: &Sources<'_>) -> Result<Option<(String, Vec<u8>
         Roots::Secret { namespace, name } => {
             // Istio: credentials/kube/secrets.go: `-cacert` is looked at first, its keys in this order.
             let separate = sources.credentials.secret(namespace, &format!("{name}-cacert"));
-            let value = |secret: &Secret| {
-                let keys = ["cacert", "ca.crt"];
+            let value = |secret: &Secret, keys: [&str; 2]| {
                 keys.into_iter().find_map(|key| secret.get(key).filter(|v| !v.is_empty()).map(<[u8]>::to_vec))
             };
-            let found = separate.as_ref().and_then(value);
-            let found = found.or_else(|| value(&sources.credentials.secret(namespace, name)?));
+            let both = |secret: &Secret| {
+                Some((value(secret, ["cacert", "ca.crt"])?, value(secret, ["crl", "ca.crl"])))
+            };
+            let secret = separate.or_else(|| sources.credentials.secret(namespace, name));
+            let found = secret.as_ref().and_then(both);
             let from = format!("Secret {namespace}/{name}");
             return match found {
-                Some(pem) => Ok(Some((from, pem))),
-                None => Err(format!("{from} has no ca.crt, and there is no {name}-cacert")),
+                Some((pem, crl)) => Ok(Some(Found { from, pem, crl })),
+                None => Err(format!("neither {from}-cacert nor {from} has a ca.crt")),
             };
         }
         Roots::ConfigMap { namespace, name } => {
@@ -185,13 +198,13 @@ fn roots(roots: &Roots, sources: &Sources<'_>) -> Result<Option<(String, Vec<u8>
                 sources.credentials.config_map(namespace, name).ok_or(format!("{from} does not exist"))?;
             let found = ["ca.crt", "cacert"].into_iter().find_map(|key| map.data.get(key));
             return match found {
-                Some(pem) => Ok(Some((from, pem.clone().into_bytes()))),
+                Some(pem) => Ok(Some(Found { from, pem: pem.clone().into_bytes(), crl: None })),
                 None => Err(format!("{from} has no ca.crt")),
             };
         }
     };
     let pem = material::file(&path).map_err(|why| why.to_string())?;
-    Ok(Some((path, pem)))
+    Ok(Some(Found { from: path, pem, crl: None }))
 }
 
 /// PEM texts, and where they are from.

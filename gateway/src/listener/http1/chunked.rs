@@ -12,7 +12,7 @@ const MAX_TRAILERS: u32 = 16 * 1024;
 
 /// Where in a chunked body the last byte left us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunked {
+pub(crate) enum Chunked {
     /// In the digits of a size: value so far, and bytes of the line.
     Size(u64, u32),
     /// In an extension: size, and bytes of the line.
@@ -40,10 +40,10 @@ pub(super) enum Chunked {
 }
 
 impl Chunked {
-    pub(super) const START: Chunked = Chunked::Size(0, 0);
+    pub(crate) const START: Chunked = Chunked::Size(0, 0);
 
     /// Reads on; returns how many bytes belong to the body and where that leads.
-    pub(super) fn advance(mut self, bytes: &[u8]) -> Result<(usize, Chunked), Flaw> {
+    pub(crate) fn advance(mut self, bytes: &[u8]) -> Result<(usize, Chunked), Flaw> {
         let mut at = 0;
         while let Some(&b) = bytes.get(at) {
             if let Chunked::Data(left) = self {

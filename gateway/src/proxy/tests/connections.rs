@@ -192,7 +192,12 @@ async fn a_host_with_several_addresses_is_reached_at_the_one_that_answers_and_it
 }
 
 /// A proxy that answers CONNECT with `status`, says "early" through the tunnel and then what it hears.
-async fn forward_proxy(status: &'static str) -> (SocketAddr, Arc<Mutex<String>>) {
+async fn forward_proxy(status: &str) -> (SocketAddr, Arc<Mutex<String>>) {
+    answering_proxy(format!("HTTP/1.1 {status}\r\nVia: 1.1 p\r\n\r\nearly ")).await
+}
+
+/// A proxy that answers whatever it is asked with these bytes, and says what it hears.
+async fn answering_proxy(answer: String) -> (SocketAddr, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let asked = Arc::<Mutex<String>>::default();
@@ -202,7 +207,6 @@ async fn forward_proxy(status: &'static str) -> (SocketAddr, Arc<Mutex<String>>)
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.is_ok_and(|n| n > 0) {}
             *heard.lock().unwrap() = String::from_utf8_lossy(&head).into_owned();
-            let answer = format!("HTTP/1.1 {status}\r\nVia: 1.1 p\r\n\r\nearly ");
             stream.write_all(answer.as_bytes()).await.unwrap();
             let (mut read, mut write) = stream.split();
             drop(tokio::io::copy(&mut read, &mut write).await);
@@ -258,6 +262,30 @@ async fn a_tunnel_leads_through_a_proxy_or_nowhere() {
     publish(&gateway.cell, &gateway.registry, &tcp_config(proxy, tunnel)).await;
     assert_eq!(say(&gateway, "hello").await, "");
     assert!(gateway.line(" UF ").await.contains("answered 407"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_by_post_is_two_bodies() {
+    let tunnel = "tunnel: {protocol: POST, targetHost: far.example, targetPort: 8443}";
+    // What the proxy hears is in chunks, and so is what it says.
+    let answer =
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nearly \r\n";
+    let (proxy, asked) = answering_proxy(answer.to_owned()).await;
+    let gateway = gateway(&tcp_config(proxy, tunnel)).await;
+    assert_eq!(say(&gateway, "hello").await, "early hello");
+    assert_eq!(
+        *asked.lock().unwrap(),
+        "POST / HTTP/1.1\r\nHost: far.example:8443\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    for (answer, why) in [
+        ("HTTP/1.1 403 Forbidden\r\n\r\n", "answered 403"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "no clear end"),
+    ] {
+        let (proxy, _) = answering_proxy(answer.to_owned()).await;
+        publish(&gateway.cell, &gateway.registry, &tcp_config(proxy, tunnel)).await;
+        assert_eq!(say(&gateway, "hello").await, "");
+        assert!(gateway.line(why).await.contains(" UF "), "{why}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
