@@ -17,7 +17,9 @@ pub use tracing::{MeshTracing, ZipkinAddress};
 
 use crate::{
     istio::{
-        destination_rule::{H2UpgradePolicy, LocalityLbSetting, TcpKeepalive, TrafficPolicy},
+        destination_rule::{
+            H2UpgradePolicy, LocalityLbSetting, TcpKeepalive, TrafficPolicy, ZoneAwareLbSetting,
+        },
         gateway::TlsProtocol,
         virtual_service::HttpRetry,
     },
@@ -46,6 +48,8 @@ pub struct MeshConfig {
     pub default_destination_rule_export_to: Vec<String>,
     /// Locality load balancing; on by default.
     pub locality_lb_setting: LocalityLbSetting,
+    /// Zone-aware load balancing, before it; absent is off.
+    pub zone_aware_lb_setting: Option<ZoneAwareLbSetting>,
     /// Retries of rules that do not say; absent is the built-in default.
     pub default_http_retry_policy: Option<HttpRetry>,
     /// Traffic policy blocks for rules that do not give them.
@@ -62,6 +66,9 @@ pub struct MeshConfig {
     pub tls_defaults: Option<MeshTlsConfig>,
     /// Settings of the proxies themselves.
     pub default_config: ProxyConfig,
+    /// The networks of the mesh by name, which the ConfigMap has under a key of their own.
+    #[serde(skip)]
+    pub networks: BTreeMap<String, Network>,
     /// Where the access log goes; empty is off.
     pub access_log_file: String,
     /// Format of the access log; empty is Istio's.
@@ -92,6 +99,7 @@ impl Default for MeshConfig {
             default_virtual_service_export_to: everyone(),
             default_destination_rule_export_to: everyone(),
             locality_lb_setting: LocalityLbSetting { enabled: Some(true), ..LocalityLbSetting::default() },
+            zone_aware_lb_setting: None,
             default_http_retry_policy: None,
             default_traffic_policy: None,
             h2_upgrade_policy: H2UpgradePolicy::DoNotUpgrade,
@@ -100,6 +108,7 @@ impl Default for MeshConfig {
             tcp_keepalive: None,
             tls_defaults: None,
             default_config: ProxyConfig::default(),
+            networks: BTreeMap::new(),
             access_log_file: String::new(),
             access_log_format: String::new(),
             access_log_encoding: AccessLogEncoding::default(),
@@ -116,6 +125,8 @@ impl MeshConfig {
     pub const CONFIG_MAP: &'static str = "istio";
     /// Key of that ConfigMap.
     pub const KEY: &'static str = "mesh";
+    /// Key of its networks.
+    pub const NETWORKS_KEY: &'static str = "meshNetworks";
 
     /// The provider of a name, in any case (Istio: fetchProvider).
     pub fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
@@ -144,6 +155,47 @@ pub enum AccessLogEncoding {
     #[default]
     Text,
     Json,
+}
+
+/// All networks of a mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MeshNetworks {
+    /// By name.
+    pub networks: BTreeMap<String, Network>,
+}
+
+/// A network whose endpoints are reached by way of its gateways.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Network {
+    /// What is in it.
+    pub endpoints: Vec<NetworkEndpoints>,
+    /// Its east-west gateways.
+    pub gateways: Vec<NetworkGateway>,
+}
+
+/// Endpoints of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NetworkEndpoints {
+    /// Those with an address of this range.
+    pub from_cidr: String,
+    /// Those of a cluster, by its name.
+    pub from_registry: String,
+}
+
+/// A gateway of a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NetworkGateway {
+    /// IP address or name.
+    pub address: String,
+    /// The Service that it is, in the cluster that the network is.
+    pub registry_service_name: String,
+    /// Port for mutual TLS that is passed on.
+    #[serde(deserialize_with = "lenient::int")]
+    pub port: u32,
 }
 
 /// How paths are normalised before matching.

@@ -9,6 +9,7 @@ mod least_request;
 mod maglev;
 mod priority;
 mod ring;
+mod zones;
 
 pub use endpoints::{EndpointSet, Fitness, configured};
 
@@ -72,7 +73,7 @@ fn scale(entropy: u64, total: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Address, Endpoint, Health};
+    use crate::cluster::{Address, Endpoint, Health, Share, Zone};
 
     struct Active(Vec<u32>);
 
@@ -256,7 +257,7 @@ mod tests {
         }
     }
 
-    fn placed(index: usize, priority: u32, locality: &str, share: Option<u32>, weight: u32) -> Endpoint {
+    fn placed(index: usize, priority: u32, locality: &str, share: Share, weight: u32) -> Endpoint {
         let place = crate::cluster::Place { locality: locality.into(), priority, share };
         Endpoint { place, ..endpoint(index, weight) }
     }
@@ -265,8 +266,9 @@ mod tests {
     fn priorities_spill_as_envoys_do() {
         for policy in ALL {
             // Half of the first priority is ill: 70 % stay.
-            let all: Vec<_> =
-                (0..8).map(|i| placed(i, u32::from(i >= 4), "", None, u32::from(i >= 2))).collect();
+            let all: Vec<_> = (0..8)
+                .map(|i| placed(i, u32::from(i >= 4), "", Share::ByWeight, u32::from(i >= 2)))
+                .collect();
             let got = shares_of(policy, &prepared(policy, &all), &[0; 8], 10_000);
             assert_eq!(got[..2], [0, 0]);
             let first: u64 = got[2..4].iter().sum();
@@ -278,11 +280,30 @@ mod tests {
     fn localities_share_as_distributed_whatever_their_size() {
         for policy in ALL {
             let all: Vec<_> = (0..5)
-                .map(|i| placed(i, 0, if i == 0 { "a" } else { "b" }, Some(if i == 0 { 80 } else { 20 }), 1))
+                .map(|i| {
+                    placed(i, 0, if i == 0 { "a" } else { "b" }, Share::Of(if i == 0 { 80 } else { 20 }), 1)
+                })
                 .collect();
             let got = shares_of(policy, &prepared(policy, &all), &[0; 5], 10_000);
             assert!(got[0].abs_diff(8_000) < 300, "{policy:?}: {got:?}");
             assert!(got[1..].iter().all(|n| n.abs_diff(500) < 200), "{policy:?}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn traffic_stays_in_the_zone_until_its_endpoints_fail() {
+        let zone = |own| Share::Zone(Zone { own, replicas: 5_000, least: 4 });
+        let all = |ill: usize| -> Vec<_> {
+            let one = |i| placed(i, 0, if i < 4 { "a" } else { "b" }, zone(i < 4), u32::from(i >= ill));
+            (0..8).map(one).collect()
+        };
+        for policy in [LbPolicy::LeastRequest, LbPolicy::RoundRobin, LbPolicy::Random] {
+            near(&shares_of(policy, &prepared(policy, &all(0)), &[0; 8], 8_000)[..4], &[2_000; 4]);
+            // Two of six are left in it, a third, for half of the replicas.
+            let got = shares_of(policy, &prepared(policy, &all(2)), &[0; 8], 9_000);
+            assert!(got[2..4].iter().sum::<u64>().abs_diff(6_000) < 300, "{policy:?}: {got:?}");
+            let got = shares_of(policy, &prepared(policy, &all(4)), &[0; 8], 8_000);
+            near(&got, &[0, 0, 0, 0, 2_000, 2_000, 2_000, 2_000]);
         }
     }
 

@@ -68,6 +68,17 @@ pub enum Address {
     Unix(Arc<str>),
 }
 
+impl Address {
+    /// Of what can be reached by way of others only.
+    pub(crate) fn nowhere() -> Self {
+        Self::Name("".into(), 0)
+    }
+
+    pub(crate) fn is_nowhere(&self) -> bool {
+        matches!(self, Self::Name(name, _) if name.is_empty())
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -94,8 +105,31 @@ pub struct Place {
     pub locality: Arc<str>,
     /// 0 is preferred; endpoints of 1 are used as those of 0 fail, and so on.
     pub priority: u32,
-    /// Relative share of the traffic that the locality gets among those of its priority; `None`: by endpoint weight.
-    pub share: Option<u32>,
+    /// What its locality gets of the traffic of its priority.
+    pub share: Share,
+}
+
+/// What a locality gets of the traffic of its priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Share {
+    /// As much as the weights of its endpoints make.
+    #[default]
+    ByWeight,
+    /// So much, relative to the others (`distribute`).
+    Of(u32),
+    /// What falls to it so that traffic stays in the gateway's zone as far as that has room (`zoneAwareLbSetting`).
+    Zone(Zone),
+}
+
+/// How a locality stands to the gateway's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Zone {
+    /// It is the gateway's own.
+    pub own: bool,
+    /// How many of each 10,000 of the gateway's replicas are there.
+    pub replicas: u16,
+    /// Endpoints that are fit, in all zones, below which zones are not told apart.
+    pub least: u32,
 }
 
 /// One endpoint of a cluster.

@@ -15,6 +15,7 @@ mod endpoints;
 mod input;
 mod l4;
 mod locality;
+mod networks;
 mod registry;
 mod rule;
 mod rules;

@@ -1,5 +1,5 @@
 //! Behaviour as case files: `golden/<case>/config.yaml` is compiled, `golden/<case>/requests.yaml` says what each request
-//! gets. A bug fix begins with a case.
+//! gets, and what clusters there are. A bug fix begins with a case.
 //!
 //! Invariant: a case says everything it relies on. A finding that rejects, or one that is not expected, fails it; so does
 //! an expected cluster that does not exist, unless the case says so.
@@ -8,7 +8,7 @@
 
 mod case;
 
-use case::{Case, answer::answer};
+use case::{Case, answer::answer, clusters::described};
 use config_model::{
     diagnostic::{Diagnostics, Effect},
     parse::parse,
@@ -62,7 +62,7 @@ fn every_case() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut dirs: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
     dirs.sort();
-    assert!(dirs.len() >= 380, "cases are missing");
+    assert!(dirs.len() >= 520, "cases are missing");
     let mut failures = String::new();
     for dir in &dirs {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();
@@ -98,6 +98,12 @@ fn every_case() {
                     request.expect
                 )
                 .unwrap();
+            }
+        }
+        for (cluster, want) in &case.clusters {
+            let got = described(&compiled, cluster, want.as_ref());
+            if got != *want {
+                writeln!(failures, "{name}: {cluster}\n  wants {want:?}\n  got   {got:?}").unwrap();
             }
         }
         if failures.len() == before {

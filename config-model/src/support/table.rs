@@ -47,14 +47,13 @@ const fn t(path: &'static str, support: Support, below: &'static [&'static str])
     Row { kind: Kind::Telemetry, path, support, below }
 }
 
-const STATS: Support = NotYet("statistics by name");
+const STATS: Support = NoEffectOnGateway(
+    "it names statistics of Envoy's that Istio does not publish, unless a proxy is told to",
+);
 const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
 const NO_ORIGINAL: Support =
     NoEffectOnGateway("there is no original destination; such a host has no endpoints");
-const POST: Support = NotYet("tunnels by POST; such connections are refused");
 const PING: Support = NotYet("the time to answer a PING, which is five seconds");
-const ZONE_AWARE: Support =
-    NotYet("the share of each zone; the region is preferred, and its zones are alike");
 
 const GATEWAY: &[Row] = &[
     g("spec.selector", Honoured, &[]),
@@ -176,7 +175,7 @@ const DESTINATION_RULE: &[Row] = &[
         Honoured,
         &["simple", "consistentHash", "warmupDurationSecs", "localityLbSetting", "warmup"],
     ),
-    d("spec.subsets[].trafficPolicy.loadBalancer.zoneAwareLbSetting", ZONE_AWARE, ZONE_AWARE_FIELDS),
+    d("spec.subsets[].trafficPolicy.loadBalancer.zoneAwareLbSetting", Honoured, ZONE_AWARE_FIELDS),
     d("spec.subsets[].trafficPolicy.connectionPool", Honoured, &["tcp", "http"]),
     d("spec.subsets[].trafficPolicy.connectionPool.http.http2KeepAlive.timeout", PING, &[]),
     d("spec.subsets[].trafficPolicy.outlierDetection", Honoured, OUTLIER),
@@ -185,7 +184,7 @@ const DESTINATION_RULE: &[Row] = &[
     d("spec.subsets[].trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
     d(
         "spec.subsets[].trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting",
-        ZONE_AWARE,
+        Honoured,
         ZONE_AWARE_FIELDS,
     ),
     d("spec.subsets[].trafficPolicy.portLevelSettings[].loadBalancer.simple=PASSTHROUGH", NO_ORIGINAL, &[]),
@@ -195,7 +194,6 @@ const DESTINATION_RULE: &[Row] = &[
         &[],
     ),
     d("spec.subsets[].trafficPolicy.tunnel", Honoured, &["protocol", "targetHost", "targetPort"]),
-    d("spec.subsets[].trafficPolicy.tunnel.protocol=POST", POST, &[]),
     d("spec.subsets[].trafficPolicy.proxyProtocol", Honoured, &["version"]),
     d(
         "spec.subsets[].trafficPolicy.retryBudget",
@@ -222,7 +220,7 @@ const DESTINATION_RULE: &[Row] = &[
         Honoured,
         &["distribute", "failover", "failoverPriority", "enabled"],
     ),
-    d("spec.trafficPolicy.loadBalancer.zoneAwareLbSetting", ZONE_AWARE, ZONE_AWARE_FIELDS),
+    d("spec.trafficPolicy.loadBalancer.zoneAwareLbSetting", Honoured, ZONE_AWARE_FIELDS),
     d("spec.trafficPolicy.loadBalancer.warmup", Honoured, &["duration", "minimumPercent", "aggression"]),
     d("spec.trafficPolicy.loadBalancer.warmupDurationSecs", Honoured, &[]),
     d(
@@ -251,15 +249,10 @@ const DESTINATION_RULE: &[Row] = &[
     d("spec.trafficPolicy.outlierDetection", Honoured, OUTLIER),
     d("spec.trafficPolicy.tls", Honoured, TLS),
     d("spec.trafficPolicy.portLevelSettings", Honoured, PORT_LEVEL),
-    d(
-        "spec.trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting",
-        ZONE_AWARE,
-        ZONE_AWARE_FIELDS,
-    ),
+    d("spec.trafficPolicy.portLevelSettings[].loadBalancer.zoneAwareLbSetting", Honoured, ZONE_AWARE_FIELDS),
     d("spec.trafficPolicy.portLevelSettings[].loadBalancer.simple=PASSTHROUGH", NO_ORIGINAL, &[]),
     d("spec.trafficPolicy.portLevelSettings[].connectionPool.http.http2KeepAlive.timeout", PING, &[]),
     d("spec.trafficPolicy.tunnel", Honoured, &["protocol", "targetHost", "targetPort"]),
-    d("spec.trafficPolicy.tunnel.protocol=POST", POST, &[]),
     d("spec.trafficPolicy.proxyProtocol", Honoured, &["version"]),
     d("spec.trafficPolicy.retryBudget", Honoured, &["percent", "minRetryConcurrency", "budgetInterval"]),
 ];
@@ -301,13 +294,7 @@ const SERVICE_ENTRY: &[Row] = &[
     s("spec.endpoints[].address", Honoured, &[]),
     s("spec.endpoints[].ports", Honoured, &[]),
     s("spec.endpoints[].labels", Honoured, &[]),
-    s(
-        "spec.endpoints[].network",
-        NotYet(
-            "east-west gateways; the endpoint is reached at its own address, and the network is its label",
-        ),
-        &[],
-    ),
+    s("spec.endpoints[].network", Honoured, &[]),
     s("spec.endpoints[].locality", Honoured, &[]),
     s("spec.endpoints[].weight", Honoured, &[]),
     s("spec.endpoints[].serviceAccount", Honoured, &[]),
@@ -320,13 +307,7 @@ const WORKLOAD_ENTRY: &[Row] = &[
     w("spec.address", Honoured, &[]),
     w("spec.ports", Honoured, &[]),
     w("spec.labels", Honoured, &[]),
-    w(
-        "spec.network",
-        NotYet(
-            "east-west gateways; the endpoint is reached at its own address, and the network is its label",
-        ),
-        &[],
-    ),
+    w("spec.network", Honoured, &[]),
     w("spec.locality", Honoured, &[]),
     w("spec.weight", Honoured, &[]),
     w("spec.serviceAccount", Honoured, &[]),

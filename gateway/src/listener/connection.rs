@@ -36,6 +36,8 @@ const NEVER: u64 = u64::MAX;
 /// when what it sends is no longer HTTP.
 #[derive(Debug)]
 pub struct ConnectionInfo {
+    /// Which of the connections of this process it is, from 0 on.
+    pub id: u64,
     /// Listener that accepted it.
     pub listener: ListenerKey,
     /// Port of the socket that accepted it: the key's port after the port map; 0 on a unix socket.
@@ -89,7 +91,9 @@ impl ConnectionInfo {
         pressure: Arc<Pressure>,
     ) -> ConnectionInfo {
         let Endpoints { listener, bound_port, peer, physical, local } = endpoints;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         ConnectionInfo {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener,
             bound_port,
             peer,

@@ -86,6 +86,8 @@ pub struct Ctx {
     pub(super) upstream_local: Option<SocketAddr>,
     /// What the client's handshake agreed on.
     pub(super) tls: Option<Arc<SslDigest>>,
+    /// What the handshake with the upstream agreed on, where it was the engine's.
+    pub(super) upstream_tls: Option<Arc<SslDigest>>,
     /// Bytes of the request's body when the response began.
     pub(super) received: u64,
     /// Version of HTTP that the upstream answered in.
@@ -146,6 +148,7 @@ impl Ctx {
             upstream_host: None,
             upstream_local: None,
             tls: None,
+            upstream_tls: None,
             received: 0,
             upstream_version: None,
             upstream_path: None,

@@ -203,6 +203,17 @@ impl Facts for Exchange<'_> {
             Fact::UpstreamTransportFailureReason => {
                 out.write_all(ctx.transport_failure.as_deref().unwrap_or_default().as_bytes())
             }
+            Fact::UpstreamHostsAttempted if tried => listed(&ctx.tried, out, ToString::to_string),
+            Fact::UpstreamHostsAttemptedWithoutPort if tried => listed(&ctx.tried, out, |host| match host {
+                Address::Ip(address) => address.ip().to_string(),
+                other => other.to_string(),
+            }),
+            Fact::UpstreamTlsVersion if answered => {
+                out.write_all(ctx.upstream_tls.as_deref().map_or("", |tls| &tls.version).as_bytes())
+            }
+            Fact::UpstreamTlsCipher if answered => {
+                out.write_all(ctx.upstream_tls.as_deref().map_or("", |tls| &tls.cipher).as_bytes())
+            }
             Fact::ResponseCodeDetails
             | Fact::UpstreamProtocol
             | Fact::GrpcStatus(_)
@@ -211,11 +222,16 @@ impl Facts for Exchange<'_> {
             | Fact::UpstreamPort
             | Fact::UpstreamLocalAddress
             | Fact::UpstreamLocalAddressWithoutPort
-            | Fact::UpstreamLocalPort => Ok(()),
+            | Fact::UpstreamLocalPort
+            | Fact::UpstreamHostsAttempted
+            | Fact::UpstreamHostsAttemptedWithoutPort
+            | Fact::UpstreamTlsVersion
+            | Fact::UpstreamTlsCipher => Ok(()),
             Fact::ResponseDuration if !answered => Ok(()),
             Fact::UpstreamCluster => {
                 out.write_all(ctx.cluster.as_deref().map_or("", |c| c.spec.name.as_str()).as_bytes())
             }
+            Fact::ConnectionId => return number(connection.map_or(0, |connection| connection.id), out),
             Fact::UpstreamRequestAttemptCount => return number(ctx.attempt.into(), out),
             Fact::Duration | Fact::ResponseDuration => {
                 let millis = u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -223,6 +239,10 @@ impl Facts for Exchange<'_> {
             }
         };
     }
+}
+
+fn listed(hosts: &[Address], out: &mut Vec<u8>, shown: impl Fn(&Address) -> String) -> std::io::Result<()> {
+    out.write_all(hosts.iter().map(shown).collect::<Vec<_>>().join(",").as_bytes())
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -71,6 +71,7 @@ pub(super) fn retry(ctx: &mut Ctx) -> Retry {
 /// Notes the connection that an attempt got.
 pub(super) fn connected(ctx: &mut Ctx, digest: Option<&Digest>) {
     ctx.upstream.connection = connect::tracked(digest).map(Connection::begin);
+    ctx.upstream_tls = digest.and_then(|digest| digest.ssl_digest.clone());
     let ends = connect::ends(digest.and_then(|digest| digest.proxy_digest.as_deref()));
     let own = || digest.and_then(|d| d.socket_digest.as_ref()?.local_addr()?.as_inet().copied());
     ctx.upstream_local = ends.map(|(local, _)| local).or_else(own);

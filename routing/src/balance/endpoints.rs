@@ -6,9 +6,9 @@
 use super::{
     group::Group,
     priority::{Level, loads},
-    scale,
+    scale, zones,
 };
-use crate::cluster::{Endpoint, Health, LbPolicy};
+use crate::cluster::{Endpoint, Health, LbPolicy, Share};
 use std::collections::BTreeMap;
 
 /// Overprovisioning factor, per cent: a priority or locality keeps all its traffic until it has fewer than 1/1.4 of its
@@ -125,10 +125,11 @@ struct Judged<'e> {
 }
 
 /// Endpoints by index, each with its weight.
-type Members = Vec<(usize, u64)>;
+pub(super) type Members = Vec<(usize, u64)>;
 
 /// The members of one priority with the share of each locality: one group, unless shares are given (Istio:
-/// `distribute`). A locality that lost endpoints keeps its share as long as overprovisioning covers it.
+/// `distribute`, `zoneAwareLbSetting`). A locality that lost endpoints keeps a given share as long as overprovisioning covers
+/// it.
 fn localities(judged: &[Judged<'_>], panic: bool) -> Vec<(u64, Members)> {
     /// All endpoints of one locality, and those that take part.
     #[derive(Default)]
@@ -136,10 +137,15 @@ fn localities(judged: &[Judged<'_>], panic: bool) -> Vec<(u64, Members)> {
         total: u64,
         members: Members,
     }
-    let mut by_locality: BTreeMap<Option<(&str, u32)>, Locality> = BTreeMap::new();
+    let mut by_locality: BTreeMap<(Share, &str), Locality> = BTreeMap::new();
     for one in judged {
         let place = &one.endpoint.place;
-        let key = place.share.map(|share| (&*place.locality, share));
+        let key = match place.share {
+            // In panic any endpoint is better than a near one.
+            Share::Zone(_) if panic => (Share::ByWeight, ""),
+            Share::ByWeight => (Share::ByWeight, ""),
+            share @ (Share::Of(_) | Share::Zone(_)) => (share, &*place.locality),
+        };
         let locality = by_locality.entry(key).or_default();
         locality.total += 1;
         match one.fitness {
@@ -150,12 +156,17 @@ fn localities(judged: &[Judged<'_>], panic: bool) -> Vec<(u64, Members)> {
             Fitness::Unfit => {}
         }
     }
-    let populated = by_locality.into_iter().filter(|(_, locality)| !locality.members.is_empty());
-    populated
-        .map(|(key, Locality { total, members })| {
+    let mut zones = Vec::new();
+    let mut shares = Vec::new();
+    for ((share, _), Locality { total, members }) in by_locality {
+        if let Share::Zone(zone) = share {
+            zones.push(zones::Of { zone, members });
+        } else if !members.is_empty() {
             let availability = (members.len() as u64 * OVERPROVISIONING * 100 / total).min(10_000);
-            let share = key.map_or(1, |(_, share)| u64::from(share)) * availability;
-            (share.max(1), members)
-        })
-        .collect()
+            let given = if let Share::Of(share) = share { u64::from(share) } else { 1 };
+            shares.push(((given * availability).max(1), members));
+        }
+    }
+    shares.extend(zones::shares(zones));
+    shares
 }

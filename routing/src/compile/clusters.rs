@@ -7,7 +7,8 @@
 use super::{
     Clusters, Identity, Input,
     endpoints::{EndpointSources, Ingredients, Resolved, Workloads},
-    locality::{self, Origin, Placing},
+    locality::{self, Origin, Placing, Replicas},
+    networks::Networks,
     registry::{Port, Registry, Service, Source},
     rules::{NamedSubset, Rule, Rules},
     traffic, upstream_tls,
@@ -51,6 +52,8 @@ struct Ground {
     rule: Vec<Arc<Resource<DestinationRule>>>,
     /// Whether TLS for the service's host is passed on by server name.
     passed: bool,
+    /// Where the gateway's own replicas are.
+    replicas: Arc<Replicas>,
 }
 
 impl PartialEq for Ground {
@@ -62,6 +65,7 @@ impl PartialEq for Ground {
             && self.rule.len() == other.rule.len()
             && self.rule.iter().zip(&other.rule).all(|(a, b)| Arc::ptr_eq(a, b))
             && self.passed == other.passed
+            && self.replicas == other.replicas
     }
 }
 
@@ -92,7 +96,10 @@ impl Maker {
         }
         let sources = EndpointSources::new(now, identity, &self.workloads);
         let rules = Rules::new(now, identity);
-        let builder = Builder { mesh: now.mesh(), identity, origin: Origin::of(identity) };
+        let networks = Networks::new(now.mesh(), identity);
+        let builder = Builder { mesh: now.mesh(), identity, origin: Origin::of(identity), networks };
+        let own = own_endpoints(identity, registry, &sources);
+        let replicas = Arc::new(Replicas::of(&own, builder.origin.locality(), &identity.labels));
         let mut before = std::mem::take(&mut self.services);
         self.services.reserve(before.len());
         let mut clusters = Clusters::with_capacity_and_hasher(before.len() * 2, FixedState::default());
@@ -104,6 +111,7 @@ impl Maker {
                 namespace: namespace_of(service, now.namespaces()),
                 rule: rule.map(|rule| rule.made_of().cloned().collect()).unwrap_or_default(),
                 passed: passed(&service.host),
+                replicas: Arc::clone(&replicas),
             };
             let made = match before.remove(&service.host) {
                 Some(made) if made.of == of && input.is_of_the_same_mesh() => made,
@@ -131,6 +139,7 @@ struct Builder<'b> {
     mesh: &'b MeshConfig,
     identity: &'b Identity,
     origin: Origin<'b>,
+    networks: Networks<'b>,
 }
 
 impl Builder<'_> {
@@ -198,8 +207,9 @@ impl Making<'_> {
 
     fn cluster(&mut self, port: &Port, named: Option<&NamedSubset<'_>>, resolved: Resolved) {
         let (service, rule) = (self.service, self.rule);
-        let Builder { mesh, identity, origin } = self.builder;
+        let Builder { mesh, identity, origin, networks } = self.builder;
         let Resolved { mut discovery, mut endpoints, accounts } = resolved;
+        networks.cross(&mut endpoints);
         let subset = named.map(|named| named.subset);
         let subset_name = subset.map_or("", |subset| subset.name.as_str());
         let policy = rule.map(|rule| rule.policy(subset, port.number)).unwrap_or_default();
@@ -254,10 +264,13 @@ impl Making<'_> {
             Source::Kubernetes(resource) => Some((&**resource, self.of.namespace.as_deref())),
             Source::Entries(_) => None,
         };
-        if let Some(placing) = Placing::of(balancer, own, &mesh.locality_lb_setting) {
-            locality::place(&mut endpoints, &placing, origin, outlier.is_some());
-        }
         let lb = traffic::lb_policy(balancer);
+        if let Some(placing) = Placing::of(balancer, own, mesh) {
+            // Envoy: a hash falls on all zones alike.
+            let by_hash = matches!(lb, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. });
+            let replicas = (placing.asks_for_replicas() && !by_hash).then_some(&*self.of.replicas);
+            locality::place(&mut endpoints, &placing, origin, outlier.is_some(), replicas);
+        }
         let spec = ClusterSpec {
             name,
             host: Arc::clone(&service.host),
@@ -324,6 +337,24 @@ impl Making<'_> {
     }
 }
 
+/// The endpoints of the oldest Service that selects the gateway (Istio: context.go `SetServiceTargets`).
+fn own_endpoints(
+    identity: &Identity,
+    registry: &Registry,
+    sources: &EndpointSources<'_>,
+) -> Vec<Endpoint> {
+    let own =
+        registry.primary().filter(|service| service.namespace() == identity.namespace).filter_map(|service| {
+            let Source::Kubernetes(resource) = &service.source else { return None };
+            let selector = &resource.spec.selector;
+            (!selector.is_empty() && is_subset_of(selector, &identity.labels))
+                .then_some((resource.age(), service))
+        });
+    let oldest = own.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, service)| service);
+    let resolved = oldest.and_then(|service| sources.of(service, service.ports.first()?));
+    resolved.map(|resolved| resolved.endpoints).unwrap_or_default()
+}
+
 /// The previous cluster, or as much of it as is still so.
 fn share(previous: Option<&Arc<Cluster>>, spec: ClusterSpec, endpoints: Vec<Endpoint>) -> Arc<Cluster> {
     let Some(old) = previous else {
@@ -343,7 +374,7 @@ fn share(previous: Option<&Arc<Cluster>>, spec: ClusterSpec, endpoints: Vec<Endp
 mod tests {
     use super::*;
     use crate::{
-        cluster::{ClientIdentity, Roots, UpstreamProtocol},
+        cluster::{ClientIdentity, Roots, Share, UpstreamProtocol, Zone},
         compile::{
             Compiler,
             testing::{compiled, find_cluster, identity, validated},
@@ -433,6 +464,59 @@ spec: {{host: vm.shop, trafficPolicy: {{{rule}}}}}
         assert_eq!(of_mesh, [true, false]);
         assert_eq!(entry("MESH_EXTERNAL", "loadBalancer: {simple: RANDOM}").spec.auto_mtls, None);
         assert_eq!(entry("MESH_INTERNAL", "tls: {mode: DISABLE}").spec.auto_mtls, None);
+    }
+
+    #[test]
+    fn zones_share_as_the_gateways_own_replicas_are_spread() {
+        let yaml = |policy: &str| {
+            let slice = |service: &str, namespace: &str, zones: &[&str]| {
+                let endpoints: String = (1..)
+                    .zip(zones)
+                    .map(|(at, zone)| {
+                        format!("- {{addresses: [10.{}.0.{at}], zone: {zone}}}\n", service.len())
+                    })
+                    .collect();
+                format!(
+                    "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {service}-1, namespace: {namespace}, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints:
+{endpoints}"
+                )
+            };
+            format!(
+                "{SERVICE}{policy}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: gateway, namespace: istio-system}}
+spec: {{selector: {{istio: ingressgateway}}, ports: [{{name: http, port: 80}}]}}
+{}{}",
+                slice("gateway", "istio-system", &["z1", "z1", "z1", "z2"]),
+                slice("a", "shop", &["z1", "z2", "z3"]),
+            )
+        };
+        let shares = |policy: &str| -> Vec<Share> {
+            let mut identity = crate::compile::testing::identity();
+            identity.labels.insert("istio-locality".to_owned(), "r.z1".to_owned());
+            let input = crate::compile::testing::validated(&yaml(policy));
+            let (compiled, _) = crate::compile::compile(&input, &identity);
+            let cluster = find_cluster(&compiled, "outbound|80||a.shop.svc.cluster.local").unwrap();
+            cluster.endpoints.iter().map(|endpoint| endpoint.place.share).collect()
+        };
+        let zone = |own, replicas| Share::Zone(Zone { own, replicas, least: 2 });
+        let zones = "zoneAwareLbSetting: {minClusterSize: 2}";
+        assert_eq!(
+            shares(&format!("  trafficPolicy: {{loadBalancer: {{{zones}}}}}")),
+            [zone(true, 7_500), zone(false, 2_500), zone(false, 0)]
+        );
+        let hashed =
+            format!("  trafficPolicy: {{loadBalancer: {{{zones}, consistentHash: {{useSourceIp: true}}}}}}");
+        assert_eq!(shares(&hashed), [Share::ByWeight; 3], "a hash falls where it falls");
+        assert_eq!(shares(""), [Share::ByWeight; 3]);
     }
 
     #[test]

@@ -233,8 +233,8 @@ addressType: IPv4
 ports: [{name: metrics, port: 1}, {name: http, port: 8081}]
 endpoints:
 - {addresses: [10.1.0.1]}
-- {addresses: [10.1.0.2], conditions: {ready: false}}
-- {addresses: [10.1.0.3], conditions: {ready: true, terminating: true}}
+- {addresses: [10.1.0.2], conditions: {ready: false, terminating: false}}
+- {addresses: [10.1.0.3], conditions: {ready: false, serving: true, terminating: true}}
 - {addresses: [10.1.0.1]}
 ---
 apiVersion: discovery.k8s.io/v1

@@ -3,16 +3,19 @@
 //! Invariant: the rules are Istio's (networking/core/loadbalancer): failover needs outlier detection, unless a Service or
 //! `zoneAwareLbSetting` asks for it, and `distribute` does not; a gateway that does not know where it is prefers nobody.
 
+mod placing;
+mod zones;
+
+pub(super) use placing::Placing;
+pub(super) use zones::Replicas;
+
 use super::Identity;
-use crate::cluster::{Endpoint, Place};
-use config_model::{
-    istio::{
-        WorkloadEntry,
-        destination_rule::{LoadBalancerSettings, LocalityDistribute, LocalityFailover, LocalityLbSetting},
-    },
-    kubernetes,
-    meta::Resource,
+use crate::cluster::{Endpoint, Place, Share};
+use config_model::istio::{
+    WorkloadEntry,
+    destination_rule::{LocalityDistribute, LocalityFailover},
 };
+use placing::{Force, Grain};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// Label that says a pod's locality, dots for slashes (Istio: `LocalityLabel`).
@@ -20,11 +23,10 @@ const LABEL: &str = "istio-locality";
 const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const SUBZONE: &str = "topology.istio.io/subzone";
-const NETWORK: &str = "topology.istio.io/network";
+/// Label that says the network of a pod.
+pub(super) const NETWORK: &str = "topology.istio.io/network";
 /// Label that says the node of a pod.
 pub(super) const NODE: &str = "kubernetes.io/hostname";
-/// Annotation of a Service that says which endpoints it prefers.
-const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// The gateway's own place.
 pub(super) struct Origin<'a> {
@@ -42,6 +44,11 @@ impl<'a> Origin<'a> {
         }
         Self { locality, labels }
     }
+
+    /// `region/zone/subzone`, as much of it as is known.
+    pub(super) fn locality(&self) -> &str {
+        &self.locality
+    }
 }
 
 /// Locality of a pod by its labels; `zone` is what its EndpointSlice says, which knows no region.
@@ -58,13 +65,9 @@ pub(super) fn of_pod(labels: Option<&BTreeMap<String, String>>, zone: Option<&st
     )
 }
 
-/// Locality of a WorkloadEntry: its field, else its label.
-pub(super) fn of_workload(workload: &WorkloadEntry) -> Arc<str> {
-    if workload.locality.is_empty() {
-        of_pod(Some(&workload.labels), None)
-    } else {
-        workload.locality.as_str().into()
-    }
+/// Locality of a WorkloadEntry with these labels: its field, else its label.
+pub(super) fn of_workload(workload: &WorkloadEntry, labels: &BTreeMap<String, String>) -> Arc<str> {
+    if workload.locality.is_empty() { of_pod(Some(labels), None) } else { workload.locality.as_str().into() }
 }
 
 fn join(region: &str, zone: &str, subzone: &str) -> Arc<str> {
@@ -85,109 +88,14 @@ pub(super) fn describe(labels: &mut BTreeMap<String, String>, locality: &str, no
     }
 }
 
-/// How the endpoints of a cluster are placed.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Placing<'a> {
-    distribute: &'a [LocalityDistribute],
-    failover: &'a [LocalityFailover],
-    labels: Cow<'a, [String]>,
-    forced: Force,
-    grain: Grain,
-}
-
-/// Whether endpoints have priorities although nobody notices that they fail.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Force {
-    #[default]
-    WithOutlierDetection,
-    Always,
-}
-
-/// What counts as near.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Grain {
-    /// The same subzone, zone, region.
-    #[default]
-    Subzone,
-    /// The same region: within it zones are alike.
-    Region,
-}
-
-impl<'a> Placing<'a> {
-    /// What is in force: the rule's own, else what the Service prefers, else the mesh's (Istio: `GetEffectiveLbSetting`);
-    /// `None` where that is disabled.
-    pub(super) fn of(
-        balancer: Option<&'a LoadBalancerSettings>,
-        service: Option<(&Resource<kubernetes::Service>, Option<&Namespace>)>,
-        mesh: &'a LocalityLbSetting,
-    ) -> Option<Self> {
-        if let Some(zones) = balancer.and_then(|balancer| balancer.zone_aware_lb_setting.as_ref()) {
-            return (zones.enabled != Some(false)).then_some(Self {
-                failover: &zones.failover,
-                labels: Cow::Borrowed(&zones.failover_priority),
-                forced: Force::Always,
-                grain: Grain::Region,
-                ..Self::default()
-            });
-        }
-        if let Some(own) = balancer.and_then(|balancer| balancer.locality_lb_setting.as_ref()) {
-            return Self::of_locality(own);
-        }
-        let preferred: &[&str] = match service.map(|(own, of)| distribution(own, of)).unwrap_or_default() {
-            Distribution::Any => return Self::of_locality(mesh),
-            Distribution::SameZone => &[NETWORK, REGION, ZONE],
-            Distribution::SameNode => &[NETWORK, REGION, ZONE, SUBZONE, NODE],
-        };
-        let labels = preferred.iter().map(|label| (*label).to_owned()).collect();
-        Some(Self { labels: Cow::Owned(labels), forced: Force::Always, ..Self::default() })
-    }
-
-    fn of_locality(setting: &'a LocalityLbSetting) -> Option<Self> {
-        (setting.enabled != Some(false)).then_some(Self {
-            distribute: &setting.distribute,
-            failover: &setting.failover,
-            labels: Cow::Borrowed(&setting.failover_priority),
-            ..Self::default()
-        })
-    }
-}
-
-type Namespace = Resource<kubernetes::Namespace>;
-
-/// Which endpoints a Service prefers.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Distribution {
-    #[default]
-    Any,
-    SameZone,
-    SameNode,
-}
-
-/// The field, else the annotation that came before it, in any case: the Service's, else its namespace's (Istio:
-/// `GetTrafficDistribution`).
-fn distribution(service: &Resource<kubernetes::Service>, namespace: Option<&Namespace>) -> Distribution {
-    match service.spec.traffic_distribution.as_str() {
-        "PreferSameZone" | "PreferClose" => return Distribution::SameZone,
-        "PreferSameNode" => return Distribution::SameNode,
-        _ => {}
-    }
-    let written = |annotations: &BTreeMap<String, String>| {
-        annotations.get(DISTRIBUTION).filter(|text| !text.is_empty()).map(|text| text.to_ascii_lowercase())
-    };
-    let written = written(&service.meta.annotations).or_else(|| written(&namespace?.meta.annotations));
-    match written.as_deref() {
-        Some("prefersamezone" | "preferclose") => Distribution::SameZone,
-        Some("prefersamenode") => Distribution::SameNode,
-        _ => Distribution::Any,
-    }
-}
-
-/// Gives each endpoint its priority or share; those that get no share leave.
+/// Gives each endpoint its priority or share; those that get no share leave. `replicas` are the gateway's, where its endpoints
+/// can be told apart by zone.
 pub(super) fn place(
     endpoints: &mut Vec<Endpoint>,
     placing: &Placing<'_>,
     origin: &Origin<'_>,
     outlier_detection: bool,
+    replicas: Option<&Replicas>,
 ) {
     if !placing.distribute.is_empty() {
         let covers = |entry: &&LocalityDistribute| matches(&entry.from, &origin.locality);
@@ -203,7 +111,7 @@ pub(super) fn place(
     }
     let by_labels = !placing.labels.is_empty();
     let by_place = !origin.locality.is_empty()
-        && (placing.grain == Grain::Region || !by_labels || !placing.failover.is_empty());
+        && (matches!(placing.grain, Grain::Region(_)) || !by_labels || !placing.failover.is_empty());
     if !by_labels && !by_place {
         return;
     }
@@ -215,7 +123,7 @@ pub(super) fn place(
             let distance = match placing.grain {
                 _ if !by_place => 0,
                 Grain::Subzone => by_distance(&origin.locality, &endpoint.place.locality, placing.failover),
-                Grain::Region => by_region(&origin.locality, &endpoint.place.locality, placing.failover),
+                Grain::Region(_) => by_region(&origin.locality, &endpoint.place.locality, placing.failover),
             };
             // Labels come first: there are fewer than five distances.
             label * 5 + distance
@@ -230,6 +138,9 @@ pub(super) fn place(
     }
     for (endpoint, priority) in endpoints.iter_mut().zip(priorities) {
         endpoint.place.priority = priority;
+    }
+    if let (Grain::Region(least), Some(replicas), true) = (placing.grain, replicas, by_place) {
+        replicas.place(endpoints, &origin.locality, least);
     }
 }
 
@@ -254,7 +165,7 @@ fn distribute(endpoints: &mut Vec<Endpoint>, entry: &LocalityDistribute) {
     }
     endpoints.retain_mut(|endpoint| match shares.get(&endpoint.place.locality) {
         Some(share) => {
-            endpoint.place = Place { share: Some(*share), ..endpoint.place.clone() };
+            endpoint.place = Place { share: Share::Of(*share), ..endpoint.place.clone() };
             true
         }
         None => false,
@@ -267,10 +178,10 @@ fn parts(locality: &str) -> [&str; 3] {
     [(); 3].map(|()| parts.next().unwrap_or_default())
 }
 
-/// Region, zone and subzone of an endpoint: an EndpointSlice knows the zone only, and a zone is of one region.
+/// Region, zone and subzone of an endpoint: an EndpointSlice knows the zone only, and a cluster is of one region.
 fn seen_from<'l>(own: &[&'l str; 3], other: &'l str) -> [&'l str; 3] {
     let [region, zone, subzone] = parts(other);
-    let known = if region.is_empty() && !zone.is_empty() && zone == own[1] { own[0] } else { region };
+    let known = if region.is_empty() && !zone.is_empty() { own[0] } else { region };
     [known, zone, subzone]
 }
 
@@ -306,8 +217,8 @@ fn by_label(wanted: &[String], own: &BTreeMap<String, String>, other: &BTreeMap<
     let same = |label: &String| match label.split_once('=') {
         Some((key, value)) => other.get(key).map_or("", String::as_str) == value,
         None if label == REGION && !other.contains_key(REGION) && other.contains_key(ZONE) => {
-            // A zone without its region is of the region where that zone is known.
-            value(own, ZONE) == value(other, ZONE)
+            // As in [`seen_from`].
+            true
         }
         None => value(own, label) == value(other, label),
     };
@@ -337,8 +248,9 @@ fn matches(rule: &str, locality: &str) -> bool {
 mod tests {
     use super::*;
     use crate::cluster::Address;
+    use config_model::istio::destination_rule::LocalityLbSetting;
 
-    fn at(locality: &str, labels: &[(&str, &str)]) -> Endpoint {
+    pub(super) fn at(locality: &str, labels: &[(&str, &str)]) -> Endpoint {
         let mut endpoint = Endpoint::at(Address::Ip(([10, 0, 0, 1], 80).into()));
         endpoint.place.locality = locality.into();
         endpoint.labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -350,23 +262,23 @@ mod tests {
         own: &[(&str, &str)],
         mut endpoints: Vec<Endpoint>,
         outlier: bool,
-    ) -> Vec<(String, u32, Option<u32>)> {
+    ) -> Vec<(String, u32, Share)> {
         let setting: LocalityLbSetting = config_model::parse::value(yaml).unwrap();
         let labels = own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let identity = Identity { labels, ..Identity::default() };
         let placing = Placing::of_locality(&setting).unwrap();
-        place(&mut endpoints, &placing, &Origin::of(&identity), outlier);
+        place(&mut endpoints, &placing, &Origin::of(&identity), outlier, None);
         endpoints
             .into_iter()
             .map(|e| (e.place.locality.to_string(), e.place.priority, e.place.share))
             .collect()
     }
 
-    fn everywhere() -> Vec<Endpoint> {
+    pub(super) fn everywhere() -> Vec<Endpoint> {
         ["r1/z1/s1", "r1/z1/s2", "r1/z2", "r2/z1", "r3/z1"].map(|l| at(l, &[])).into()
     }
 
-    const HOME: &[(&str, &str)] = &[(LABEL, "r1.z1.s1")];
+    pub(super) const HOME: &[(&str, &str)] = &[(LABEL, "r1.z1.s1")];
 
     #[test]
     fn the_nearest_is_preferred_where_failure_is_noticed() {
@@ -395,74 +307,15 @@ mod tests {
     }
 
     #[test]
-    fn zones_of_the_own_region_are_alike_and_need_no_outlier_detection() {
-        let priorities = |yaml: &str| -> Option<Vec<u32>> {
-            let balancer: LoadBalancerSettings = config_model::parse::value(yaml).unwrap();
-            let mesh = LocalityLbSetting::default();
-            let placing = Placing::of(Some(&balancer), None, &mesh)?;
-            let labels = HOME.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            let identity = Identity { labels, ..Identity::default() };
-            let mut endpoints = everywhere();
-            place(&mut endpoints, &placing, &Origin::of(&identity), false);
-            Some(endpoints.into_iter().map(|e| e.place.priority).collect())
-        };
-        assert_eq!(priorities("{zoneAwareLbSetting: {}}"), Some(vec![0, 0, 0, 1, 1]));
-        let failover = "{zoneAwareLbSetting: {failover: [{from: r1, to: r3}]}}";
-        assert_eq!(priorities(failover), Some(vec![0, 0, 0, 2, 1]));
-        assert_eq!(priorities("{zoneAwareLbSetting: {enabled: false}}"), None);
-        assert_eq!(priorities("{localityLbSetting: {enabled: false}}"), None);
-    }
-
-    #[test]
-    fn a_service_prefers_its_zone_or_its_node() {
-        let service = |spec: &str, annotation: &str| {
-            let yaml = format!(
-                "apiVersion: v1\nkind: Service\nmetadata: {{name: a, annotations: {{x: y{annotation}}}}}\nspec: {{{spec}}}\n"
-            );
-            let input = crate::compile::testing::validated(&yaml);
-            input.services().values().next().unwrap().clone()
-        };
-        let mesh = LocalityLbSetting::default();
-        let near = |spec: &str, annotation: &str| -> Vec<u32> {
-            let own = service(spec, annotation);
-            let placing = Placing::of(None, Some((&own, None)), &mesh).unwrap();
-            let own = [(REGION, "r"), (ZONE, "z"), (NODE, "n1")];
-            let labels = own.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-            let identity = Identity { labels, ..Identity::default() };
-            let mut endpoints: Vec<Endpoint> = [
-                ("r/z", "n1", ""),
-                ("r/z", "n2", ""),
-                ("r/y", "n3", ""),
-                ("/z", "n4", ""),
-                ("r/z", "n5", "far"),
-            ]
-            .map(|(locality, node, network)| {
-                let mut endpoint = at(locality, &[]);
-                describe(&mut endpoint.labels, locality, node, network);
-                endpoint
-            })
-            .into();
-            place(&mut endpoints, &placing, &Origin::of(&identity), false);
-            endpoints.into_iter().map(|e| e.place.priority).collect()
-        };
-        assert_eq!(near("", ""), [0, 0, 0, 0, 0]);
-        assert_eq!(near("trafficDistribution: PreferClose", ""), [0, 0, 1, 0, 2]);
-        assert_eq!(near("trafficDistribution: PreferSameZone", ""), [0, 0, 1, 0, 2]);
-        assert_eq!(near("trafficDistribution: PreferSameNode", ""), [0, 1, 2, 1, 3]);
-        let annotation = ", networking.istio.io/traffic-distribution: PreferClose";
-        assert_eq!(near("", annotation), [0, 0, 1, 0, 2]);
-    }
-
-    #[test]
     fn shares_go_where_they_are_sent_and_nobody_else_gets_any() {
         let yaml = "{distribute: [{from: 'r2/*', to: {r2/z1: 100}}, {from: 'r1/z1/*', to: {'r1/z1/*': 70, 'r2/*': 30}}]}";
         let got = placed(yaml, HOME, everywhere(), false);
         assert_eq!(
             got,
             [
-                ("r1/z1/s1".to_owned(), 0, Some(35_000)),
-                ("r1/z1/s2".to_owned(), 0, Some(35_000)),
-                ("r2/z1".to_owned(), 0, Some(30_000)),
+                ("r1/z1/s1".to_owned(), 0, Share::Of(35_000)),
+                ("r1/z1/s2".to_owned(), 0, Share::Of(35_000)),
+                ("r2/z1".to_owned(), 0, Share::Of(30_000)),
             ]
         );
         assert_eq!(placed(yaml, &[], everywhere(), false).len(), 5, "no own place, no rule");

@@ -34,6 +34,8 @@ pub(super) struct Service {
     pub(super) host: Arc<str>,
     /// Ports that speak TCP, each number once.
     pub(super) ports: Vec<Port>,
+    /// Numbers of all its ports, whatever they speak.
+    numbers: Vec<u16>,
     /// What it is made of.
     pub(super) source: Source,
 }
@@ -140,7 +142,9 @@ impl Registry {
                 ports.push(Port { number, name: port.name.as_str().into(), protocol: detect(port) });
             }
         }
-        self.add(Service { host: host.into(), ports, source: Source::Kubernetes(Arc::clone(resource)) });
+        let numbers = resource.spec.ports.iter().map(|port| port.port.get()).collect();
+        let source = Source::Kubernetes(Arc::clone(resource));
+        self.add(Service { host: host.into(), ports, numbers, source });
     }
 
     fn add_entry(&mut self, resource: &Arc<Resource<istio::ServiceEntry>>, host: Arc<str>) {
@@ -150,6 +154,7 @@ impl Registry {
             protocol: Protocol::parse(&port.protocol),
         });
         let ports = ports.filter(|port| port.protocol != Some(Protocol::Udp));
+        let numbers = resource.spec.ports.iter().map(|port| port.number.get());
         // Istio: sidecar.go `appendSidecarServices` merges the ports of entries that describe the same thing.
         let same = self.by_host.get(&host).into_iter().flatten().copied().find(|&at| {
             self.services.get(at).is_some_and(|service| match &service.source {
@@ -172,6 +177,11 @@ impl Registry {
                         service.ports.push(port);
                     }
                 }
+                for number in numbers {
+                    if !service.numbers.contains(&number) {
+                        service.numbers.push(number);
+                    }
+                }
             }
             None => {
                 let mut unique: Vec<Port> = Vec::new();
@@ -181,7 +191,7 @@ impl Registry {
                     }
                 }
                 let source = Source::Entries(vec![Arc::clone(resource)]);
-                self.add(Service { host, ports: unique, source });
+                self.add(Service { host, ports: unique, numbers: numbers.collect(), source });
             }
         }
     }
@@ -221,8 +231,8 @@ impl Registry {
     ) -> (Arc<str>, u16) {
         let host = resolve_short_name(host, namespace, &self.domain);
         let service = self.find(&host, namespace);
-        let only = service.and_then(|service| match service.ports.as_slice() {
-            [only] => Some(only.number),
+        let only = service.and_then(|service| match service.numbers.as_slice() {
+            [only] => Some(*only),
             _ => None,
         });
         let port = port.or(only).unwrap_or(server_port);

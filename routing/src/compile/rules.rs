@@ -1,29 +1,29 @@
 //! Which DestinationRule a service gets, and what it says for one port and subset.
 //!
-//! Invariant: levels of the search are never merged: the first that has a visible rule for the host wins whole
-//! (Istio: push_context.go `destinationRule`).
+//! Invariant: levels of the search are never merged: the first that has a visible rule for the host decides, be it that none
+//! of its rules is for this gateway (Istio: push_context.go `destinationRule`, sidecar.go `DestinationRule`).
 
-use super::{Identity, visibility::exports};
+mod merged;
+
+pub(super) use merged::{NamedSubset, Rule};
+
+use super::Identity;
 use config_model::{
-    istio::{
-        DestinationRule,
-        destination_rule::{
-            ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection,
-            PortTrafficPolicy, ProxyProtocol, RetryBudget, Subset, TrafficPolicy, TunnelSettings,
-        },
+    istio::destination_rule::{
+        ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, OutlierDetection, PortTrafficPolicy,
+        ProxyProtocol, RetryBudget, TrafficPolicy,
     },
-    meta::Resource,
     scalar::labels::is_subset_of,
     validate::{Validated, resolve_short_name},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use merged::{Merged, exports};
+use std::collections::{BTreeMap, HashMap};
 
-/// All DestinationRules, by namespace and host.
+/// All DestinationRules, by the namespace that they are in.
 pub(super) struct Rules<'a> {
     namespaces: HashMap<&'a str, OfNamespace<'a>>,
+    /// Of the root namespace, those that nobody else sees.
+    private: Merged<'a>,
     proxy: &'a str,
     labels: &'a BTreeMap<String, String>,
     root: &'a str,
@@ -31,32 +31,10 @@ pub(super) struct Rules<'a> {
 
 #[derive(Default)]
 struct OfNamespace<'a> {
-    exact: HashMap<Arc<str>, Vec<Rule<'a>>>,
-    /// By what follows the star, longest first.
-    wildcards: Vec<(Arc<str>, Vec<Rule<'a>>)>,
-}
-
-/// One rule, or several of one host and namespace that Istio merges.
-pub(super) struct Rule<'a> {
-    /// The oldest of them.
-    pub(super) resource: &'a Arc<Resource<DestinationRule>>,
-    /// The others, oldest first.
-    younger: Vec<&'a Arc<Resource<DestinationRule>>>,
-    /// Subsets, each name once, with where they are written.
-    pub(super) subsets: Vec<NamedSubset<'a>>,
-    policy: Option<&'a TrafficPolicy>,
-    exports: BTreeSet<&'a str>,
-    selector: Option<&'a BTreeMap<String, String>>,
-}
-
-/// A subset and where it is written.
-pub(super) struct NamedSubset<'a> {
-    /// The rule it is written in.
-    pub(super) resource: &'a Resource<DestinationRule>,
-    /// Its index there.
-    pub(super) index: usize,
-    /// What it says.
-    pub(super) subset: &'a Subset,
+    /// Those that the namespace itself sees.
+    local: Merged<'a>,
+    /// Those that others see.
+    exported: Merged<'a>,
 }
 
 /// The blocks of traffic policy in force; absent is Istio's default.
@@ -77,135 +55,84 @@ pub(super) struct Policy<'a> {
 }
 
 impl<'a> Rules<'a> {
-    /// Indexes every rule; those of one host and namespace are merged oldest first.
+    /// Indexes every rule; those of one host and namespace are merged, those with a workload selector first, then oldest
+    /// first (Istio: push_context.go `setDestinationRules`).
     pub(super) fn new(input: &'a Validated, identity: &'a Identity) -> Self {
         let mesh = input.mesh();
+        let private_unless_said = mesh.default_destination_rule_export_to.iter().any(|entry| entry == ".");
         let mut namespaces: HashMap<&str, OfNamespace<'_>> = HashMap::new();
-        for resource in input.destination_rules() {
+        let mut private = Merged::default();
+        let mut rules: Vec<_> = input.destination_rules().iter().collect();
+        // Stable: the age order stays.
+        rules.sort_by_key(|rule| rule.spec.workload_selector.is_none());
+        for resource in rules {
             let own = resource.key.namespace.as_str();
             let host = resolve_short_name(&resource.spec.host, own, &identity.domain);
-            let rule = Rule::new(resource, &mesh.default_destination_rule_export_to);
-            let namespace = namespaces.entry(own).or_default();
-            let list = match host.strip_prefix('*') {
-                None => namespace.exact.entry(host).or_default(),
-                Some(suffix) => {
-                    let at = match namespace.wildcards.iter().position(|(known, _)| **known == *suffix) {
-                        Some(at) => at,
-                        None => {
-                            let longer = |(known, _): &(Arc<str>, Vec<Rule<'_>>)| known.len() >= suffix.len();
-                            let at = namespace.wildcards.partition_point(longer);
-                            namespace.wildcards.insert(at, (suffix.into(), Vec::new()));
-                            at
-                        }
-                    };
-                    let Some((_, list)) = namespace.wildcards.get_mut(at) else { continue };
-                    list
-                }
-            };
-            Rule::merge_into(list, rule);
+            let to = exports(&resource.spec);
+            let within = namespaces.entry(own).or_default();
+            if to.is_empty() || [".", "*", own].iter().any(|one| to.contains(one)) {
+                within.local.add(&host, Rule::new(resource, to.clone()));
+            }
+            let alone = to.len() == 1 && (to.contains(".") || to.contains(own));
+            if !(alone || (to.is_empty() && private_unless_said)) {
+                within.exported.add(&host, Rule::new(resource, to));
+            } else if own == mesh.root_namespace {
+                private.add(&host, Rule::new(resource, to));
+            }
         }
-        Self { namespaces, proxy: &identity.namespace, labels: &identity.labels, root: &mesh.root_namespace }
+        Self {
+            namespaces,
+            private,
+            proxy: &identity.namespace,
+            labels: &identity.labels,
+            root: &mesh.root_namespace,
+        }
     }
 
     /// The rule in force for a host whose service is of `namespace`.
     pub(super) fn find(&self, host: &str, namespace: &str) -> Option<&Rule<'a>> {
-        let proxy = self.proxy;
-        let exported = |rule: &Rule<'_>| rule.exports.contains("*") || rule.exports.contains(proxy);
-        let of_client = if proxy == self.root {
+        let own = if self.proxy == self.root {
             // Mesh-wide rules live here too: at this level only those that nobody else sees count.
-            self.at_level(proxy, host, &|rule| rule.exports.len() == 1 && rule.exports.contains(proxy))
+            self.private.find(host)
         } else {
-            self.at_level(proxy, host, &|_| true)
+            self.namespaces.get(self.proxy).and_then(|within| within.local.find(host))
         };
-        of_client
-            .or_else(|| self.at_level(namespace, host, &exported))
-            .or_else(|| self.at_level(self.root, host, &exported))
+        let own = own.map(|rules| self.of_this_gateway(rules.iter()));
+        own.or_else(|| self.exported(namespace, host)).or_else(|| self.exported(self.root, host)).flatten()
     }
 
-    fn at_level(
-        &self,
-        namespace: &str,
-        host: &str,
-        visible: &dyn Fn(&Rule<'_>) -> bool,
-    ) -> Option<&Rule<'a>> {
-        let level = self.namespaces.get(namespace)?;
-        let list = level.exact.get(host).or_else(|| {
-            let covers =
-                |suffix: &str| suffix.is_empty() || (host.len() > suffix.len() && host.ends_with(suffix));
-            level.wildcards.iter().find(|(suffix, _)| covers(suffix)).map(|(_, list)| list)
-        })?;
-        let selected = list.iter().find(|rule| {
-            namespace == self.proxy
-                && visible(rule)
-                && rule.selector.is_some_and(|selector| is_subset_of(selector, self.labels))
-        });
-        selected.or_else(|| list.iter().rev().find(|rule| rule.selector.is_none() && visible(rule)))
-    }
-}
-
-impl<'a> Rule<'a> {
-    fn new(resource: &'a Arc<Resource<DestinationRule>>, default: &'a [String]) -> Self {
-        let spec = &resource.spec;
-        let mut rule = Self {
-            resource,
-            younger: Vec::new(),
-            subsets: Vec::new(),
-            policy: spec.traffic_policy.as_ref(),
-            exports: exports(&spec.export_to, default, &resource.key.namespace),
-            selector: spec.workload_selector.as_ref().map(|selector| &selector.labels),
-        };
-        rule.add_subsets(resource);
-        rule
+    /// What a namespace exports for a host to that of the gateway; `None` where that is nothing.
+    fn exported(&self, namespace: &str, host: &str) -> Option<Option<&Rule<'a>>> {
+        let rules = self.namespaces.get(namespace)?.exported.find(host)?;
+        let mut visible = rules.iter().filter(|rule| rule.is_exported_to(self.proxy)).peekable();
+        visible.peek()?;
+        Some(self.of_this_gateway(visible))
     }
 
-    /// All resources that it is made of, oldest first.
-    pub(super) fn made_of(&self) -> impl Iterator<Item = &'a Arc<Resource<DestinationRule>>> {
-        std::iter::once(self.resource).chain(self.younger.iter().copied())
-    }
-
-    fn add_subsets(&mut self, resource: &'a Resource<DestinationRule>) {
-        for (index, subset) in resource.spec.subsets.iter().enumerate() {
-            if !self.subsets.iter().any(|known| known.subset.name == subset.name) {
-                self.subsets.push(NamedSubset { resource, index, subset });
+    /// The first that selects the gateway, else the last that selects nobody.
+    fn of_this_gateway<'r>(&self, rules: impl Iterator<Item = &'r Rule<'a>>) -> Option<&'r Rule<'a>>
+    where
+        'a: 'r,
+    {
+        let mut for_all = None;
+        for rule in rules {
+            match rule.selector() {
+                None => for_all = Some(rule),
+                Some(selector) => {
+                    let here = rule.resource.key.namespace == self.proxy;
+                    if here && is_subset_of(selector, self.labels) {
+                        return Some(rule);
+                    }
+                }
             }
         }
-    }
-
-    /// Istio: destination_rule.go `mergeDestinationRule`: a younger rule joins an older one that is not seen by more.
-    fn merge_into(list: &mut Vec<Self>, rule: Self) {
-        let joins = |older: &&mut Self| {
-            older.selector == rule.selector
-                && (rule.exports.contains("*") || rule.exports.is_superset(&older.exports))
-        };
-        match list.iter_mut().find(joins) {
-            Some(older) => {
-                older.add_subsets(rule.resource);
-                older.younger.push(rule.resource);
-                older.policy = older.policy.or(rule.policy);
-            }
-            None => list.push(rule),
-        }
-    }
-
-    /// What the rule says for a service port and a subset (Istio: cluster_traffic_policy.go, `MergeTrafficPolicy`).
-    pub(super) fn policy(&self, subset: Option<&'a Subset>, port: u16) -> Policy<'a> {
-        let base = Policy::default().overlaid(self.policy, port);
-        base.overlaid(subset.and_then(|subset| subset.traffic_policy.as_ref()), port)
-    }
-
-    /// The tunnel of a cluster: a subset's own, or the rule's for the cluster that is none; neither is inherited, nor
-    /// hidden by settings for the port (Istio: tunnelingconfig/apply.go).
-    pub(super) fn tunnel(&self, subset: Option<&'a Subset>) -> Option<&'a TunnelSettings> {
-        let policy = match subset {
-            Some(subset) => subset.traffic_policy.as_ref(),
-            None => self.policy,
-        };
-        policy?.tunnel.as_ref()
+        for_all
     }
 }
 
 impl<'a> Policy<'a> {
-    /// Blocks of `policy` replace ours one by one; a setting for the port replaces all of them as a set.
+    /// Blocks of `policy` replace ours one by one; a setting for the port replaces those that it can have as a set, and
+    /// leaves the others as they are without `policy`.
     fn overlaid(self, policy: Option<&'a TrafficPolicy>, port: u16) -> Self {
         let Some(policy) = policy else { return self };
         let for_port = |setting: &&PortTrafficPolicy| {
@@ -217,8 +144,8 @@ impl<'a> Policy<'a> {
                 connection_pool: setting.connection_pool.as_ref(),
                 tls: setting.tls.as_ref(),
                 outlier: setting.outlier_detection.as_ref(),
-                proxy_protocol: None,
-                retry_budget: None,
+                proxy_protocol: self.proxy_protocol,
+                retry_budget: self.retry_budget,
             };
         }
         Self {

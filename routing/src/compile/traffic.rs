@@ -106,7 +106,7 @@ pub(super) fn protocol(
     let upgrades = match http.map(|http| http.h2_upgrade_policy).unwrap_or_default() {
         H2UpgradePolicy::Upgrade => true,
         H2UpgradePolicy::DoNotUpgrade => false,
-        H2UpgradePolicy::Default => mesh == H2UpgradePolicy::Upgrade && port == Some(Protocol::Http),
+        H2UpgradePolicy::Default => mesh == H2UpgradePolicy::Upgrade && port.is_some_and(Protocol::is_http),
     };
     if upgrades { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
 }

@@ -34,7 +34,7 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
         return refused("listener");
     };
     let table: &RouteTable = match (&listener.chains, request.scheme.as_str()) {
-        (Chains::Http(chain), "http") => match &chain.tcp {
+        (Chains::Http(chain), "http" | "tcp") => match &chain.tcp {
             Some(route) => return carried(compiled, request, listener, route),
             None => &chain.table,
         },

@@ -5,6 +5,7 @@
 
 pub(crate) mod answer;
 mod authorize;
+pub(crate) mod clusters;
 mod facts;
 
 use routing::claims::{Claim, Claims};
@@ -19,7 +20,11 @@ pub(crate) struct Case {
     /// Codes of the findings of compilation, sorted; all of them.
     #[serde(default)]
     pub findings: Vec<String>,
+    #[serde(default)]
     pub requests: Vec<Exchange>,
+    /// What clusters there are and are not (`null`), by name.
+    #[serde(default)]
+    pub clusters: BTreeMap<String, Option<clusters::Described>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -35,7 +40,7 @@ pub(crate) struct Exchange {
     /// Port of the listener, after translation.
     #[serde(default = "port_80")]
     pub port: u16,
-    /// `https` is a TLS connection, with the server name of `sni`.
+    /// `https` is a TLS connection, with the server name of `sni`; `tcp` one whose bytes are not looked at.
     #[serde(default = "plain")]
     pub scheme: String,
     #[serde(default = "get")]

@@ -14,7 +14,7 @@ kind: EndpointSlice
 metadata: {name: idle-1, namespace: default, labels: {kubernetes.io/service-name: idle}}
 addressType: IPv4
 ports: [{name: http, port: 80}]
-endpoints: [{addresses: [127.0.0.1], conditions: {ready: false}}]
+endpoints: [{addresses: [127.0.0.1], conditions: {ready: false, terminating: false}}]
 ";
 
 #[tokio::test(flavor = "multi_thread")]

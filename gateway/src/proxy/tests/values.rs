@@ -132,8 +132,8 @@ async fn operations_on_replies_of_ours_stop_at_their_frame() {
 
 const FACTS: &str = "  - match: [{uri: {prefix: /facts}}]
     headers:
-      request: {set: {x-q: '%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_PROTOCOL%|%RESPONSE_FLAGS_LONG%|%RESP(:STATUS)%|%UPSTREAM_REMOTE_PORT%|%DOWNSTREAM_TLS_VERSION%|%DOWNSTREAM_PEER_ISSUER%|%RESPONSE_DURATION%|%QUERY_PARAM(a)%|%PATH(NQ)%', x-none: '%DYNAMIC_METADATA(a:b)%%FILTER_STATE(x)%'}}
-      response: {set: {x-s: '%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_PROTOCOL%|%RESPONSE_FLAGS_LONG%|%RESP(:STATUS)%|%UPSTREAM_REMOTE_PORT%|%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%|%QUERY_PARAM(a)%|%PATH(NQ:ORIG)%'}}
+      request: {set: {x-q: '%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_PROTOCOL%|%RESPONSE_FLAGS_LONG%|%RESP(:STATUS)%|%UPSTREAM_REMOTE_PORT%|%DOWNSTREAM_TLS_VERSION%|%DOWNSTREAM_PEER_ISSUER%|%RESPONSE_DURATION%|%QUERY_PARAM(a)%|%PATH(NQ)%', x-i: '%STREAM_ID%=%REQ(x-request-id)%|%CONNECTION_ID%|%UPSTREAM_HOSTS_ATTEMPTED%', x-none: '%DYNAMIC_METADATA(a:b)%%FILTER_STATE(x)%'}}
+      response: {set: {x-s: '%BYTES_RECEIVED%|%BYTES_SENT%|%UPSTREAM_PROTOCOL%|%RESPONSE_FLAGS_LONG%|%RESP(:STATUS)%|%UPSTREAM_REMOTE_PORT%|%UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%|%QUERY_PARAM(a)%|%PATH(NQ:ORIG)%', x-a: '%UPSTREAM_HOSTS_ATTEMPTED%|%UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT%|%UPSTREAM_TLS_VERSION%|%RESPONSE_TRAILERS_BYTES%|%CONNECTION_ID%'}}
     rewrite: {uri: /new}
     route: [{destination: {host: up.example, port: {number: 80}}}]
   - match: [{uri: {prefix: /dead}}]
@@ -155,6 +155,14 @@ async fn facts_are_those_of_envoy() {
     assert!(!body.contains("x-none"), "{body}");
     let port = up.port();
     assert!(head.contains(&format!("x-s: 5|0|http/1.1|-|200|{port}|127.0.0.1|1 2|/facts/1\r\n")), "{head}");
+    assert!(head.contains(&format!("x-a: 127.0.0.1:{port}|127.0.0.1||0|")), "{head}");
+    let ids = body.lines().find_map(|line| line.strip_prefix("x-i: ")).unwrap();
+    let (stream, rest) = ids.split_once('=').unwrap();
+    let mut rest = rest.split('|');
+    assert!(stream.len() == 36 && rest.next() == Some(stream), "{ids}");
+    let connection = rest.next().unwrap();
+    assert!(connection.parse::<u64>().is_ok() && rest.next() == Some(""), "{ids}");
+    assert!(head.contains(&format!("|0|{connection}\r\n")), "one connection has one number: {head}");
     let (status, head, _) = gateway.get("/dead").await;
     assert_eq!(status, 503);
     let wants =

@@ -158,6 +158,13 @@ pub enum Fact {
     /// Also `UPSTREAM_CLUSTER_RAW`.
     UpstreamCluster,
     UpstreamRequestAttemptCount,
+    /// Of all attempts, one after the other.
+    UpstreamHostsAttempted,
+    UpstreamHostsAttemptedWithoutPort,
+    UpstreamTlsVersion,
+    UpstreamTlsCipher,
+    /// Counts the client connections of this process.
+    ConnectionId,
     UpstreamTransportFailureReason,
     Duration,
     /// Until the upstream's head came.

@@ -54,7 +54,7 @@ pub(super) struct Collector {
 
 impl Collector {
     pub(super) fn push(&mut self, found: Found) {
-        if self.seen.insert(found.address.clone()) {
+        if found.address.is_nowhere() || self.seen.insert(found.address.clone()) {
             let Found { address, weight, health, mut labels, workload, identity, locality, node, network } =
                 found;
             locality::describe(&mut labels, &locality, &node, &network);

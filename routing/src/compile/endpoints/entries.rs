@@ -73,7 +73,8 @@ impl EndpointSources<'_> {
                     let name = format!("{}-{index}", entry.key.name);
                     let identity = Workload::of(&name, &entry.key.namespace, &endpoint.labels);
                     let own = (entry.key.namespace.as_str(), None, identity);
-                    found.push_workload(endpoint, own, (&written.name, target), discovery);
+                    let told = (endpoint, &endpoint.labels);
+                    found.push_workload(told, own, (&written.name, target), discovery);
                 }
             } else if discovery != Discovery::Static && !service.host.starts_with('*') {
                 let address = match service.host.parse::<IpAddr>() {
@@ -102,11 +103,12 @@ impl EndpointSources<'_> {
     ) -> bool {
         let mut any = false;
         for workload in self.workloads.of(namespace).into_iter().flat_map(|known| known.workloads()) {
-            if is_subset_of(selector, &workload.spec.labels) {
+            if is_subset_of(selector, &workload.labels) {
                 any = true;
-                let identity = Workload::of_entry(&workload.meta, &workload.spec.labels);
-                let own = (namespace, Some(workload.key.name.as_str()), identity);
-                found.push_workload(&workload.spec, own, (port_name, target), discovery);
+                let resource = &workload.resource;
+                let identity = Workload::of_entry(&resource.meta, &workload.labels);
+                let own = (namespace, Some(resource.key.name.as_str()), identity);
+                found.push_workload((&resource.spec, &workload.labels), own, (port_name, target), discovery);
             }
         }
         any
@@ -120,7 +122,9 @@ impl EndpointSources<'_> {
         found: &mut Collector,
     ) {
         for pod in self.workloads.of(namespace).into_iter().flat_map(|known| known.pods()) {
-            let running = matches!(pod.spec.status.phase.as_str(), "Running" | "");
+            // Istio: pod.go `IsPodReady`; a file tends to say nothing of it.
+            let ready = pod.meta.conditions.get("Ready").is_none_or(|status| status == "True");
+            let running = ready && matches!(pod.spec.status.phase.as_str(), "Running" | "");
             let ip = pod_ips(&pod.spec).next().and_then(|ip| ip.parse::<IpAddr>().ok());
             if let (true, true, Some(ip)) = (running, is_subset_of(selector, &pod.meta.labels), ip) {
                 found.account(namespace, &pod.spec.spec.service_account_name);
@@ -143,7 +147,7 @@ impl Collector {
     /// target port. A name can only be resolved where the service is resolved by DNS.
     fn push_workload(
         &mut self,
-        workload: &WorkloadEntry,
+        (workload, labels): (&WorkloadEntry, &BTreeMap<String, String>),
         (namespace, name, identity): (&str, Option<&str>, Workload),
         (port_name, target): (&str, u16),
         discovery: Discovery,
@@ -153,6 +157,8 @@ impl Collector {
             Some(path) => Address::Unix(path.into()),
             None => match workload.address.parse::<IpAddr>() {
                 Ok(ip) => Address::Ip(SocketAddr::new(ip, port)),
+                // Only the gateways of its network know where it is.
+                Err(_) if workload.address.is_empty() && !workload.network.is_empty() => Address::nowhere(),
                 Err(_) if discovery == Discovery::Static || workload.address.is_empty() => return,
                 Err(_) => Address::Name(workload.address.as_str().into(), port),
             },
@@ -161,9 +167,9 @@ impl Collector {
         self.push(Found {
             address,
             weight: workload.weight.max(1),
-            locality: locality::of_workload(workload),
+            locality: locality::of_workload(workload, labels),
             network: workload.network.clone(),
-            labels: mesh_labels(workload),
+            labels: mesh_labels(workload, labels),
             workload: name.map(Arc::from),
             identity: Some(identity),
             ..Found::default_at(port)
@@ -173,8 +179,8 @@ impl Collector {
 
 /// Labels of a workload; one with a service account is of the mesh unless it says otherwise (Istio:
 /// serviceentry/conversion.go `convertEndpoint`).
-fn mesh_labels(workload: &WorkloadEntry) -> BTreeMap<String, String> {
-    let mut labels = workload.labels.clone();
+fn mesh_labels(workload: &WorkloadEntry, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels = labels.clone();
     if !workload.service_account.is_empty() {
         labels.entry(Endpoint::TLS_MODE_LABEL.to_owned()).or_insert_with(|| "istio".to_owned());
     }

@@ -93,20 +93,21 @@ impl EndpointSources<'_> {
             let number = slice.ports.iter().find(|p| *p.name == *port.name).and_then(|p| p.port);
             let Some(number) = number else { continue };
             for endpoint in &slice.endpoints {
-                // A terminating endpoint leaves at once (Istio: endpointslice.go, no persistent sessions).
-                if endpoint.conditions.terminating == Some(true) {
-                    continue;
+                let health = match (endpoint.conditions.is_ready(), endpoint.conditions.terminating) {
+                    (true, _) => Health::Healthy,
+                    // It leaves at once, without persistent sessions (Istio: endpointslice.go `endpointHealthStatus`).
+                    (false, Some(true) | None) => continue,
+                    (false, Some(false)) => Health::Unhealthy,
+                };
+                for ip in &endpoint.addresses {
+                    self.push_pod(
+                        (namespace, ip),
+                        endpoint.target_ref.as_ref(),
+                        (number.get(), health),
+                        (endpoint.zone.as_deref(), endpoint.node_name.as_deref()),
+                        found,
+                    );
                 }
-                let Some(ip) = endpoint.addresses.first() else { continue };
-                let health = if endpoint.conditions.is_ready() { Health::Healthy } else { Health::Unhealthy };
-                let reference = endpoint.target_ref.as_ref();
-                self.push_pod(
-                    (namespace, ip),
-                    reference,
-                    (number.get(), health),
-                    (endpoint.zone.as_deref(), endpoint.node_name.as_deref()),
-                    found,
-                );
             }
         }
     }

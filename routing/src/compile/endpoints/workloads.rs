@@ -10,7 +10,13 @@ use config_model::{
     validate::Validated,
 };
 use foldhash::fast::FixedState;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// Annotation of a WorkloadEntry whose status says whether it is well.
+const HEALTH_CHECKS: &str = "proxy.istio.io/health-checks-enabled";
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -27,6 +33,30 @@ pub(super) struct OfNamespace {
     by_ip: HashMap<String, usize, FixedState>,
     /// Oldest first.
     workloads: Vec<Arc<Resource<istio::WorkloadEntry>>>,
+    /// Those of them that are used.
+    used: Vec<Workload>,
+}
+
+/// A WorkloadEntry with the labels that it has: its metadata's win over its own.
+#[derive(Debug)]
+pub(super) struct Workload {
+    pub(super) resource: Arc<Resource<istio::WorkloadEntry>>,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Workload {
+    /// `None` where it is not to be used: its health is checked, and nobody said that it is well (Istio:
+    /// serviceentry/controller.go `convertWorkloadEntryToWorkloadInstance`).
+    fn of(resource: &Arc<Resource<istio::WorkloadEntry>>) -> Option<Self> {
+        let meta = &resource.meta;
+        let checked = meta.annotations.get(HEALTH_CHECKS).is_some_and(|value| value == "true");
+        if checked && meta.conditions.get("Healthy").is_none_or(|status| status != "True") {
+            return None;
+        }
+        let mut labels = resource.spec.labels.clone();
+        labels.extend(meta.labels.iter().map(|(key, value)| (key.clone(), value.clone())));
+        Some(Self { resource: Arc::clone(resource), labels })
+    }
 }
 
 impl Workloads {
@@ -71,6 +101,7 @@ impl OfNamespace {
                 self.by_ip.insert(ip.to_owned(), at);
             }
         }
+        self.used = self.workloads.iter().filter_map(Workload::of).collect();
     }
 
     /// All pods, by name.
@@ -78,9 +109,9 @@ impl OfNamespace {
         &self.pods
     }
 
-    /// All WorkloadEntries, oldest first.
-    pub(super) fn workloads(&self) -> &[Arc<Resource<istio::WorkloadEntry>>] {
-        &self.workloads
+    /// The WorkloadEntries that are used, oldest first.
+    pub(super) fn workloads(&self) -> &[Workload] {
+        &self.used
     }
 
     /// A pod by its name.

@@ -16,6 +16,8 @@ pub(super) enum Meaning {
     Nothing,
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// What may have a length behind it (Envoy: the others "do not take any parameters or length").
 const CUT: [&str; 9] = [
     "REQ",
@@ -133,13 +135,22 @@ fn alone(name: &str) -> Option<Meaning> {
         "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Fact::UpstreamCluster,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Fact::UpstreamRequestAttemptCount,
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => Fact::UpstreamTransportFailureReason,
+        "UPSTREAM_HOSTS_ATTEMPTED" => Fact::UpstreamHostsAttempted,
+        "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => Fact::UpstreamHostsAttemptedWithoutPort,
+        "UPSTREAM_TLS_VERSION" => Fact::UpstreamTlsVersion,
+        "UPSTREAM_TLS_CIPHER" => Fact::UpstreamTlsCipher,
+        "CONNECTION_ID" => Fact::ConnectionId,
         "DURATION" => Fact::Duration,
         "RESPONSE_DURATION" => Fact::ResponseDuration,
         "QUERY_PARAMS" => return Some(Meaning::Operator(Operator::Query(None))),
         "PATH" => return path("WQ").map(Meaning::Operator),
-        "BYTES_SENT" | "DOWNSTREAM_WIRE_BYTES_SENT" | "DOWNSTREAM_HEADER_BYTES_SENT" => {
-            return Some(Meaning::Always("0"));
-        }
+        // Envoy: that of its request id.
+        "STREAM_ID" => return Some(Meaning::Operator(Operator::Request(Field::Header(REQUEST_ID), None))),
+        "BYTES_SENT"
+        | "DOWNSTREAM_WIRE_BYTES_SENT"
+        | "DOWNSTREAM_HEADER_BYTES_SENT"
+        | "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT"
+        | "RESPONSE_TRAILERS_BYTES" => return Some(Meaning::Always("0")),
         "ACCESS_LOG_TYPE" => return Some(Meaning::Always("NotSet")),
         "DOWNSTREAM_DETECTED_CLOSE_TYPE" => return Some(Meaning::Always("Normal")),
         // Of an end that has not come yet, and of filters, traces and protocols that are not there.
