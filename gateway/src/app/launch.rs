@@ -10,10 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use config_model::{
-    diagnostic::{Diagnostics, Severity},
-    mesh::MeshConfig,
-};
+use config_model::diagnostic::{Diagnostics, Severity};
 use routing::cluster::Workload;
 use tokio::{sync::watch, time::timeout};
 
@@ -272,6 +269,8 @@ impl Publisher for Live {
             metrics: &self.security,
             service: &|provider| ask::service(&self.calls, &clusters, provider),
         };
+        let policies = self.policies.among(&builtin::configured(compiled, &means));
+        let gate = builtin::gate(compiled, &means);
         let mut diagnostics = Diagnostics::clone(&built.diagnostics);
         let (telemetry, problems) = self.telemetry.plans(built);
         found.extend(problems);
@@ -281,8 +280,8 @@ impl Publisher for Live {
             listeners: compiled.listeners.clone(),
             clusters,
             certificates: Arc::new(certificates),
-            policies: self.policies.among(&builtin::configured(compiled, &means)),
-            gate: builtin::gate(compiled, &means),
+            policies,
+            gate,
             edge: Arc::new(EdgeConfig::new(built.validated.mesh(), &self.edge)),
             telemetry,
             diagnostics: Arc::new(diagnostics),

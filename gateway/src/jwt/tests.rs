@@ -29,7 +29,7 @@ fn rule(text: &str) -> TokenRule {
     assert!(parsed.failed.is_empty(), "{:?}", parsed.diagnostics);
     let mut set = ResourceSet::new();
     set.extend(parsed.resources);
-    let (compiled, _) = compile(&validate(set).0, &Identity::default(), None);
+    let (compiled, _) = compile(&validate(set).0, &Identity::default());
     compiled.authentication.rules()[0].clone()
 }
 
@@ -230,8 +230,10 @@ fn claims_become_what_rules_compare() {
 #[test]
 fn headers_say_claims_as_envoy_does() {
     let names = ["s", "n", "f", "neg", "big", "b", "l", "o", "o.k", "null", "empty", "missing", "o.k.x"];
-    let outputs: Vec<_> =
-        names.iter().map(|name| format!("{{header: x-{}, claim: '{name}'}}", name.replace('.', "-"))).collect();
+    let outputs: Vec<_> = names
+        .iter()
+        .map(|name| format!("{{header: x-{}, claim: '{name}'}}", name.replace('.', "-")))
+        .collect();
     let claims = json!({"s": "té xt", "n": 5, "f": 1.5, "neg": -3, "big": 12_345_678_901_234_567_890_u64, "b": true,
         "l": ["a", 1, {"z": 1}], "o": {"k": "v"}, "null": null, "empty": ""});
     let text =

@@ -173,7 +173,11 @@ pub(super) async fn connect(
             }
             Some(handshake) => {
                 let stream = dial.secured(handshake, &address).await?;
-                Made { ends: ends(stream.bare()), principals: stream.principals().cloned(), stream: Box::new(stream) }
+                Made {
+                    ends: ends(stream.bare()),
+                    principals: stream.principals().cloned(),
+                    stream: Box::new(stream),
+                }
             }
         })
     };

@@ -16,8 +16,8 @@ mod policies;
 mod protocols;
 mod resumption;
 mod retries;
-mod tcp;
 mod security;
+mod tcp;
 mod timeouts;
 mod traces;
 mod upstream_tls;
@@ -28,7 +28,7 @@ use super::*;
 use crate::{
     jwt::store::{KeyStore, Pace},
     listener::{BindOptions, BoundAddress, ListenerManager},
-    policy::{Chain, builtin},
+    policy::{Chain, Given, builtin},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     snapshot::Snapshot,
     telemetry::{
@@ -96,9 +96,10 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
         metrics: &Arc::new(
             builtin::SecurityMetrics::register(&Metrics::new(Identity::default(), "test").unwrap()).unwrap(),
         ),
-        service: &|provider| call::service(&calls, &clusters, provider),
+        service: &|provider| ask::service(&calls, &clusters, provider),
     };
-    let (policies, gate) = (builtin::chain(&compiled, &means), builtin::gate(&compiled, &means));
+    let (policies, gate) =
+        (Given::default().among(&builtin::configured(&compiled, &means)), builtin::gate(&compiled, &means));
     let policies = if policies.is_empty() { cell.load().policies.clone() } else { policies };
     cell.publish(Snapshot {
         generation: cell.load().generation + 1,

@@ -465,7 +465,7 @@ data:
         parsed.resources.into_iter().for_each(|r| drop(set.insert(r)));
         let (validated, _) = validate(set);
         let identity = Identity::default();
-        let (compiled, _) = compile(&validated, &identity, None);
+        let (compiled, _) = compile(&validated, &identity);
         let node = Node {
             namespace: identity.namespace.clone(),
             labels: identity.labels.clone(),

@@ -446,7 +446,7 @@ async fn answer(
             break;
         }
     }
-    list(&mut state.lock().unwrap(), &ask, request.uri().to_string())
+    list(&mut state.lock().unwrap(), &ask, head.uri.to_string())
 }
 
 fn nowhere() -> Response<Body> {

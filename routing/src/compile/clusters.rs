@@ -275,7 +275,7 @@ impl Making<'_> {
             name,
             host: Arc::clone(&service.host),
             service: service.name().into(),
-            namespace: service.namespace.into(),
+            namespace: service.namespace().into(),
             port: port.number,
             subset: subset_name.into(),
             discovery,
@@ -338,18 +338,15 @@ impl Making<'_> {
 }
 
 /// The endpoints of the oldest Service that selects the gateway (Istio: context.go `SetServiceTargets`).
-fn own_endpoints(
-    identity: &Identity,
-    registry: &Registry,
-    sources: &EndpointSources<'_>,
-) -> Vec<Endpoint> {
-    let own =
-        registry.primary().filter(|service| service.namespace() == identity.namespace).filter_map(|service| {
+fn own_endpoints(identity: &Identity, registry: &Registry, sources: &EndpointSources<'_>) -> Vec<Endpoint> {
+    let own = registry.primary().filter(|service| service.namespace() == identity.namespace).filter_map(
+        |service| {
             let Source::Kubernetes(resource) = &service.source else { return None };
             let selector = &resource.spec.selector;
             (!selector.is_empty() && is_subset_of(selector, &identity.labels))
                 .then_some((resource.age(), service))
-        });
+        },
+    );
     let oldest = own.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, service)| service);
     let resolved = oldest.and_then(|service| sources.of(service, service.ports.first()?));
     resolved.map(|resolved| resolved.endpoints).unwrap_or_default()

@@ -50,7 +50,7 @@ impl Service {
     }
 }
 
-impl Service<'_> {
+impl Service {
     /// Its name as metrics know it: a ServiceEntry's is the host (Istio: convertServices).
     pub(super) fn name(&self) -> &str {
         match &self.source {

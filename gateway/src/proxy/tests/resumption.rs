@@ -167,7 +167,7 @@ async fn connections_with_the_mesh_resume_the_session_of_the_last() {
     let up = upstream(&mesh, "spiffe://cluster.local/ns/default/sa/a", SslVersion::TLS1_3, Speaks::Http);
     let ports = format!("    ports: {{main: {}}}\n", up.port());
     let yaml = config(FORWARD, &[up], "HTTP").replace(&ports, &format!("{ports}    serviceAccount: a\n"));
-    let workload = crate::tls::WorkloadFiles::within(folder.path());
+    let workload = routing::compile::WorkloadFiles::within(&folder.path().to_string_lossy());
     let registry = Registry::with_workload(Arc::new(SystemResolver::new()), Handle::current(), workload);
     let gateway = gateway_with(&yaml, registry).await;
     // This upstream closes each connection after its answer.

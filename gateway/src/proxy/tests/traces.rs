@@ -145,7 +145,7 @@ async fn traced(yaml: &str) -> Traced {
     parsed.resources.into_iter().for_each(|r| drop(set.insert(r)));
     let (validated, _) = config_model::validate::validate(set);
     let identity = routing::compile::Identity::default();
-    let (compiled, _) = routing::compile::compile(&validated, &identity, None);
+    let (compiled, _) = routing::compile::compile(&validated, &identity);
     let node = Node {
         namespace: identity.namespace,
         labels: identity.labels,
