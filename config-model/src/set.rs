@@ -233,7 +233,8 @@ pub(crate) fn differences<T>(before: &Resources<T>, after: &Resources<T>) -> Vec
             (None, Some(_)) => Ordering::Greater,
             // The same resource has the same key: no need to compare.
             (Some(a), Some(b)) if Arc::ptr_eq(a, b) => {
-                (old.next(), new.next());
+                old.next();
+                new.next();
                 continue;
             }
             (Some(a), Some(b)) => a.key.cmp(&b.key),

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    hash::{BuildHasher as _, Hash as _, Hasher as _},
+    hash::BuildHasher as _,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -164,8 +164,6 @@ impl Contents {
     }
 
     fn number(&self) -> u64 {
-        let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
-        self.0.hash(&mut hasher);
-        hasher.finish()
+        foldhash::fast::FixedState::with_seed(0).hash_one(self.0)
     }
 }

@@ -91,7 +91,7 @@ fn faults(text: &str) -> (Vec<String>, usize) {
         count += 1;
         let name = format!("{kind} {}", object["metadata"]["name"].as_str().unwrap_or(""));
         if object["apiVersion"].as_str().is_some_and(|version| version.contains(".istio.io/")) {
-            let parsed = config_model::parse::parse(&name, &serde_json::to_string(&object).unwrap());
+            let parsed = config_model::parse::parse(&name, serde_json::to_string(&object).unwrap());
             faults.extend(parsed.diagnostics.iter().map(ToString::to_string));
             continue;
         }

@@ -70,9 +70,12 @@ struct Showing {
     list: Arc<RouteList>,
 }
 
+/// Where a VirtualService shows something: its number, and the number of the showing.
+type At = (u32, u32);
+
 /// Where to look for what is shown at a server: by the server's address, the number of its Gateway and the places there.
 #[derive(Debug, Default)]
-pub(super) struct Of(HashMap<*const (), (usize, Vec<(u32, u32)>), FixedState>);
+pub(super) struct Of(HashMap<*const (), (usize, Vec<At>), FixedState>);
 
 /// A Gateway and its servers, as they are bound now.
 struct Bindable<'s, 'g> {
@@ -110,7 +113,7 @@ impl Shows {
                 shown
                     .remake(|at| rules_of_others.get(at) == Some(&true), |_, resource| making.make(resource));
             }
-            let mut places: Vec<Vec<(u32, u32)>> = vec![Vec::new(); now.servers.len()];
+            let mut places: Vec<Vec<At>> = vec![Vec::new(); now.servers.len()];
             for (resource, (_, shown)) in (0_u32..).zip(shown.iter()) {
                 findings.share(&shown.findings);
                 for (at, showing) in (0_u32..).zip(&shown.at) {
