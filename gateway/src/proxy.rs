@@ -458,7 +458,9 @@ impl ProxyHttp for GatewayProxy {
         ctx.in_flight = None;
         ctx.upstream = upstream::Upstream::default();
         if e.is_some_and(|e| {
-            e.esource() == &ErrorSource::Downstream && *e.etype() != ErrorType::InvalidHTTPHeader
+            e.esource() == &ErrorSource::Downstream
+                && *e.etype() != ErrorType::InvalidHTTPHeader
+                && Cause::of(e) != Some(Cause::Policy)
         }) {
             ctx.flags.insert(Flag::DownstreamConnectionTermination);
         }

@@ -141,9 +141,7 @@ fn text(slot: &Slot, version: usize) -> String {
         // These have their fields beside the metadata.
         (Some(fields), "EndpointSlice" | "Pod" | "Namespace" | "Secret" | "ConfigMap") => {
             let fields = fields.trim_start_matches('{').trim_end().strip_suffix('}').unwrap();
-            let fields = serde_yaml::from_str::<serde_yaml::Value>(&format!("{{{fields}}}")).unwrap();
-            let below = serde_yaml::to_string(&fields).unwrap();
-            if below.trim() == "{}" { head } else { head + &below }
+            format!("{{{group}, kind: {kind}, metadata: {metadata}, {fields}}}\n")
         }
         (Some(spec), _) => format!("{head}spec: {spec}\n"),
     }

@@ -143,7 +143,13 @@ pub(super) fn body(which: Body, body: &mut Option<Bytes>, last: bool, ctx: &mut 
     match run.way.piece(which, body.take().unwrap_or_default(), last) {
         // To the engine nothing at all is the end.
         Ok(piece) => *body = Some(piece).filter(|piece| !last || !piece.is_empty()),
-        Err(reply) => return Err(answered(ctx, LocalReply::policy(*reply))),
+        Err(reply) => {
+            let mut ended = answered(ctx, LocalReply::policy(*reply));
+            // The engine takes any other error of a body on its way to an HTTP/2 upstream for the upstream's, and waits for a
+            // response to half a request.
+            ended.as_down();
+            return Err(ended);
+        }
     }
     Ok(())
 }

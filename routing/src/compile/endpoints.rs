@@ -276,7 +276,7 @@ endpoints: [{endpoints}]
                 9091,
                 "{addresses: [10.1.0.3], conditions: {ready: false, serving: true, terminating: true}}",
             )
-            + &slice("a-4", 9092, "{addresses: [10.1.0.4], conditions: {ready: false, serving: false}}");
+            + &slice("a-4", 9092, "{addresses: [10.1.0.4], conditions: {ready: false, terminating: false}}");
         let (compiled, _) = compiled(&yaml);
         let cluster = compiled.clusters.values().find(|cluster| cluster.spec.port == 80).unwrap();
         let found = cluster.endpoints.iter();

@@ -171,7 +171,7 @@ mod tests {
         let made = tls("{mode: SIMPLE, credentialName: 'configmap://shop/ca'}", &[]).unwrap().unwrap();
         assert_eq!(made.roots, Roots::ConfigMap { namespace: "shop".into(), name: "ca".into() });
         assert_eq!(tls("{mode: SIMPLE, caCertificates: system}", &[]).unwrap().unwrap().roots, Roots::System);
-        for refused in ["other/cred", "sds://x", "configmap://other/x"] {
+        for refused in ["other/cred", "invalid://x", "configmap://other/x"] {
             assert!(
                 tls(&format!("{{mode: SIMPLE, credentialName: '{refused}'}}"), &[]).is_err(),
                 "{refused}"
