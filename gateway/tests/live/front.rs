@@ -90,7 +90,9 @@ spec: {host: bytes, trafficPolicy: {proxyProtocol: {version: V1}}}
 
     // A header of somebody who is not believed is no request.
     drop(limen);
-    let limen = Limen::start_with(&files, &["--proxy-protocol-from", "10.0.0.0/8"]);
+    // Without the TCP server: its port may belong to somebody else by now.
+    let config = [GATEWAY.to_owned(), virtual_service("up", ""), service("up", &[up.port])].concat();
+    let limen = Limen::start_with(&[("all.yaml", &config)], &["--proxy-protocol-from", "10.0.0.0/8"]);
     assert_eq!(forwarded(limen.port, V1, ""), None);
     assert_eq!(forwarded(limen.port, V2, ""), None);
     assert!(forwarded(limen.port, b"", "").unwrap().contains("x-forwarded-for: 127.0.0.1\r\n"));
