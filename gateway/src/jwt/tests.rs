@@ -1,3 +1,5 @@
+//! Tokens, good and bad in every way, and what their claims become.
+
 use super::{
     testing::{TestKey, jwks},
     token::BASE64,

@@ -1,3 +1,5 @@
+//! Where tokens are looked for, and what becomes of requests with and without them.
+
 use super::*;
 use crate::request::Scheme;
 use std::borrow::Cow;

@@ -1,3 +1,5 @@
+//! What admission says of AuthorizationPolicies.
+
 use crate::validate::tests;
 
 fn findings(text: &str) -> Vec<String> {

@@ -1,3 +1,5 @@
+//! Keys of issuers over their life: fetched, refreshed, kept while nobody answers.
+
 use super::*;
 use crate::jwt::testing::{TestKey, jwks};
 use std::sync::atomic::{AtomicUsize, Ordering};
