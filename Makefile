@@ -13,6 +13,10 @@ help: ## this list
 deps: ## install the system packages that the build needs, where missing
 	@.ci/deps
 
+.PHONY: test-deps
+test-deps:
+	@.ci/deps tests
+
 run: deps ## build, and run the Bookinfo demo on http://localhost:8080/productpage
 	$(CARGO) build --release --locked -p gateway -p bookinfo --bin limen --bin bookinfo
 	@exec deploy/samples/bookinfo/run.sh
@@ -23,7 +27,7 @@ build: deps ## build limen for release
 pgo: deps ## limen laid out by what it does under load, in target/pgo/limen: a quarter less CPU; takes two builds
 	benches/load/pgo.sh
 
-test: deps ## every test, and every benchmark once
+test: test-deps ## every test, and every benchmark once
 	$(CARGO) test $(TEST_FLAGS)
 	$(CARGO) test $(TEST_FLAGS) --bench '*'
 

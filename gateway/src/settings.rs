@@ -12,7 +12,7 @@ use std::{
 
 use routing::compile::WorkloadFiles;
 
-use crate::edge::EdgeFlags;
+use crate::{edge::EdgeFlags, runtime::dynamic::Reach};
 
 /// Everything that `limen run` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Settings {
     pub min_drain_time: Duration,
     /// Limits on clients that hold whatever MeshConfig says.
     pub edge: EdgeFlags,
+    /// What names that requests ask for may stand for (ServiceEntry `DYNAMIC_DNS`).
+    pub dynamic_dns: Reach,
     /// Private socket over which a process gives its listening sockets to the one after it; `None`: it does not.
     pub handover: Option<PathBuf>,
     /// Whether a configuration with errors keeps the process from starting.
@@ -127,6 +129,7 @@ impl Default for Settings {
             drain_time: DEFAULT_DRAIN_TIME,
             min_drain_time: DEFAULT_MIN_DRAIN_TIME,
             edge: EdgeFlags::default(),
+            dynamic_dns: Reach::default(),
             handover: None,
             strict: Strictness::default(),
         }

@@ -133,7 +133,8 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         Arc::new(SystemResolver::new()),
         background.handle().clone(),
         identity.workload.clone(),
-    );
+    )
+    .reaching(settings.dynamic_dns);
     let upstreams = registry.collector().and_then(|collector| metrics.register(Box::new(collector)));
     upstreams.map_err(|error| format!("metrics: {error}"))?;
     let security = SecurityMetrics::register(&metrics).map_err(|error| format!("metrics: {error}"))?;

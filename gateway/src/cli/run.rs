@@ -11,6 +11,8 @@ use super::{
 };
 use crate::{
     app::launch,
+    edge::Allow,
+    runtime::dynamic::Reach,
     settings::{Settings, SourceSettings, StatusWriter, Strictness, available_threads},
 };
 
@@ -76,6 +78,10 @@ fn settings(args: &RunArgs) -> Settings {
         drain_time: args.drain_time,
         min_drain_time: args.min_drain_time,
         edge: args.edge.clone(),
+        dynamic_dns: match args.dynamic_dns_inside {
+            Allow::Allow => Reach::Anywhere,
+            Allow::Refuse => Reach::Outside,
+        },
         handover: args.handover.clone(),
         strict: if args.strict { Strictness::Strict } else { Strictness::Tolerant },
     }

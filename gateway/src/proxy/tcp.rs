@@ -34,6 +34,8 @@ use super::{
     splice::{self, Pipes},
     tunnel::{self, Opened, Posted},
 };
+use routing::cluster::Discovery;
+
 use crate::{
     listener::{Client, ConnectionInfo},
     policy::Subject,
@@ -182,7 +184,12 @@ impl Tunnels {
             outcome.details = why;
             return outcome;
         }
-        let Some(endpoint) = cluster.pick(|| fastrand::u64(..), None, &[]) else {
+        let endpoint = match cluster.spec.discovery {
+            // Envoy: the SNI form of its dynamic forward proxy.
+            Discovery::DynamicDns => cluster.named(info.sni.as_deref().unwrap_or_default()).await,
+            _ => cluster.pick(|| fastrand::u64(..), None, &[]),
+        };
+        let Some(endpoint) = endpoint else {
             outcome.flags.insert(Flag::NoHealthyUpstream);
             return outcome;
         };

@@ -28,11 +28,51 @@ pub const MOST_NAMES: usize = 1024;
 /// How long a name is kept that nobody asks for (Envoy: `host_ttl`).
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
 
+/// What names may stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Addresses of the outside world only: whoever may choose a name, and what it says, must not get to who trusts this
+    /// network (Envoy has no such rule).
+    #[default]
+    Outside,
+    /// Any address.
+    Anywhere,
+}
+
+impl Reach {
+    /// Whether a name may stand for this address.
+    #[must_use]
+    pub fn covers(self, address: IpAddr) -> bool {
+        match (self, address.to_canonical()) {
+            (Self::Anywhere, _) => true,
+            (Self::Outside, IpAddr::V4(ip)) => {
+                let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+                let this_network = ip.octets()[0] == 0;
+                !(ip.is_loopback()
+                    || ip.is_private()
+                    || ip.is_link_local()
+                    || ip.is_multicast()
+                    || ip.is_broadcast()
+                    || shared
+                    || this_network)
+            }
+            (Self::Outside, IpAddr::V6(ip)) => {
+                !(ip.is_loopback()
+                    || ip.is_unspecified()
+                    || ip.is_unique_local()
+                    || ip.is_unicast_link_local()
+                    || ip.is_multicast())
+            }
+        }
+    }
+}
+
 /// The names of one cluster.
 pub struct DynamicNames {
     names: Mutex<HashMap<Arc<str>, Arc<Name>>>,
     resolver: Arc<dyn Resolve>,
     background: Handle,
+    reach: Reach,
 }
 
 struct Name {
@@ -48,10 +88,10 @@ impl std::fmt::Debug for DynamicNames {
 }
 
 impl DynamicNames {
-    /// No names yet; tasks on `background` ask for them.
+    /// No names yet; tasks on `background` ask for them. Addresses that `reach` does not cover are as if there were none.
     #[must_use]
-    pub fn new(resolver: Arc<dyn Resolve>, background: Handle) -> Self {
-        Self { names: Mutex::default(), resolver, background }
+    pub fn new(resolver: Arc<dyn Resolve>, background: Handle, reach: Reach) -> Self {
+        Self { names: Mutex::default(), resolver, background, reach }
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Name>>> {
@@ -86,8 +126,9 @@ impl DynamicNames {
         });
         let host: Arc<str> = host.into();
         names.insert(host.clone(), name.clone());
-        let resolver = self.resolver.clone();
-        self.background.spawn(follow(Arc::downgrade(self), Arc::downgrade(&name), host, port, resolver));
+        let (resolver, reach) = (self.resolver.clone(), self.reach);
+        let task = follow(Arc::downgrade(self), Arc::downgrade(&name), host, port, resolver, reach);
+        self.background.spawn(task);
         Some(name)
     }
 }
@@ -99,6 +140,7 @@ async fn follow(
     host: Arc<str>,
     port: u16,
     resolver: Arc<dyn Resolve>,
+    reach: Reach,
 ) {
     let mut failures = 0;
     let mut asked_at = Instant::now();
@@ -107,8 +149,15 @@ async fn follow(
         let wait = {
             let Some(name) = name.upgrade() else { return };
             let wait = match answer {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     failures = 0;
+                    answer.addresses.retain(|ip| {
+                        let covered = reach.covers(*ip);
+                        if !covered {
+                            tracing::info!(%host, address = %ip, "an address inside is refused (--dynamic-dns-inside)");
+                        }
+                        covered
+                    });
                     name.stands_for(&answer.addresses, port);
                     dns::refresh(answer.ttl)
                 }
@@ -180,11 +229,53 @@ mod tests {
         let resolver = Arc::new(Told::default());
         resolver.0.lock().unwrap().0 =
             told.iter().map(|(n, ip)| ((*n).to_owned(), ip.parse().unwrap())).collect();
-        (Arc::new(DynamicNames::new(resolver.clone(), Handle::current())), resolver)
+        (Arc::new(DynamicNames::new(resolver.clone(), Handle::current(), Reach::Anywhere)), resolver)
     }
 
     async fn address(names: &Arc<DynamicNames>, host: &str) -> Option<String> {
         names.endpoint(host, 443).await.map(|state| state.endpoint.address.to_string())
+    }
+
+    #[test]
+    fn the_outside_is_what_no_network_has_for_itself() {
+        for inside in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "100.127.255.255",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+        ] {
+            let ip: IpAddr = inside.parse().unwrap();
+            assert!(!Reach::Outside.covers(ip), "{inside}");
+            assert!(Reach::Anywhere.covers(ip), "{inside}");
+        }
+        for outside in [
+            "1.1.1.1",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "203.0.113.10",
+            "2001:db8::1",
+            "::ffff:1.1.1.1",
+        ] {
+            assert!(Reach::Outside.covers(outside.parse().unwrap()), "{outside}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 use super::{
     cluster::Cluster,
     dns::{self, Resolve},
-    dynamic::DynamicNames,
+    dynamic::{DynamicNames, Reach},
     metrics::Collector,
     outlier,
     trust::Reload,
@@ -35,6 +35,7 @@ pub struct Registry {
     shared: Arc<Shared>,
     resolver: Arc<dyn Resolve>,
     background: Handle,
+    reach: Reach,
 }
 
 struct Shared {
@@ -85,7 +86,13 @@ impl Registry {
             workload,
         });
         background.spawn(follow_files(Arc::downgrade(&shared)));
-        Self { shared, resolver, background }
+        Self { shared, resolver, background, reach: Reach::default() }
+    }
+
+    /// The same, where names that requests ask for may stand for these addresses.
+    #[must_use]
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// Where Secrets and ConfigMaps are looked up from now on; clusters take them at the next reconciliation.
@@ -148,7 +155,8 @@ impl Registry {
         if cluster.needs_care() {
             self.background.spawn(outlier::care(Arc::downgrade(cluster)));
         }
-        cluster.resolve_with(|| DynamicNames::new(self.resolver.clone(), self.background.clone()));
+        cluster
+            .resolve_with(|| DynamicNames::new(self.resolver.clone(), self.background.clone(), self.reach));
         self.follow(cluster);
     }
 
@@ -206,7 +214,7 @@ mod tests {
 
     fn registry(answer: Result<Vec<std::net::IpAddr>, String>) -> (Registry, Arc<Fixed>) {
         let resolver = Arc::new(Fixed(Mutex::new(answer)));
-        (Registry::new(resolver.clone(), Handle::current()), resolver)
+        (Registry::new(resolver.clone(), Handle::current()).reaching(Reach::Anywhere), resolver)
     }
 
     #[tokio::test]

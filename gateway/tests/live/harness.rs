@@ -37,6 +37,11 @@ pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// Where even a test whose output is kept is heard.
+pub(crate) fn say_loudly(text: &str) {
+    let _unheard = std::io::stderr().lock().write_all(format!("\n\n*** {text}\n\n").as_bytes());
+}
+
 /// One response.
 #[derive(Debug)]
 pub(crate) struct Response {

@@ -76,11 +76,6 @@ impl Drop for Group {
     }
 }
 
-/// Where even a test whose output is kept is heard.
-fn say_loudly(text: &str) {
-    let _unheard = std::io::stderr().lock().write_all(format!("\n\n*** {text}\n\n").as_bytes());
-}
-
 #[test]
 fn a_process_in_a_group_with_little_memory_sheds_before_the_kernel_acts() {
     let group = match Group::make() {
