@@ -206,6 +206,26 @@ def label_faults(rendered):
                     yield f"LIMEN_LABELS does not say {key}={value}"
 
 
+def kinds(root):
+    """Kinds that are read, with their group and versions, out of the one table that the process has of them."""
+    text = (root / "config-model/src/meta.rs").read_text()
+    group_of, versions_of = (text.split(f"pub fn {name}(self)")[1].split("\n    }\n")[0] for name in ("group", "versions"))
+    groups = {
+        kind: group
+        for arm, group in re.findall(r'((?:\|?\s*Kind::\w+\s*)+)=>\s*\{?\s*"([\w.]*)"', group_of)
+        for kind in re.findall(r"Kind::(\w+)", arm)
+    }
+    versions = {group: re.findall(r'"(\w+)"', listed) for group, listed in re.findall(r'"([\w.]+)" => &\[(.*?)\]', versions_of)}
+    names = re.findall(r'Kind::(\w+) => "\1"', text)
+    assert "VirtualService" in names and set(names) == set(groups) and "networking.istio.io" in versions, "the table of kinds has moved"
+    return {name: (groups[name], versions.get(groups[name], ["v1"])) for name in names}
+
+
+def plural_of(kind):
+    lower = kind.lower()
+    return f"{lower[:-1]}ies" if re.search("[^aeiou]y$", lower) else f"{lower}s"
+
+
 def right_faults(rendered, root):
     """Each kind that is read must be granted: in all namespaces, or where the pod is. Of Istio's the status is written."""
     granted = {
@@ -217,15 +237,10 @@ def right_faults(rendered, root):
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    text = (root / "config-model/src/meta.rs").read_text()
-    names = re.findall(r'Kind::(\w+) => "\1"', text)
-    assert "VirtualService" in names, "the table of kinds has moved"
-    # Read from folders only: EndpointSlices say the same, and more.
-    for name in set(names) - {"Endpoints"}:
-        lower = name.lower()
-        plural = f"{lower[:-1]}ies" if re.search("[^aeiou]y$", lower) else f"{lower}s"
-        if not any(one.endswith(f"/{plural}") for one in granted):
-            yield f"nobody may list and watch {plural}"
+    # Endpoints are read from folders only: EndpointSlices say the same, and more.
+    for name, (group, _) in kinds(root).items():
+        if name != "Endpoints" and f"{group}/{plural_of(name)}" not in granted:
+            yield f"nobody may list and watch {plural_of(name)} of {group or 'the core'}"
     patched = {
         f"{group}/{resource}"
         for one in rendered
@@ -238,6 +253,91 @@ def right_faults(rendered, root):
     for one in granted:
         if ".istio.io/" in one and f"{one}/status" not in patched:
             yield f"nobody may write the status of {one}"
+
+
+def definition_faults(rendered, root):
+    """Each of Istio's kinds that is read is defined, in each version that is read, with a status of its own."""
+    defined = {one["metadata"]["name"]: one["spec"] for one in rendered if one["kind"] == "CustomResourceDefinition"}
+    for kind, (group, versions) in kinds(root).items():
+        if not group.endswith(".istio.io"):
+            continue
+        name = f"{plural_of(kind)}.{group}"
+        spec = defined.pop(name, None)
+        if spec is None:
+            yield f"{name} is not defined"
+            continue
+        names = spec["names"]
+        if (spec["group"], names["kind"], f"{names['plural']}.{group}") != (group, kind, name):
+            yield f"{name} is not what it is called"
+        served = {one["name"] for one in spec["versions"] if one["served"] and "status" in one["subresources"]}
+        if served != set(versions):
+            yield f"{name}: served with a status as {sorted(served)}, read as {versions}"
+    yield from (f"{name} is defined, and not read" for name in defined)
+
+
+def drain_faults(rendered):
+    """A drain is over before the kubelet kills, and accepts no longer than it lasts. (Of a second nothing can be left.)"""
+    for one in rendered:
+        if one["kind"] in ("Deployment", "DaemonSet"):
+            grace = one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+            told = set_variables([one])
+            drain, accept = (
+                int(re.fullmatch(r"(\d+)s", told[name]["value"])[1]) for name in ("LIMEN_DRAIN_TIME", "LIMEN_MIN_DRAIN_TIME")
+            )
+            if not (accept <= drain and (drain < grace or grace <= 1)):
+                yield f"terminationGracePeriodSeconds {grace}, a drain of {drain} s that accepts for {accept} s"
+
+
+# Keys of Istio's gateway chart, which a values file may have.
+ISTIO_KEYS = """
+name revision replicaCount kind rbac.enabled serviceAccount.create serviceAccount.annotations serviceAccount.name podAnnotations
+securityContext containerSecurityContext service.type service.clusterIP service.selectorLabels service.ports service.annotations
+service.loadBalancerIP service.loadBalancerSourceRanges service.externalTrafficPolicy service.internalTrafficPolicy
+service.healthCheckNodePort service.externalIPs service.ipFamilyPolicy service.ipFamilies service.allocateLoadBalancerNodePorts
+service.loadBalancerClass resources.requests resources.limits autoscaling.enabled autoscaling.minReplicas autoscaling.maxReplicas
+autoscaling.targetCPUUtilizationPercentage autoscaling.targetMemoryUtilizationPercentage autoscaling.autoscaleBehavior env envVarFrom
+strategy minReadySeconds readinessProbe labels annotations nodeSelector tolerations topologySpreadConstraints affinity networkGateway
+networkGatewayPorts imagePullPolicy imagePullSecrets podDisruptionBudget dnsPolicy dnsConfig terminationGracePeriodSeconds volumes
+volumeMounts initContainers additionalContainers priorityClassName lifecycle global.networkPolicy.enabled
+""".split()
+# These change what is rendered by being there, so they have no default.
+WITHOUT_DEFAULT = {"service.allocateLoadBalancerNodePorts", "service.loadBalancerClass"}
+
+
+def value_faults(chart):
+    """Each key of Istio's chart is in the schema, has a default, and is read by a template; and each default is in the schema."""
+    schema = json.loads((chart / "values.schema.json").read_text())
+    defaults = yaml.safe_load((chart / "values.yaml").read_text())["_internal_defaults_do_not_set"]
+    templates = "".join(path.read_text() for path in (chart / "templates").iterdir())
+
+    def described(path):
+        here = schema
+        for name in path.split("."):
+            here = schema["definitions"][here["$ref"].split("/")[-1]] if "$ref" in here else here
+            if name not in here.get("properties", {}):
+                # An object of which nothing is said admits any key; at the top and below `limen` each is named.
+                return here is not schema and "object" in here.get("type", "") and here.get("additionalProperties") is not False
+            here = here["properties"][name]
+        return True
+
+    def paths(value, above=""):
+        for name, below in value.items():
+            path = f"{above}{name}"
+            yield path
+            if isinstance(below, dict) and not above.startswith("labels."):
+                yield from paths(below, f"{path}.")
+
+    known = set(paths(defaults))
+    for path in [*ISTIO_KEYS, *sorted(known)]:
+        if not described(path):
+            yield f"values.schema.json does not know {path}"
+    for path in ISTIO_KEYS:
+        if path not in known | WITHOUT_DEFAULT:
+            yield f"values.yaml does not have {path}"
+        # What is nested is read by its last names: templates take parts of values into variables, or loop over them.
+        parts = path.split(".")
+        if not re.search(rf"\.{parts[-1]}\b|\"{parts[-1]}\"|\.{parts[0]}\b(?!\.)", templates):
+            yield f"no template reads {path}"
 
 
 def variable_faults(rendered, root):
@@ -264,8 +364,11 @@ def main():
         rendered = objects(pathlib.Path(path).read_text())
         faults = [fault for one in rendered for fault in schema_faults(one)]
         if any(one["kind"] == "Deployment" for one in rendered):
-            faults += right_faults(rendered, root)
-        report(pathlib.Path(path).name, [*faults, *label_faults(rendered)])
+            faults += [*right_faults(rendered, root), *variable_faults(rendered, root)]
+        if any(one["kind"] == "CustomResourceDefinition" for one in rendered):
+            faults += definition_faults(rendered, root)
+        report(pathlib.Path(path).name, [*faults, *label_faults(rendered), *drain_faults(rendered)])
+    report("values", value_faults(chart))
     for path in sorted((root / "deploy/dashboards").glob("*.json")):
         report(path.name, dashboard_faults(path, root))
     cases = sorted((pathlib.Path(__file__).parent / "cases").glob("*.yaml"))
@@ -283,7 +386,7 @@ def main():
         rendered = objects(text)
         if kept := os.environ.get("RENDERED"):
             (pathlib.Path(kept) / path.name).write_text(text)
-        faults = [*(fault for one in rendered for fault in schema_faults(one)), *label_faults(rendered)]
+        faults = [*(fault for one in rendered for fault in schema_faults(one)), *label_faults(rendered), *drain_faults(rendered)]
         faults += [fault for expect in case.get("expect", []) for fault in expectation_faults(expect, rendered)]
         if istio and case.get("istio", True):
             faults += istio_faults(istio, case, values, rendered)
