@@ -173,6 +173,7 @@ impl EdgeConfig {
                     .max_connection_duration
                     .or(std(written.http_max_connection_duration))
                     .filter(|limit| !limit.is_zero()),
+                newcomer: defaults.newcomer,
                 head,
             },
             http2: Http2Limits {

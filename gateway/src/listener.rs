@@ -11,6 +11,7 @@ mod connection;
 mod counting;
 pub(crate) mod http1;
 mod http2;
+mod idle;
 mod inherit;
 mod manager;
 mod preface;
@@ -92,12 +93,15 @@ pub struct EdgeLimits {
     pub stream_idle: Option<Duration>,
     /// From accept until the client is asked to go. `None`: no limit.
     pub life: Option<Duration>,
+    /// From accept (or from the handshake) on nobody is taken for idle so long, whatever is asked of those who are: what was let in
+    /// gets its turn.
+    pub newcomer: Duration,
     /// HTTP/1 heads.
     pub head: HeadPolicy,
 }
 
 impl Default for EdgeLimits {
-    /// 10 s, 60 s, 60 s (Istio's EDGE profile) and an hour (Envoy).
+    /// 10 s, 60 s, 60 s (Istio's EDGE profile) and an hour (Envoy); a second for who just came.
     fn default() -> Self {
         EdgeLimits {
             handshake: Duration::from_secs(10),
@@ -107,6 +111,7 @@ impl Default for EdgeLimits {
             request: None,
             stream_idle: None,
             life: None,
+            newcomer: Duration::from_secs(1),
             head: HeadPolicy::default(),
         }
     }

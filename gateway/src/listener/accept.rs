@@ -7,13 +7,16 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use pingora_core::protocols::{ALPN, IO, Ssl, tls};
 use routing::listener::{Chains, FilterChain, Fit, TcpRoute};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
     Client, ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener, client_hello,
     connection::Endpoints,
     counting::{Refusal, Serving},
-    preface, proxy_header,
+    idle, preface, proxy_header,
     socket::{Acceptor, Readable, Socket},
     stream::Protocol,
 };
@@ -42,6 +45,9 @@ pub(super) async fn accept_loop(acceptor: Arc<Acceptor>, serving: Arc<Serving>, 
         match acceptor.accept().await {
             Ok(socket) => {
                 pause = FIRST_PAUSE;
+                // There was room when the wait for this one began. Where there is none now, it waits like those in the queue:
+                // the step that made it so closes who is idle, and this one had no chance to ask for anything.
+                edge.pressure.room().await;
                 // Counted here and not in the task, so that a drain never sees a moment with an accepted, uncounted connection.
                 let counted = serving.count_connection();
                 let (serving, edge) = (serving.clone(), edge.clone());
@@ -112,10 +118,12 @@ async fn serve(
             if let Some(route) = &chain.tcp {
                 return accepted.tunnel(Client::of(socket, begun), None, (false, None), route).await;
             }
-            let mut close_idle = serving.close_idle.clone();
+            let fair = Instant::now() + limits.newcomer;
             let detected = tokio::select! {
+                // First, so that who has asked for something already is heard.
+                biased;
                 detected = preface::detect(&mut socket, begun, limits) => detected,
-                _ = close_idle.wait_for(|close| *close) => return,
+                () = idle::closed(serving.close_idle.clone(), fair) => return,
             };
             match detected {
                 Ok(begun) => accepted.requests(socket.behind(Vec::new()), begun, None, (false, None)).await,

@@ -156,6 +156,11 @@ impl ConnectionInfo {
         &self.peer_header
     }
 
+    /// When it was accepted, or its handshake was over.
+    pub(super) fn opened(&self) -> Instant {
+        self.opened
+    }
+
     /// Bytes read from the client so far, after TLS.
     pub fn bytes_received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)

@@ -41,6 +41,7 @@ use super::{
     connection::{self, ConnectionInfo},
     http1::Flaw,
     http2::{self, Frames},
+    idle,
     socket::Readable,
 };
 
@@ -262,7 +263,7 @@ impl<S: IO> EdgeStream<S> {
     }
 
     fn poll_idle_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let EdgeStream { idle_closed, idle_waker, close_idle, .. } = self;
+        let EdgeStream { idle_closed, idle_waker, close_idle, info, limits, .. } = self;
         // Who waits already is woken.
         if idle_waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
             && !close_idle.has_changed().unwrap_or(false)
@@ -270,13 +271,8 @@ impl<S: IO> EdgeStream<S> {
             return Poll::Pending;
         }
         let waiting = idle_closed.get_or_insert_with(|| {
-            let mut close_idle = close_idle.clone();
-            Box::pin(async move {
-                // A dropped sender means that the listener's owner is gone: then nobody will ask, and nothing closes.
-                if close_idle.wait_for(|close| *close).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            })
+            let fair = Instant::from_std(info.opened()) + limits.newcomer;
+            Box::pin(idle::closed(close_idle.clone(), fair))
         });
         let polled = waiting.as_mut().poll(cx);
         *idle_waker = Some(cx.waker().clone());
