@@ -18,13 +18,14 @@ test-deps:
 	@.ci/deps tests
 
 run: deps ## build, and run the Bookinfo demo on http://localhost:8080/productpage
-	$(CARGO) build --release --locked -p gateway -p bookinfo --bin limen --bin bookinfo
+	@benches/load/release.sh
+	$(CARGO) build --release --locked -p bookinfo --bin bookinfo
 	@exec deploy/samples/bookinfo/run.sh
 
-build: deps ## build limen for release
-	$(CARGO) build --release --locked -p gateway --bin limen
+build: deps ## build limen for release, laid out by what it does under load (benches/load/limen.profdata)
+	@benches/load/release.sh
 
-pgo: deps ## limen laid out by what it does under load, in target/pgo/limen: a quarter less CPU; takes two builds
+pgo: deps ## count anew what limen does under load, and build by that; takes two builds
 	benches/load/pgo.sh
 
 test: test-deps ## every test, and every benchmark once

@@ -1,6 +1,6 @@
 # What the load scripts share: ports, one Limen on one thread in front of the upstream, and its CPU. Sourced, not run.
 #
-# Begin with `load_begin`; it sets $target, $scratch, $pids, $up and $edge. LIMEN names another binary than that of the release build.
+# Begin with `load_begin`; it sets $target, $scratch, $pids, $up and $edge. LIMEN names another binary than that of release.sh.
 
 need_wrk() {
   command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk; } >/dev/null 2>&1 ||
@@ -12,8 +12,7 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 load_begin() {
   need_wrk
   target=${CARGO_TARGET_DIR:-target}
-  limen=${LIMEN:-$target/release/limen}
-  [ -n "${LIMEN:-}" ] || cargo build --release --locked -q -p gateway --bin limen
+  limen=${LIMEN:-$(benches/load/release.sh)}
   cargo build --release --locked -q -p benches --examples
   scratch=$(mktemp -d) pids=()
   # KILL: stock Pingora takes five minutes to follow a TERM, idle or not.
@@ -34,7 +33,7 @@ start_limen() {
   shift
   admin=$(free_port) status=$(free_port) metrics=$(free_port)
   mkdir -p "$scratch/config"
-  sed -e "s/@UPSTREAM_PORT@/$up/" "$config" > "$scratch/config/config.yaml"
+  sed -e "s/@UPSTREAM_PORT@/$up/" -e "s|@SCRATCH@|$scratch|g" "$config" > "$scratch/config/config.yaml"
   "$limen" run --config "$scratch/config" --bind 127.0.0.1 --port-map "80=$edge" --threads 1 \
     --admin "127.0.0.1:$admin" --status-addr "127.0.0.1:$status" --metrics-addr "127.0.0.1:$metrics" \
     --access-log-file "$scratch/access.log" --log-level warn "$@" &

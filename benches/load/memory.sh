@@ -3,9 +3,8 @@
 # (20 KiB plain, 40 KiB with TLS; within a fifth of the start). Prints the numbers, fails when one is missed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cargo build --release -p gateway --bin limen
-target=${CARGO_TARGET_DIR:-$PWD/target}
+limen=${LIMEN_BIN:-$(benches/load/release.sh)}
 # Thousands of connections at one time take as many descriptors on each side.
 ulimit -n "$(ulimit -Hn)"
-LIMEN_BIN=${LIMEN_BIN:-$target/release/limen} \
+LIMEN_BIN=$limen \
     cargo test -p gateway --test live -- --ignored --nocapture memory::the_promised_numbers

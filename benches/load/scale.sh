@@ -6,7 +6,6 @@
 # Usage: benches/load/scale.sh [HOSTS]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cargo build --release --locked -p gateway --bin limen
-target=${CARGO_TARGET_DIR:-$PWD/target}
-LIMEN_SCALE=${1:-10000} LIMEN_BIN=${LIMEN_BIN:-$target/release/limen} \
+limen=${LIMEN_BIN:-$(benches/load/release.sh)}
+LIMEN_SCALE=${1:-10000} LIMEN_BIN=$limen \
     cargo test --locked -p gateway --features testing --test live --test kubernetes -- --nocapture --test-threads=1 scale
