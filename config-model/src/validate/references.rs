@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here rejects a resource. Codes and levels are Istio's (pkg/config/analysis) where it has one.
 
+mod authorization_policies;
 mod certificate;
 mod claims;
 mod conflicts;
@@ -37,7 +38,7 @@ use registry::Registry;
 use scene::Scene;
 
 /// Checks that look at all resources of some kinds. Each is made again when a kind that it looked at has changed.
-const CHECKS: [fn(&Scene<'_>, Out<'_>); 11] = [
+const CHECKS: [fn(&Scene<'_>, Out<'_>); 12] = [
     destinations::delegates,
     claims::check,
     mesh_hosts::check,
@@ -49,6 +50,7 @@ const CHECKS: [fn(&Scene<'_>, Out<'_>); 11] = [
     destination_rules::check,
     service_entries::check,
     telemetries::check,
+    authorization_policies::check,
 ];
 
 /// The findings between resources, one configuration after the other.

@@ -68,6 +68,10 @@ codes! {
     PORT_REQUIRED "IST0112" "VirtualServiceDestinationPortSelectorRequired" Error sample
         => "A destination names a host with several ports and does not say which. Nothing can be chosen for it.",
            "Add `port.number` to the destination.";
+    /// A policy that is for no pod.
+    NO_MATCHING_WORKLOADS "IST0127" "NoMatchingWorkloadsFound" Warning sample
+        => "A policy is for pods of which there is none: its selector fits no pod of its namespace, or there are no pods in it. It has no effect.",
+           "Correct the labels of the selector or the namespace. A policy of the root namespace is for the pods of all namespaces.";
     /// TLS to a host without a CA.
     NO_CA_HOST "IST0128" "NoServerCertificateVerificationDestinationLevel" Warning sample
         => "A DestinationRule starts TLS to a host and names no certificate authority, so nothing is known about who answers.",

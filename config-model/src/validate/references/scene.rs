@@ -137,6 +137,8 @@ kinds! {
     ServiceEntry service_entries [Arc<Resource<istio::ServiceEntry>>];
     Telemetry telemetries [Arc<Resource<istio::Telemetry>>];
     RequestAuthentication request_authentications [Arc<Resource<istio::RequestAuthentication>>];
+    AuthorizationPolicy authorization_policies [Arc<Resource<istio::AuthorizationPolicy>>];
+    Namespace namespaces Resources<kubernetes::Namespace>;
     Service services Resources<kubernetes::Service>;
     Secret secrets Resources<kubernetes::Secret>;
     ConfigMap config_maps Resources<kubernetes::ConfigMap>;
