@@ -3,6 +3,7 @@
 //! Invariant: pure. No file is opened, no clock read, and nothing a user writes can panic. `Validated` is made only by
 //! `validate::validate`, so whoever holds one holds resources that Istio's admission would accept.
 
+pub mod annotation;
 pub mod cel;
 pub mod derived;
 pub mod diagnostic;

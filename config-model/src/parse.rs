@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub use document::Document;
 pub use mesh::mesh_config;
 pub use object::Object;
+pub(crate) use suggest::nearest;
 
 use crate::{
     diagnostic::{Code, Diagnostic, Diagnostics},

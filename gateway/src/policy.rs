@@ -11,6 +11,7 @@
 //! cannot answer is refused ([`Failure`]): a request is never let through because a policy broke. A gateway without policies
 //! asks one question a hook, whether there are any.
 
+mod annotated;
 mod body;
 pub mod builtin;
 mod chain;
@@ -23,11 +24,12 @@ mod reply;
 mod run;
 mod view;
 
+pub use annotated::Limits;
 pub use body::{BodyAccess, BodyFilter, BodyPolicy, Flow, Whole};
 pub use builtin::{CallError, Calling, Service, Subject};
 pub use chain::Chain;
 pub use client::Client;
-pub use failure::Failure;
+pub use failure::{Failure, Failures};
 pub use hooks::Hooks;
 pub use order::{Configured, Given, Phase};
 pub use reply::Reply;
@@ -53,7 +55,8 @@ pub enum Verdict {
     Respond(Reply),
 }
 
-/// What a hook answers. An error fails closed: the client gets 503, and the policy's name and its error go to the log.
+/// What a hook answers. An error fails closed: the client gets 503, and the policy's name and its error go to the log. A panic is
+/// such an error too.
 pub type Answer = Result<Verdict, Failure>;
 
 /// Something that has its say about requests.

@@ -117,11 +117,11 @@ impl GatewayProxy {
             let reply = LocalReply::empty(421, "misdirected_request").close();
             return reply::write(session, ctx, reply).await.map(|()| true);
         };
-        let refused = if snapshot.policies.is_empty() {
-            None
-        } else {
+        let refused = if policies::begin_before_route(&snapshot.policies) {
             // Boxed, so that requests without policies have no room for it.
             Box::pin(policies::on_request(session, ctx, chain)).await
+        } else {
+            None
         };
         let (route, outcome, clock) = {
             let head = edge::head(session.req_header(), ctx);
@@ -152,7 +152,9 @@ impl GatewayProxy {
         let outcome = match refused {
             // Its response has the operations of the rule all the same (Envoy: the route is known to every filter).
             Some(reply) => Some(reply),
-            None if ctx.policies.is_some() => Box::pin(policies::on_route(session, ctx)).await.or(outcome),
+            None if policies::have_say(ctx, chain) => {
+                Box::pin(policies::on_route(session, ctx, chain)).await.or(outcome)
+            }
             None => outcome,
         };
         let answer = match outcome {

@@ -33,6 +33,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// File with the token that the admin endpoints ask for; `None`: they answer on loopback only.
     pub admin_token_file: Option<PathBuf>,
+    /// PEM file with authorities that vouch for issuers' servers besides the system's; `None` is where Istio mounts them, if they are there.
+    pub jwks_authorities: Option<PathBuf>,
     /// Address of the readiness endpoint.
     pub status: SocketAddr,
     /// Addresses of the metrics endpoint.
@@ -120,6 +122,7 @@ impl Default for Settings {
             bind: None,
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),
             admin_token_file: None,
+            jwks_authorities: None,
             status: everywhere(15021),
             metrics: vec![everywhere(15090), everywhere(15020)],
             threads: available_threads(),

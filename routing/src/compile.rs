@@ -5,6 +5,7 @@
 //! with it.
 
 mod actions;
+mod annotations;
 mod attachment;
 mod authentication;
 mod authorization;
@@ -31,6 +32,7 @@ mod upstream_tls;
 mod visibility;
 
 use crate::{
+    annotated::{self, Annotated},
     authn::Authentication,
     authz::Authorization,
     cluster::{Cluster, ClusterName},
@@ -127,6 +129,8 @@ pub struct Compiled {
     pub authentication: Arc<Authentication>,
     /// Who may do what, on every listener.
     pub authorization: Arc<Authorization>,
+    /// What annotations ask for, of all resources.
+    pub annotated: Arc<annotated::Index>,
     identity: Identity,
 }
 
@@ -178,6 +182,8 @@ struct Served {
     passed: Vec<ClusterName>,
     authentication: Arc<Authentication>,
     authorization: Arc<Authorization>,
+    annotated: Arc<annotated::Index>,
+    of_annotations: Diagnostics,
     of_policies: Diagnostics,
     of_clusters: Diagnostics,
     of_listeners: Diagnostics,
@@ -234,11 +240,13 @@ impl Compiler {
         let mut findings = self.served.of_clusters.clone();
         findings.share(&self.served.of_listeners);
         findings.share(&self.served.of_policies);
+        findings.share(&self.served.of_annotations);
         let compiled = Compiled {
             listeners: self.served.listeners.clone(),
             clusters: Arc::clone(&self.served.clusters),
             authentication: Arc::clone(&self.served.authentication),
             authorization: Arc::clone(&self.served.authorization),
+            annotated: Arc::clone(&self.served.annotated),
             identity,
         };
         (compiled, in_order(findings))
@@ -256,6 +264,12 @@ impl Compiler {
             served.authorization = Arc::new(authorization);
             served.of_policies = findings.into_iter().collect();
             locate::place(&mut served.of_policies);
+        }
+        if !input.shares(&[Kind::VirtualService, Kind::Gateway, Kind::ConfigMap]) {
+            let (index, mut findings) = annotations::compile(now);
+            locate::place(&mut findings);
+            served.annotated = Arc::new(index);
+            served.of_annotations = findings;
         }
     }
 
@@ -445,6 +459,7 @@ fn chain(server: &BoundServer<'_>, table: Arc<crate::table::RouteTable>) -> Filt
         tls: server.tls.clone(),
         tcp: None,
         table,
+        policies: Annotated::of(Kind::Gateway, &server.gateway.meta),
     }
 }
 

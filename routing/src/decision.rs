@@ -45,6 +45,19 @@ pub enum Decision<'t> {
     NotFound(NotFound<'t>),
 }
 
+impl<'t> Decision<'t> {
+    /// The rule that took the request; `None`: none did, or its host is for TLS only.
+    #[must_use]
+    pub fn route(&self) -> Option<&'t Arc<Route>> {
+        match self {
+            Self::Forward { route, .. } | Self::Redirect { route, .. } | Self::Reply { route, .. } => {
+                Some(route)
+            }
+            Self::RequireTls { .. } | Self::NotFound(_) => None,
+        }
+    }
+}
+
 /// Why nothing took a request.
 #[derive(Clone, Copy, Debug)]
 pub enum NotFound<'t> {

@@ -5,6 +5,7 @@
 //! is an argument. A lookup allocates nothing and its cost does not grow with the number of hosts or routes.
 
 pub mod action;
+pub mod annotated;
 pub mod authn;
 pub mod authz;
 pub mod balance;

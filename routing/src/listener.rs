@@ -2,6 +2,7 @@
 //!
 //! Invariant: a key never has two listeners; merging and its conflicts were settled by `compile`.
 
+use crate::annotated::Annotated;
 use crate::cluster::ClusterName;
 use crate::host::HostIndex;
 use crate::table::RouteTable;
@@ -205,6 +206,8 @@ pub struct FilterChain {
     pub tcp: Option<Arc<TcpRoute>>,
     /// Routes of this chain; empty where it is not HTTP.
     pub table: Arc<RouteTable>,
+    /// The policies that annotations of the Gateway ask for; `None`: none.
+    pub policies: Option<Arc<Annotated>>,
 }
 
 /// ALPN names by which the mesh's own proxies know one another (Istio: gateway.go `allIstioMtlsALPNs`).

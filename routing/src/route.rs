@@ -13,10 +13,10 @@ use crate::action::{
     rewrite::PathRewrite,
 };
 use crate::{
-    claims::ClaimPath, cluster::ClusterName, header::HeaderKey, matcher::StringMatcher, path::PathMatch,
-    query, request::RequestHead,
+    annotated::Annotated, claims::ClaimPath, cluster::ClusterName, header::HeaderKey, matcher::StringMatcher,
+    path::PathMatch, query, request::RequestHead,
 };
-use config_model::meta::Metadata;
+use config_model::meta::{Kind, Metadata};
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 /// One entry of a virtual host's list.
@@ -238,15 +238,18 @@ pub struct RouteMetadata {
     pub labels: BTreeMap<String, String>,
     /// Its annotations, without the copy of itself that `kubectl apply` keeps in one.
     pub annotations: BTreeMap<String, String>,
+    /// The policies that these ask for; `None`: none.
+    pub policies: Option<Arc<Annotated>>,
 }
 
 impl RouteMetadata {
-    /// Of a resource.
+    /// Of a VirtualService.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         let annotations = metadata.annotations.iter().filter(|(name, _)| *name != LAST_APPLIED);
         let annotations = annotations.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Self { labels: metadata.labels.clone(), annotations }
+        let policies = Annotated::of(Kind::VirtualService, metadata);
+        Self { labels: metadata.labels.clone(), annotations, policies }
     }
 }
 

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::names;
 use crate::{
-    diagnostic::{Code, Diagnostic, Diagnostics, Effect},
+    annotation::{self, Annotations, Loss, Problem},
+    diagnostic::{Code, Diagnostic, Diagnostics, Effect, Severity},
     meta::{Kind, Resource},
     scalar::Duration,
 };
@@ -85,6 +86,32 @@ impl<'a, T> Check<'a, T> {
                 _ => continue,
             };
             self.error(format!("metadata.annotations.{name}"), message);
+        }
+        self.policies();
+    }
+
+    /// What asks for policies. Without one that protects, the resource is not served: it would let in whom it was to keep out.
+    fn policies(&mut self) {
+        let annotations = &self.resource.meta.annotations;
+        let kind = self.resource.key.kind;
+        if !matches!(kind, Kind::VirtualService | Kind::Gateway) {
+            for name in annotations.keys().filter(|name| name.starts_with(annotation::PREFIX)) {
+                let message =
+                    format!("{name} has no effect on a {kind}: it is for VirtualServices and Gateways");
+                let finding = Diagnostic::new(Code::ANNOTATION, message).severity(Severity::Warning);
+                self.push(finding.at(format!("metadata.annotations.{name}")));
+            }
+            return;
+        }
+        for Problem { name, message, hint, loss } in Annotations::read(annotations).1 {
+            let finding =
+                Diagnostic::new(Code::ANNOTATION, message).at(format!("metadata.annotations.{name}"));
+            let finding = Diagnostic { hint, ..finding };
+            self.push(match loss {
+                Loss::Protection => finding.rejected(),
+                Loss::Service => finding,
+                Loss::Nothing => finding.severity(Severity::Warning),
+            });
         }
     }
 

@@ -186,6 +186,27 @@ mod tests {
                 "name: gw, annotations: {istio.io/dry-run: 'true'}",
                 "!IST0106 metadata.annotations.istio.io/dry-run",
             ),
+            // What protects is not served without it; what does not is; a name that means nothing is a slip.
+            (
+                "name: gw",
+                "name: gw, annotations: {limen.dev/rate-limit: '{requests: 5}'}",
+                "!LIM0024 metadata.annotations.limen.dev/rate-limit",
+            ),
+            (
+                "name: gw",
+                "name: gw, annotations: {limen.dev/rate_limits: '{requests: 5, per: second}'}",
+                "!LIM0024 metadata.annotations.limen.dev/rate_limits",
+            ),
+            (
+                "name: gw",
+                "name: gw, annotations: {limen.dev/compression: 'yes'}",
+                "LIM0024 metadata.annotations.limen.dev/compression",
+            ),
+            (
+                "name: gw",
+                "name: gw, annotations: {limen.dev/owner: shop}",
+                "LIM0024 metadata.annotations.limen.dev/owner",
+            ),
         ] {
             assert_eq!(findings(&good.replace(from, to)), [finds], "{to}");
         }
@@ -198,6 +219,7 @@ mod tests {
                 "name: http, protocol: HTTP}\n    bind: 'unix://@abstract'",
             ),
             ("protocol: HTTP", "protocol: grpc-web"),
+            ("name: gw", "name: gw, annotations: {limen.dev/compression: 'on', other/owner: shop}"),
         ] {
             assert_eq!(findings(&good.replace(from, to)), Vec::<String>::new(), "{to}");
         }

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 
 use super::{check::Check, names};
 use crate::{
+    annotation,
     diagnostic::{Code, Diagnostic, Diagnostics, Severity},
     istio::{VirtualService, virtual_service::Destination},
     meta::Resource,
@@ -70,6 +71,14 @@ fn delegate(check: &mut Check<'_, VirtualService>, spec: &VirtualService) {
                 "a VirtualService without hosts is a delegate; add hosts if it is not meant as one",
             );
         }
+    }
+    let own = check.resource.meta.annotations.keys().filter(|name| name.starts_with(annotation::PREFIX));
+    for name in own {
+        let message = format!("{name} of a delegate would have no effect");
+        let finding = Diagnostic::new(Code::ANNOTATION, message)
+            .at(format!("metadata.annotations.{name}"))
+            .hint("give it to the VirtualService that delegates: its annotations are for all of its rules");
+        check.push(finding.rejected());
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     listener::{BindOptions, Inherited, ListenerManager},
     pipeline::{self, Builder, Built, Pipeline, Publisher, Status},
     policy::{
-        Given,
+        Given, Limits,
         builtin::{self, Means, SecurityMetrics},
     },
     pressure,
@@ -153,7 +153,12 @@ pub fn launch(settings: &Settings, level: LevelHandle) -> Result<Exit, String> {
         edge: settings.edge.clone(),
         policies: Given::default(),
         security: Arc::new(security),
-        keys: KeyStore::new(background.handle().clone(), Pace::default()),
+        keys: KeyStore::new(
+            background.handle().clone(),
+            Pace::default(),
+            settings.jwks_authorities.as_deref(),
+        ),
+        limits: Limits::default(),
         calls: Arc::default(),
         latest,
         telemetry: Telemetry::new(settings, collectors)?,
@@ -239,6 +244,7 @@ struct Live {
     policies: Given,
     security: Arc<SecurityMetrics>,
     keys: KeyStore,
+    limits: Limits,
     calls: Arc<ask::Calls>,
     latest: tls::watch::Latest<config_model::set::ResourceSet>,
     telemetry: Telemetry,
@@ -268,6 +274,7 @@ impl Publisher for Live {
         let means = Means {
             keys: &self.keys,
             metrics: &self.security,
+            limits: &self.limits,
             service: &|provider| ask::service(&self.calls, &clusters, provider),
         };
         let policies = self.policies.among(&builtin::configured(compiled, &means));

@@ -102,6 +102,10 @@ pub struct RunArgs {
     /// File with the token that the admin endpoints ask for; needed where their address is not a loopback address
     #[arg(long, value_name = "FILE", env = "LIMEN_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
+    /// PEM file with authorities for the servers that issuers' keys are fetched from, besides the system's; /cacerts/extra.pem when not
+    /// given and there
+    #[arg(long, value_name = "FILE", env = "LIMEN_JWKS_CA")]
+    pub jwks_ca: Option<PathBuf>,
     /// Address of the readiness endpoint
     #[arg(long, value_name = "ADDR", env = "LIMEN_STATUS_ADDR", default_value = "0.0.0.0:15021")]
     pub status_addr: SocketAddr,
@@ -212,9 +216,16 @@ pub struct ExplainArgs {
     /// Protocols that the client offers in its TLS handshake
     #[arg(long, value_name = "LIST", env = "LIMEN_ALPN")]
     pub alpn: Option<String>,
-    /// The client shows a certificate
-    #[arg(long, env = "LIMEN_CLIENT_CERT")]
-    pub client_cert: bool,
+    /// The client shows a certificate, with this name: a SPIFFE identity, a DNS name or a subject
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LIMEN_CLIENT_CERT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    pub client_cert: Option<String>,
     /// Address of the client
     #[arg(long, value_name = "IP", env = "LIMEN_CLIENT_IP")]
     pub client_ip: Option<IpAddr>,

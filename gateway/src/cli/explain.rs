@@ -33,6 +33,7 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
         protocol: args.protocol.map(|protocol| protocol.as_str().to_owned()),
         alpn: args.alpn.clone(),
         client_ip: args.client_ip,
+        client_cert: args.client_cert.clone(),
         seed: args.seed,
     };
     let question = match ask.question(&args.port_map.0) {

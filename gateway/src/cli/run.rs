@@ -69,6 +69,7 @@ fn settings(args: &RunArgs) -> Settings {
         bind: args.bind,
         admin: args.admin,
         admin_token_file: args.admin_token_file.clone(),
+        jwks_authorities: args.jwks_ca.clone(),
         status: args.status_addr,
         metrics: args.metrics_addr.clone(),
         threads: args.threads.map_or_else(available_threads, usize::from),

@@ -1,9 +1,12 @@
 //! Documents of issuers over HTTP.
 //!
-//! Invariant: only public authorities vouch for a server, over the one TLS library. Addresses that a machine's own metadata is read from
+//! Invariant: only the system's authorities, and those that the operator names, vouch for a server, over the one TLS library. Addresses that a machine's own metadata is read from
 //! are never connected to, by name or by number (Istio: `jwksBlockedIP`): whoever may write a rule could read them otherwise.
 
-use boring::ssl::{SslConnector, SslMethod};
+use boring::{
+    ssl::{SslConnector, SslMethod},
+    x509::X509,
+};
 use bytes::Bytes;
 use http::{Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -23,12 +26,15 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 use tower::Service;
 
+/// Where Istio mounts authorities for these servers besides the system's (`jwksExtraRootCABundlePath`).
+const EXTRA: &str = "/cacerts/extra.pem";
 /// Most bytes of a document.
 const MOST: usize = 1 << 20;
 /// Most addresses that one document is looked for at.
@@ -38,11 +44,23 @@ const HOPS: usize = 10;
 pub(super) struct Fetcher(Client<HttpsConnector<HttpConnector<Guarded>>, Empty<Bytes>>);
 
 impl Fetcher {
-    /// With the system's certificate authorities.
-    pub(super) fn new() -> Result<Fetcher, String> {
+    /// With the system's certificate authorities, and those of a PEM file: a named one, or Istio's where it is.
+    pub(super) fn new(authorities: Option<&Path>) -> Result<Fetcher, String> {
         let mut tcp = HttpConnector::new_with_resolver(Guarded(GaiResolver::new()));
         tcp.enforce_http(false);
-        let tls = SslConnector::builder(SslMethod::tls()).map_err(|error| error.to_string())?;
+        let mut tls = SslConnector::builder(SslMethod::tls()).map_err(|error| error.to_string())?;
+        let istios = Path::new(EXTRA);
+        if let Some(file) = authorities.or_else(|| istios.is_file().then_some(istios)) {
+            let broken = |why: String| format!("authorities of {}: {why}", file.display());
+            let pem = std::fs::read(file).map_err(|error| broken(error.to_string()))?;
+            let all = X509::stack_from_pem(&pem).map_err(|error| broken(error.to_string()))?;
+            if all.is_empty() {
+                return Err(broken("there is no certificate in it".to_owned()));
+            }
+            for authority in all {
+                tls.cert_store_mut().add_cert(authority).map_err(|error| broken(error.to_string()))?;
+            }
+        }
         let https = HttpsConnector::with_connector(tcp, tls).map_err(|error| error.to_string())?;
         // A connection every twenty minutes is not worth keeping.
         Ok(Fetcher(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(https)))

@@ -9,6 +9,7 @@ use routing::authn::{Failure, KeySource};
 use std::{
     collections::HashMap,
     fmt,
+    path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -71,10 +72,11 @@ impl fmt::Debug for KeyStore {
 }
 
 impl KeyStore {
-    /// A store whose fetches run on this runtime, which is not the data plane's.
+    /// A store whose fetches run on this runtime, which is not the data plane's. The PEM file `authorities` is believed as the system's
+    /// authorities are; where it is named and cannot be read, nothing is fetched.
     #[must_use]
-    pub fn new(runtime: Handle, pace: Pace) -> KeyStore {
-        KeyStore { runtime, pace, fetcher: Arc::new(Fetcher::new()), known: Mutex::default() }
+    pub fn new(runtime: Handle, pace: Pace, authorities: Option<&Path>) -> KeyStore {
+        KeyStore { runtime, pace, fetcher: Arc::new(Fetcher::new(authorities)), known: Mutex::default() }
     }
 
     /// The keys of a source; a first fetch begins where nobody holds them yet. Rules of one source share them, and the time that

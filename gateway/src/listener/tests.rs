@@ -165,6 +165,7 @@ fn chain(server: &str, tls: Option<ServerTls>) -> Arc<FilterChain> {
         tls: tls.map(Arc::new),
         tcp: None,
         table: Arc::new(RouteTable::new("http.443", [])),
+        policies: None,
     })
 }
 

@@ -211,8 +211,10 @@ fn dump(compiled: &Compiled) -> String {
 }
 
 fn write_chain(at: &str, chain: &FilterChain, out: &mut String) {
-    let FilterChain { gateway, server, server_port, mode, tls, tcp, table } = chain;
-    writeln!(out, "{at} {gateway} {server} {server_port} {mode:?} {tls:?} {tcp:?} {}", table.name()).unwrap();
+    let FilterChain { gateway, server, server_port, mode, tls, tcp, table, policies } = chain;
+    let name = table.name();
+    writeln!(out, "{at} {gateway} {server} {server_port} {mode:?} {tls:?} {tcp:?} {name} {policies:?}")
+        .unwrap();
     for (domain, host) in table.hosts().iter() {
         writeln!(out, "  {domain} {} {} {}", host.name(), host.domain(), host.require_tls()).unwrap();
         for route in host.routes() {

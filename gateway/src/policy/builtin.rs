@@ -15,7 +15,7 @@ pub use facts::Subject;
 pub use gate::Gate;
 pub use metrics::SecurityMetrics;
 
-use super::{Chain, Configured};
+use super::{Chain, Configured, Limits, annotated};
 use crate::jwt::store::KeyStore;
 use authorization::Authorization;
 use external::External;
@@ -32,6 +32,8 @@ pub struct Means<'a> {
     pub keys: &'a KeyStore,
     /// What is counted.
     pub metrics: &'a Arc<SecurityMetrics>,
+    /// What rate limits have counted so far.
+    pub limits: &'a Limits,
     /// How a provider is reached.
     pub service: &'a dyn Fn(&Provider) -> Arc<dyn Service>,
 }
@@ -39,7 +41,11 @@ pub struct Means<'a> {
 /// The policies that a configuration asks for.
 #[must_use]
 pub fn configured(compiled: &Compiled, means: &Means<'_>) -> Configured {
-    let mut configured = Configured::default();
+    let mut configured = Configured {
+        annotated: annotated::chain(&compiled.annotated, means.limits, means.metrics),
+        failures: Some(Arc::clone(&means.metrics.failures)),
+        ..Configured::default()
+    };
     let http = &compiled.authorization.http;
     let service = match &http.custom {
         Custom::Ask { provider, .. } => Some((means.service)(provider)),

@@ -3,7 +3,8 @@
 //! Invariant: the order is Istio's (listener_builder.go): external authorization, then authentication, then authorization, with
 //! the phases of a WasmPlugin between them.
 
-use super::Chain;
+use super::{Chain, Failures};
+use std::sync::Arc;
 
 /// Where a program's policy stands among those of the configuration (Istio: the phase of a WasmPlugin).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Configured {
     pub authn: Chain,
     /// The other AuthorizationPolicies.
     pub authz: Chain,
+    /// What becomes of failures of all policies, those that a program brings among them; `None`: they are told only.
+    pub failures: Option<Arc<Failures>>,
 }
 
 impl Given {
@@ -54,10 +57,14 @@ impl Given {
     /// All of them in order.
     #[must_use]
     pub fn among(&self, configured: &Configured) -> Chain {
-        let Configured { annotated, external, authn, authz } = configured;
-        [annotated, external, &self.authn, authn, &self.authz, authz, &self.last]
+        let Configured { annotated, external, authn, authz, failures } = configured;
+        let all = [annotated, external, &self.authn, authn, &self.authz, authz, &self.last]
             .into_iter()
-            .fold(Chain::new(), Chain::followed_by)
+            .fold(Chain::new(), Chain::followed_by);
+        match failures {
+            Some(failures) => all.counted(failures),
+            None => all,
+        }
     }
 }
 
@@ -82,6 +89,7 @@ mod tests {
             external: one("external"),
             authn: one("authn"),
             authz: one("authz"),
+            failures: None,
         };
         let given = Given::default()
             .with(Phase::Last, &one("last"))

@@ -3,7 +3,7 @@
 //! Invariant: a filter gets all bytes, in order, and the last piece once. One that was to look only has passed on as many bytes
 //! as it got, or the exchange ends.
 
-use super::{BodyAccess, Failure, Flow, Reply};
+use super::{BodyAccess, Failure, Flow, Reply, chain::guarded};
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -23,6 +23,15 @@ impl Body {
                 .details("response_payload_too_large"),
         }
     }
+}
+
+/// What ends an exchange.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The reply of a policy.
+    Answered(Box<Reply>),
+    /// The filter of the policy of this name failed.
+    Broken(Box<str>, Failure),
 }
 
 /// The filters of one body, in the order in which it passes them.
@@ -63,8 +72,8 @@ impl Passage {
     /// Takes the next piece, and gives what goes on.
     ///
     /// # Errors
-    /// The reply that ends the exchange.
-    pub(super) fn piece(&mut self, body: Body, piece: Bytes, last: bool) -> Result<Bytes, Box<Reply>> {
+    /// What ends the exchange.
+    pub(super) fn piece(&mut self, body: Body, piece: Bytes, last: bool) -> Result<Bytes, Ended> {
         let mut piece = piece;
         for step in &mut self.0 {
             if piece.is_empty() && !last {
@@ -72,13 +81,13 @@ impl Passage {
             }
             step.received += piece.len() as u64;
             if step.access.limit.is_some_and(|limit| step.received > limit) {
-                return Err(Box::new(body.too_long()));
+                return Err(Ended::Answered(Box::new(body.too_long())));
             }
             piece = match step.pass(piece, last) {
                 Ok(Flow::Pass(bytes)) => bytes,
                 Ok(Flow::Hold) => Bytes::new(),
-                Ok(Flow::Respond(reply)) => return Err(Box::new(reply)),
-                Err(failure) => return Err(Box::new(super::run::broken(&step.name, &failure))),
+                Ok(Flow::Respond(reply)) => return Err(Ended::Answered(Box::new(reply))),
+                Err(failure) => return Err(Ended::Broken(step.name.clone(), failure)),
             };
             step.passed += piece.len() as u64;
         }
@@ -89,7 +98,7 @@ impl Passage {
 impl Step {
     fn pass(&mut self, piece: Bytes, last: bool) -> Result<Flow, Failure> {
         let Some(filter) = &mut self.access.filter else { return Ok(Flow::Pass(piece)) };
-        let flow = filter.piece(piece, last)?;
+        let flow = guarded(|| filter.piece(piece, last))??;
         match &flow {
             Flow::Hold if last => Err(Failure::new("the last piece of a body cannot be held back")),
             Flow::Pass(bytes)
@@ -131,7 +140,10 @@ mod tests {
         let last = pieces.len() - 1;
         let each = pieces.iter().enumerate().map(|(at, piece)| {
             let piece = passage.piece(Body::Request, Bytes::from_static(piece.as_bytes()), at == last);
-            piece.map_err(|reply| (reply.status.as_u16(), reply.details.into_owned()))
+            piece.map_err(|ended| match ended {
+                Ended::Answered(reply) => (reply.status.as_u16(), reply.details.into_owned()),
+                Ended::Broken(name, _) => (503, format!("policy_failed{{{name}}}")),
+            })
         });
         each.collect()
     }

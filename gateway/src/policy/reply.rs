@@ -30,6 +30,8 @@ pub struct Reply {
     pub(crate) details: Cow<'static, str>,
     pub(crate) flag: Option<Flag>,
     pub(crate) grpc_status: Option<u8>,
+    /// It stands in place of a response that was finished: its headers are all that it has, and the log tells of the other.
+    pub(crate) in_place: bool,
 }
 
 impl Reply {
@@ -43,6 +45,7 @@ impl Reply {
             details: Cow::Borrowed("policy"),
             flag: None,
             grpc_status: None,
+            in_place: false,
         }
     }
 
@@ -96,6 +99,11 @@ impl Reply {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// Another body in place of a finished response's, with its status and these of its headers.
+    pub(crate) fn in_place(status: StatusCode, headers: HeaderMap, body: Bytes) -> Reply {
+        Reply { headers, body, in_place: true, ..Reply::new(status) }
     }
 
     /// What a request gets whose policy broke (Envoy: a Wasm filter that fails closed).

@@ -4,10 +4,10 @@
 //! however it came about. A policy that fails is answered for with 503.
 
 use super::{
-    Answer, Body, Chain, CompleteView, Failure, Hooks, Reply, RequestView, ResponseView, RouteView,
-    UpstreamView, Verdict,
+    Answer, Body, Chain, CompleteView, Hooks, Reply, RequestView, ResponseView, RouteView, UpstreamView,
+    Verdict,
     chain::{Link, State},
-    passage::Passage,
+    passage::{Ended, Passage},
     view::Shared,
 };
 use bytes::Bytes;
@@ -43,13 +43,22 @@ impl Run {
         let way = Way { chain: chain.clone(), states, entered: 0, outward: 0, request, response };
         Run { way, shared: Shared::new(server) }
     }
+
+    /// A request that none of them had anything to say about before it was routed.
+    pub(crate) fn routed(chain: &Chain, server: Arc<FilterChain>) -> Run {
+        let mut run = Run::new(chain, server);
+        run.way.entered = chain.links().len();
+        run.way.outward = run.way.entered;
+        run
+    }
 }
 
 impl Way {
     pub(crate) async fn on_request(&mut self, view: &mut RequestView<'_>) -> Verdict {
         for (link, state) in self.chain.links().iter().zip(&mut self.states) {
             if link.hooks().has(Hooks::REQUEST)
-                && let Verdict::Respond(reply) = settled(&**link, link.on_request(state, view).await)
+                && let Verdict::Respond(reply) =
+                    settled(&self.chain, &**link, link.on_request(state, view).await)
             {
                 return Verdict::Respond(reply);
             }
@@ -62,7 +71,8 @@ impl Way {
     pub(crate) async fn on_route(&mut self, view: &mut RouteView<'_>) -> Verdict {
         for (link, state) in self.chain.links().iter().zip(&mut self.states) {
             if link.hooks().has(Hooks::ROUTE)
-                && let Verdict::Respond(reply) = settled(&**link, link.on_route(state, view).await)
+                && let Verdict::Respond(reply) =
+                    settled(&self.chain, &**link, link.on_route(state, view).await)
             {
                 return Verdict::Respond(reply);
             }
@@ -74,14 +84,14 @@ impl Way {
         self.request = Passage::default();
         for (link, state) in self.chain.links().iter().zip(&mut self.states) {
             if link.hooks().has(Hooks::UPSTREAM)
-                && let Verdict::Respond(reply) = settled(&**link, link.on_upstream(state, view))
+                && let Verdict::Respond(reply) = settled(&self.chain, &**link, link.on_upstream(state, view))
             {
                 return Verdict::Respond(reply);
             }
             if view.has_body && link.hooks().has(Hooks::BODIES) {
                 match link.request_body(state, view) {
                     Ok(access) => self.request.add(link.name(), access),
-                    Err(failure) => return Verdict::Respond(broken(link.name(), &failure)),
+                    Err(failure) => return Verdict::Respond(self.chain.broken(link.name(), &failure)),
                 }
             }
         }
@@ -103,7 +113,7 @@ impl Way {
                 continue;
             };
             if link.hooks().has(Hooks::RESPONSE)
-                && let Verdict::Respond(reply) = settled(&**link, link.on_response(state, view))
+                && let Verdict::Respond(reply) = settled(&self.chain, &**link, link.on_response(state, view))
             {
                 self.response = Passage::default();
                 return Verdict::Respond(reply);
@@ -113,7 +123,7 @@ impl Way {
                     Ok(access) => self.response.add(link.name(), access),
                     Err(failure) => {
                         self.response = Passage::default();
-                        return Verdict::Respond(broken(link.name(), &failure));
+                        return Verdict::Respond(self.chain.broken(link.name(), &failure));
                     }
                 }
             }
@@ -130,7 +140,10 @@ impl Way {
             Body::Request => &mut self.request,
             Body::Response => &mut self.response,
         };
-        let passed = passage.piece(body, piece, last);
+        let passed = passage.piece(body, piece, last).map_err(|ended| match ended {
+            Ended::Answered(reply) => reply,
+            Ended::Broken(name, failure) => Box::new(self.chain.broken(&name, &failure)),
+        });
         if passed.is_err() {
             // The reply is none of what was to be filtered.
             self.response = Passage::default();
@@ -141,8 +154,11 @@ impl Way {
     pub(crate) fn on_complete(&mut self, view: &CompleteView<'_>) {
         let entered = self.chain.links().iter().zip(&mut self.states).take(self.entered);
         for (link, state) in entered.rev() {
-            if link.hooks().has(Hooks::COMPLETE) {
-                link.on_complete(state, view);
+            if link.hooks().has(Hooks::COMPLETE)
+                && let Err(failure) = link.on_complete(state, view)
+            {
+                // It is over: there is nobody to answer.
+                drop(self.chain.broken(link.name(), &failure));
             }
         }
     }
@@ -158,12 +174,6 @@ impl Way {
 }
 
 /// An answer, or what is answered in its place.
-fn settled(link: &dyn Link, answer: Answer) -> Verdict {
-    answer.unwrap_or_else(|failure| Verdict::Respond(broken(link.name(), &failure)))
-}
-
-/// What a request gets whose policy broke.
-pub(super) fn broken(name: &str, failure: &Failure) -> Reply {
-    tracing::warn!(policy = name, %failure, "a policy could not judge: the request is refused");
-    Reply::broken(name)
+fn settled(chain: &Chain, link: &dyn Link, answer: Answer) -> Verdict {
+    answer.unwrap_or_else(|failure| Verdict::Respond(chain.broken(link.name(), &failure)))
 }

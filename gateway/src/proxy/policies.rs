@@ -13,8 +13,8 @@ use super::{
 use crate::{
     listener::ConnectionInfo,
     policy::{
-        Arrival, Body, Client, CompleteView, Exchange, Hooks, Origin, Outcome, RequestView, ResponseView,
-        RouteView, Run, UpstreamView, Verdict, Way,
+        Arrival, Body, Chain, Client, CompleteView, Exchange, Hooks, Origin, Outcome, RequestView,
+        ResponseView, RouteView, Run, UpstreamView, Verdict, Way,
     },
 };
 use bytes::Bytes;
@@ -43,10 +43,30 @@ pub(super) async fn on_request(
     reply_of(verdict)
 }
 
+/// Whether policies have something to say before the request is routed. Those that annotations ask for have not: they cost nothing
+/// where there are none.
+pub(super) fn begin_before_route(policies: &Chain) -> bool {
+    !policies.is_empty() && !policies.is_annotated()
+}
+
+/// Whether policies have something to say about a request whose rule is known.
+pub(super) fn have_say(ctx: &Ctx, chain: &FilterChain) -> bool {
+    let annotated = || {
+        let rule = ctx.route.as_ref().is_some_and(|route| route.origin.metadata.policies.is_some());
+        rule || chain.policies.is_some()
+    };
+    ctx.policies.is_some() || (ctx.snapshot.policies.is_annotated() && annotated())
+}
+
 /// When its rule is known, or that there is none. A reply ends it.
-pub(super) async fn on_route(session: &mut Session, ctx: &mut Ctx) -> Option<LocalReply> {
+pub(super) async fn on_route(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    chain: &Arc<FilterChain>,
+) -> Option<LocalReply> {
     let connection = ctx.connection.clone()?;
-    let mut run = ctx.policies.take()?;
+    let run = ctx.policies.take();
+    let mut run = run.unwrap_or_else(|| Box::new(Run::routed(&ctx.snapshot.policies, chain.clone())));
     if !run.way.has(Hooks::ROUTE) {
         ctx.policies = Some(run);
         return None;

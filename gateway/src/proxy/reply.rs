@@ -78,7 +78,7 @@ impl LocalReply {
 
     /// The reply of a policy. What it says about framing is not its to say.
     pub(super) fn policy(reply: policy::Reply) -> Self {
-        let policy::Reply { status, headers, body, details, flag, grpc_status } = reply;
+        let policy::Reply { status, headers, body, details, flag, grpc_status, in_place } = reply;
         let mut named: Option<HeaderName> = None;
         let headers = headers.into_iter().filter_map(|(name, value)| {
             // The second and following values of a name come without it.
@@ -90,7 +90,9 @@ impl LocalReply {
             headers: headers.collect(),
             flag,
             grpc_status,
-            ..Self::text(status.as_u16(), String::new(), details)
+            operations: if in_place { Operations::Skip } else { Operations::Apply },
+            // Of what it stands for the log tells already.
+            ..Self::text(status.as_u16(), String::new(), if in_place { Cow::Borrowed("") } else { details })
         }
     }
 
@@ -164,7 +166,9 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: LocalRepl
 }
 
 fn note(ctx: &mut Ctx, reply: &LocalReply) {
-    ctx.details = reply.details.clone();
+    if !reply.details.is_empty() {
+        ctx.details = reply.details.clone();
+    }
     if let Some(flag) = reply.flag {
         ctx.flags.insert(flag);
     }

@@ -1,6 +1,7 @@
 //! The request path over real sockets: configuration as users write it, listeners on port 0, upstreams in process.
 
 mod actions;
+mod annotated;
 mod bodies;
 mod connections;
 mod details;
@@ -28,7 +29,7 @@ use super::*;
 use crate::{
     jwt::store::{KeyStore, Pace},
     listener::{BindOptions, BoundAddress, ListenerManager},
-    policy::{Chain, Given, builtin},
+    policy::{Chain, Given, Limits, builtin},
     runtime::{Registry, registry::FIRST_RESOLUTION, resolver::SystemResolver},
     snapshot::Snapshot,
     telemetry::{
@@ -92,10 +93,11 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
     registry.settle(&clusters, FIRST_RESOLUTION).await;
     let calls = Arc::default();
     let means = builtin::Means {
-        keys: &KeyStore::new(Handle::current(), Pace::default()),
+        keys: &KeyStore::new(Handle::current(), Pace::default(), None),
         metrics: &Arc::new(
             builtin::SecurityMetrics::register(&Metrics::new(Identity::default(), "test").unwrap()).unwrap(),
         ),
+        limits: &Limits::default(),
         service: &|provider| ask::service(&calls, &clusters, provider),
     };
     let (policies, gate) =

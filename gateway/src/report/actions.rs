@@ -165,6 +165,7 @@ spec: {{http: [{rules}]}}
             headers,
             alpn: None,
             client_ip: None,
+            client_certificate: None,
             seed: None,
             port_map: BTreeMap::new(),
         };

@@ -130,6 +130,18 @@ pub struct Actions {
     /// The cross-origin policy, and what it makes of the request.
     #[serde(default)]
     pub cors: Option<serde_json::Value>,
+    /// Policies that annotations ask for, by the annotation's name without `limen.dev/`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, PolicyPart>,
+}
+
+/// A policy of an annotation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyPart {
+    /// Whose annotation counts: `VirtualService default/shop`.
+    pub of: String,
+    /// What it asks for.
+    pub asks: String,
 }
 
 /// Header operations.

@@ -3,11 +3,11 @@
 //! Invariant: listener, chain, virtual host and route come from the same functions that serve requests. The shape is an interface
 //! that programs read: a field is added, never renamed. Values of headers that carry credentials are not shown.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt::Display, net::IpAddr, sync::Arc};
 
 pub use super::answer::{
-    Actions, Answer, CandidatePart, ClusterPart, DelegatePart, HeaderChanges, ListenerPart, ResponsePart,
-    RoutePart, Verdict, VirtualHostPart,
+    Actions, Answer, CandidatePart, ClusterPart, DelegatePart, HeaderChanges, ListenerPart, PolicyPart,
+    ResponsePart, RoutePart, Verdict, VirtualHostPart,
 };
 use super::{
     parts::{candidate, changes, listener_part, reply, route_part, shadowed},
@@ -17,9 +17,11 @@ use crate::{
     edge::PathPolicy,
     proxy::normalize::{Normal, normalize},
 };
+use config_model::{annotation, meta::ResourceKey};
 use http::HeaderMap;
 use routing::{
     action::{headers::HeaderOps, redirect::https_redirect_location, rewrite::path_and_query},
+    annotated::effective,
     cluster::{Cluster, Discovery, Health},
     compile::Compiled,
     decision::{Decision, NotFound},
@@ -27,7 +29,7 @@ use routing::{
     host::without_port,
     listener::{Bind, Chains, FilterChain, Fit, Listener, TcpRoute},
     request::{RequestHead, Scheme},
-    route::{Destination, Forward},
+    route::{Destination, Forward, Route},
 };
 
 /// A request that somebody wonders about.
@@ -51,10 +53,23 @@ pub struct Question {
     pub alpn: Option<Vec<String>>,
     /// Address of the client; `None`: policies that ask for it do not know it.
     pub client_ip: Option<IpAddr>,
+    /// What the client shows in its handshake, where it is asked; `None`: nothing.
+    pub client_certificate: Option<Certificate>,
     /// Chooses among weighted destinations; without it all are told.
     pub seed: Option<u64>,
     /// Bound port by gateway port.
     pub port_map: BTreeMap<u16, u16>,
+}
+
+/// The names of a client's certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// Of the kind URI.
+    pub uris: Vec<String>,
+    /// Of the kind DNS.
+    pub dns: Vec<String>,
+    /// The subject.
+    pub subject: String,
 }
 
 /// What a client speaks to a port.
@@ -111,7 +126,7 @@ pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> A
         headers: &question.headers,
         claims: None,
     };
-    let judged = security::of_request(compiled, question, listener, &head);
+    let judged = security::of_request(compiled, question, (listener, chain), &head);
     if let Some(denial) = judged.denial {
         return denied(part, denial);
     }
@@ -124,9 +139,43 @@ pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> A
         .map(|host| VirtualHostPart { name: host.name().to_string(), domain: host.domain().to_string() });
     answer.candidates = explanation.candidates.iter().map(candidate).collect();
     answer.shadowed = shadowed(&explanation);
-    decide(&mut answer, compiled, question, &head, chain.table.lookup(&head));
+    let decision = chain.table.lookup(&head);
+    answer.actions.policies = annotated(decision.route().map(|route| &**route), chain);
+    decide(&mut answer, compiled, question, &head, decision);
     answer.reason = answer.reason.or(judged.note);
     answer
+}
+
+/// The policies that annotations of the rule's VirtualService, or else of the Gateway, ask for.
+pub(super) fn annotated(route: Option<&Route>, chain: &FilterChain) -> BTreeMap<String, PolicyPart> {
+    let rule = route.and_then(|route| route.origin.metadata.policies.as_deref());
+    let server = chain.policies.as_deref();
+    let mut parts = BTreeMap::new();
+    fn part<T: Display>(
+        parts: &mut BTreeMap<String, PolicyPart>,
+        name: &str,
+        found: Option<(&ResourceKey, &T)>,
+    ) {
+        if let Some((of, asks)) = found {
+            let name = name.strip_prefix(annotation::PREFIX).unwrap_or(name).to_owned();
+            parts.insert(name, PolicyPart { of: of.to_string(), asks: asks.to_string() });
+        }
+    }
+    let limit = effective(rule, server, |policies| policies.rate_limit.as_ref());
+    part(&mut parts, annotation::RATE_LIMIT, limit);
+    let longest = effective(rule, server, |policies| policies.max_request_body.as_ref());
+    part(&mut parts, annotation::MAX_REQUEST_BODY, longest);
+    part(
+        &mut parts,
+        annotation::COMPRESSION,
+        effective(rule, server, |policies| policies.compression.as_ref()),
+    );
+    part(
+        &mut parts,
+        annotation::ERROR_PAGES,
+        effective(rule, server, |policies| policies.error_pages.as_ref()),
+    );
+    parts
 }
 
 /// Fills in what the decision says.
@@ -368,6 +417,7 @@ mod tests {
             headers: HeaderMap::new(),
             alpn: None,
             client_ip: None,
+            client_certificate: None,
             seed: None,
             port_map: BTreeMap::new(),
         };
@@ -400,6 +450,7 @@ mod tests {
             headers: HeaderMap::new(),
             alpn: None,
             client_ip: None,
+            client_certificate: None,
             seed: None,
             port_map: BTreeMap::new(),
         };

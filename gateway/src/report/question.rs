@@ -5,8 +5,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::explain::{Question, Transport, default_server_name};
+use super::explain::{Certificate, Question, Transport, default_server_name};
+
+/// All but what stands for itself anywhere in a URI (RFC 3986 §2.3).
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A request as typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Ask {
     pub alpn: Option<String>,
     /// Address of the client.
     pub client_ip: Option<IpAddr>,
+    /// Name in the certificate that the client shows: a SPIFFE identity, a DNS name or a subject; an empty one: it has none that counts.
+    pub client_cert: Option<String>,
     /// Stands for the random number of the request.
     pub seed: Option<u64>,
 }
@@ -93,6 +99,10 @@ impl Ask {
             "tcp" => Transport::Tcp,
             other => return Err(format!("unknown protocol {other:?}")),
         };
+        let client_certificate = self.client_cert.as_deref().map(certificate);
+        if client_certificate.is_some() && !matches!(transport, Transport::Tls(_)) {
+            return Err("a client shows its certificate in a TLS handshake: ask with https".to_owned());
+        }
         let method = if self.method.is_empty() { "GET" } else { &self.method };
         http::Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is not a method"))?;
         Ok(Question {
@@ -108,6 +118,7 @@ impl Ask {
                 .as_deref()
                 .map(|list| list.split(',').map(|name| name.trim().to_owned()).collect()),
             client_ip: self.client_ip,
+            client_certificate,
             seed: self.seed,
             port_map: port_map.clone(),
         })
@@ -128,6 +139,22 @@ impl Ask {
     }
 }
 
+/// A certificate with one name, of the kind that it looks like.
+fn certificate(name: &str) -> Certificate {
+    let mut certificate = Certificate::default();
+    if name.contains("://") {
+        certificate.uris.push(name.to_owned());
+    } else if name.contains("/ns/") {
+        // As policies write it (Istio: a principal is an identity without its scheme).
+        certificate.uris.push(format!("spiffe://{name}"));
+    } else if name.contains('=') {
+        name.clone_into(&mut certificate.subject);
+    } else if !name.is_empty() {
+        certificate.dns.push(name.to_owned());
+    }
+    certificate
+}
+
 fn port_of(authority: &str) -> Result<Option<u16>, String> {
     let host = routing::host::without_port(authority);
     match authority.get(host.len()..).unwrap_or_default().trim_start_matches(':') {
@@ -146,8 +173,12 @@ pub fn encode(ask: &Ask) -> String {
     pairs.extend(ask.protocol.clone().map(|protocol| ("protocol", protocol)));
     pairs.extend(ask.alpn.clone().map(|alpn| ("alpn", alpn)));
     pairs.extend(ask.client_ip.map(|address| ("client_ip", address.to_string())));
+    pairs.extend(ask.client_cert.clone().map(|name| ("client_cert", name)));
     pairs.extend(ask.seed.map(|seed| ("seed", seed.to_string())));
-    let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={}", escape(value))).collect();
+    let pairs: Vec<_> = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}={}", utf8_percent_encode(value, &UNRESERVED)))
+        .collect();
     pairs.join("&")
 }
 
@@ -170,10 +201,11 @@ pub fn decode(query: &str) -> Result<Ask, String> {
             "client_ip" => {
                 ask.client_ip = Some(value.parse().map_err(|_| format!("{key}={value}: not an address"))?);
             }
+            "client_cert" => ask.client_cert = Some(value),
             "seed" => ask.seed = Some(value.parse().map_err(|_| number())?),
             other => {
                 return Err(format!(
-                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, alpn, client_ip, seed"
+                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, alpn, client_ip, client_cert, seed"
                 ));
             }
         }
@@ -192,45 +224,8 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
     })
 }
 
-fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
 fn unescape(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = || {
-            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-            digits
-                .bytes()
-                .all(|digit| digit.is_ascii_hexdigit())
-                .then(|| u8::from_str_radix(digits, 16).ok())?
-        };
-        rest = match (first, escaped()) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                tail.get(2..).unwrap_or_default()
-            }
-            (b'+', _) => {
-                out.push(b' ');
-                tail
-            }
-            (byte, _) => {
-                out.push(*byte);
-                tail
-            }
-        };
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -276,6 +271,25 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_has_the_kind_of_name_that_is_given() {
+        let ask = |url: &str, name: &str| {
+            let ask = Ask { url: url.to_owned(), client_cert: Some(name.to_owned()), ..Ask::default() };
+            ask.question(&BTreeMap::new()).map(|question| question.client_certificate.unwrap_or_default())
+        };
+        let uri = vec!["spiffe://td/ns/a/sa/b".to_owned()];
+        for name in ["spiffe://td/ns/a/sa/b", "td/ns/a/sa/b"] {
+            assert_eq!(
+                ask("https://a.example", name),
+                Ok(Certificate { uris: uri.clone(), ..Certificate::default() })
+            );
+        }
+        assert_eq!(ask("https://a.example", "b.example").unwrap().dns, ["b.example"]);
+        assert_eq!(ask("https://a.example", "CN=b").unwrap().subject, "CN=b");
+        assert_eq!(ask("https://a.example", ""), Ok(Certificate::default()));
+        assert!(ask("http://a.example", "b.example").is_err(), "nothing is shown in the clear");
+    }
+
+    #[test]
     fn a_question_survives_the_query_string() {
         let ask = Ask {
             url: "https://a.example/x y?q=%41&b=ü".to_owned(),
@@ -286,6 +300,7 @@ mod tests {
             protocol: Some("http2".to_owned()),
             alpn: Some("h2, istio".to_owned()),
             client_ip: Some([192, 0, 2, 1].into()),
+            client_cert: Some("spiffe://cluster.local/ns/a/sa/b".to_owned()),
             seed: Some(7),
         };
         assert_eq!(decode(&encode(&ask)), Ok(ask));

@@ -7,10 +7,10 @@ use super::{answer::ResponsePart, explain::Question};
 use crate::jwt::{self, KeySet};
 use routing::{
     authn::{Failure, KeySource},
-    authz::{Connection, Facts, Policies, Rules, Verdict},
+    authz::{Connection, Facts, Peer, Policies, Rules, Verdict},
     claims::Claims,
     compile::Compiled,
-    listener::Listener,
+    listener::{FilterChain, Listener},
     request::RequestHead,
 };
 use std::{
@@ -41,7 +41,7 @@ pub(super) struct Denial {
 
 pub(super) fn of_connection(compiled: &Compiled, question: &Question, listener: &Listener) -> Judged {
     let mut judged = Judged::default();
-    let connection = connection(question, listener);
+    let connection = connection(question, listener, None);
     let facts = Facts { connection: &connection, request: None };
     judge(&mut judged, &compiled.authorization.tcp, &facts);
     if let Some(denial) = &mut judged.denial {
@@ -53,7 +53,7 @@ pub(super) fn of_connection(compiled: &Compiled, question: &Question, listener: 
 pub(super) fn of_request(
     compiled: &Compiled,
     question: &Question,
-    listener: &Listener,
+    (listener, chain): (&Listener, &FilterChain),
     head: &RequestHead<'_>,
 ) -> Judged {
     let mut judged = Judged::default();
@@ -75,7 +75,7 @@ pub(super) fn of_request(
         }
     }
     let claims = judged.claims.take();
-    let connection = connection(question, listener);
+    let connection = connection(question, listener, Some(chain));
     let head = RequestHead { claims: claims.as_ref(), ..*head };
     judge(
         &mut judged,
@@ -86,12 +86,20 @@ pub(super) fn of_request(
     judged
 }
 
-fn connection<'q>(question: &'q Question, listener: &Listener) -> Connection<'q> {
+/// Of a client that shows its certificate where the server asks for one.
+fn connection<'q>(
+    question: &'q Question,
+    listener: &Listener,
+    chain: Option<&FilterChain>,
+) -> Connection<'q> {
+    let asked = chain.and_then(|chain| chain.tls.as_ref()).is_some_and(|tls| tls.client.is_some());
+    let shown = question.client_certificate.as_ref().filter(|_| asked);
     let sni = match &question.transport {
         Transport::Tls(name) => name.as_deref(),
         Transport::Plain | Transport::Tcp => None,
     };
     Connection {
+        peer: shown.map(|shown| Peer { uris: &shown.uris, dns: &shown.dns, subject: &shown.subject }),
         source: question.client_ip,
         remote: question.client_ip,
         port: listener.key.port,

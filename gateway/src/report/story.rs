@@ -43,6 +43,8 @@ pub fn story(answer: &Answer, paint: Paint) -> String {
     what.extend(actions.fault.as_ref().map(|fault| format!("fault {fault}")));
     what.extend(actions.mirror.iter().map(|mirror| format!("copy to {mirror}")));
     what.extend(actions.cors.as_ref().map(|cors| format!("cross-origin policy {cors}")));
+    let policies = actions.policies.iter();
+    what.extend(policies.map(|(name, policy)| format!("{name}: {} (by {})", policy.asks, policy.of)));
     what.extend(headers("request headers", &actions.request_headers));
     what.extend(headers("response headers", &actions.response_headers));
     if !what.is_empty() {

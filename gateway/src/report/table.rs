@@ -167,6 +167,7 @@ impl Table {
                                 "match_index": route.origin.match_index,
                                 "name": route.origin.name.as_deref(),
                                 "destination": destination(&route.action),
+                                "policies": super::explain::annotated(Some(route), chain),
                             })
                         })
                     })

@@ -136,6 +136,8 @@ pub const BUCKETS: [f64; 19] = [
 
 /// Requests and connections that a security policy decided.
 pub const POLICY_DECISIONS: &str = "limen_policy_decisions_total";
+/// Requests that were refused because a policy failed or panicked, by policy.
+pub const POLICY_FAILURES: &str = "limen_policy_failures_total";
 /// Requests that a rule of the action AUDIT matched, by policy.
 pub const POLICY_AUDITED: &str = "limen_policy_audited_total";
 /// What policies on trial would have done, by policy.

@@ -333,6 +333,7 @@ mod tests {
             tls: Some(Arc::new(tls)),
             tcp: None,
             table: Arc::new(RouteTable::new("https.443", [])),
+            policies: None,
         }
     }
 

@@ -245,6 +245,11 @@ codes! {
         => "A match asks for one path, and an earlier match of the same VirtualService takes every request for it by a prefix. The match never acts. Istio \
             compares prefixes with each other only, and says nothing here.",
            "Move the exact path above the prefix, or remove it.";
+    /// A `limen.dev` annotation that cannot be read, or has no effect where it is.
+    ANNOTATION "LIM0024" "PolicyAnnotation" Error sample
+        => "An annotation of `limen.dev/` asks for a policy and cannot be read, is not known, or has no effect on the resource that has it. Where it was to \
+            protect, as a rate limit or a limit of bodies does, the resource is not served without it; otherwise it is served as if it had none.",
+           "Correct the annotation; `gateway/docs/policies.md` says what may be written. A name that is not known has no effect.";
     /// A listener whose address cannot be bound now.
     LISTENER_NOT_BOUND "LIM0030" "ListenerNotBound" Error elsewhere "It is the running process that raises it."
         => "An address and port cannot be bound: another process has it, or the right to bind low ports is missing. It is tried again with each change; the \

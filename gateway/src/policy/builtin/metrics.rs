@@ -1,8 +1,12 @@
 //! What the built-in policies count.
 
-use crate::telemetry::{self, names};
+use crate::{
+    policy::Failures,
+    telemetry::{self, names},
+};
 use prometheus::{IntCounter, IntCounterVec, Opts};
 use routing::authz::RuleName;
+use std::sync::Arc;
 
 /// Counters of the built-in policies.
 #[derive(Clone, Debug)]
@@ -14,6 +18,12 @@ pub struct SecurityMetrics {
     pub(super) asked_allowed: IntCounter,
     pub(super) asked_denied: IntCounter,
     pub(super) asked_failed: IntCounter,
+    pub(in crate::policy) rate_allowed: IntCounter,
+    pub(in crate::policy) rate_limited: IntCounter,
+    pub(in crate::policy) too_long: IntCounter,
+    /// Policies of any kind that could not judge.
+    pub(super) failures: Arc<Failures>,
+    failed: IntCounterVec,
     audited: IntCounterVec,
     dry_run: IntCounterVec,
 }
@@ -25,7 +35,7 @@ impl SecurityMetrics {
     /// When one of their names is taken.
     pub fn register(telemetry: &telemetry::Metrics) -> prometheus::Result<SecurityMetrics> {
         let metrics = SecurityMetrics::new()?;
-        for vector in [&metrics.decisions, &metrics.audited, &metrics.dry_run] {
+        for vector in [&metrics.decisions, &metrics.audited, &metrics.dry_run, &metrics.failed] {
             telemetry.register(Box::new(vector.clone()))?;
         }
         Ok(metrics)
@@ -36,8 +46,13 @@ impl SecurityMetrics {
             |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let decisions = vector(
             names::POLICY_DECISIONS,
-            "Requests and connections that a security policy decided",
+            "Requests and connections that a policy decided",
             &["policy", "decision"],
+        )?;
+        let failed = vector(
+            names::POLICY_FAILURES,
+            "Requests that were refused because a policy could not judge them",
+            &["policy"],
         )?;
         let of = |policy: &str, decision: &str| decisions.get_metric_with_label_values(&[policy, decision]);
         Ok(SecurityMetrics {
@@ -47,6 +62,11 @@ impl SecurityMetrics {
             asked_allowed: of("external", "allowed")?,
             asked_denied: of("external", "denied")?,
             asked_failed: of("external", "failed")?,
+            rate_allowed: of("rate_limit", "allowed")?,
+            rate_limited: of("rate_limit", "denied")?,
+            too_long: of("max_request_body", "denied")?,
+            failures: Arc::new(Failures::new(failed.clone())),
+            failed,
             audited: vector(
                 names::POLICY_AUDITED,
                 "Requests that a rule of the action AUDIT matched",

@@ -1,12 +1,16 @@
 //! The request on its way in.
 
 use super::super::{Claims, Client};
+use config_model::{
+    annotation::{Annotations, Setting},
+    meta::ResourceKey,
+};
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use routing::listener::FilterChain;
+use routing::{annotated::effective, listener::FilterChain, route::Route};
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
@@ -38,6 +42,18 @@ pub(crate) struct Exchange<'a> {
     pub(crate) scheme: Scheme,
     pub(crate) client: Client<'a>,
     pub(crate) shared: &'a mut Shared,
+}
+
+impl Exchange<'_> {
+    /// What an annotation of the rule's VirtualService, or else of the Gateway, asks for, and whose it is.
+    pub(crate) fn annotated<'s, T>(
+        &'s self,
+        route: Option<&'s Route>,
+        of: impl Fn(&'s Annotations) -> Option<&'s Setting<T>>,
+    ) -> Option<(&'s ResourceKey, &'s T)> {
+        let rule = route.and_then(|route| route.origin.metadata.policies.as_deref());
+        effective(rule, self.shared.server.policies.as_deref(), of)
+    }
 }
 
 /// A request that is being let in.

@@ -5,6 +5,10 @@ use super::{
     head::{Exchange, Protected, is_protected},
     route::RouteInfo,
 };
+use config_model::{
+    annotation::{Annotations, Setting},
+    meta::ResourceKey,
+};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, request, response::Parts};
 use routing::route::Route;
 
@@ -29,6 +33,14 @@ pub struct ResponseView<'a> {
 }
 
 impl<'a> ResponseView<'a> {
+    /// What an annotation asks for, and whose it is.
+    pub(crate) fn annotated<'s, T>(
+        &'s self,
+        of: impl Fn(&'s Annotations) -> Option<&'s Setting<T>>,
+    ) -> Option<(&'s ResourceKey, &'s T)> {
+        self.exchange.annotated(self.route, of)
+    }
+
     /// Who made it.
     #[must_use]
     pub fn origin(&self) -> Origin {

@@ -4,6 +4,10 @@ use super::{
     super::{Claims, Client},
     head::{Arrival, Exchange, Protected, RequestHead, is_protected},
 };
+use config_model::{
+    annotation::{Annotations, Setting},
+    meta::ResourceKey,
+};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts};
 use routing::route::{Route, RouteOrigin};
 use std::{
@@ -51,6 +55,12 @@ impl<'a> RouteInfo<'a> {
         self.0.delegate.as_deref().map(|delegate| &*delegate.virtual_service)
     }
 
+    /// Index of the delegate's rule in its `spec.http`.
+    #[must_use]
+    pub fn delegate_index(&self) -> Option<u32> {
+        self.0.delegate.as_deref().map(|delegate| delegate.index)
+    }
+
     /// Labels of the VirtualService; of the one that delegates, where one does.
     #[must_use]
     pub fn labels(&self) -> &'a BTreeMap<String, String> {
@@ -81,6 +91,14 @@ pub struct RouteView<'a> {
 impl<'a> RouteView<'a> {
     pub(crate) fn new(arrival: Arrival<'a>, route: Option<&'a Route>) -> RouteView<'a> {
         RouteView { head: RequestHead(arrival), route }
+    }
+
+    /// What an annotation asks for, and whose it is.
+    pub(crate) fn annotated<'s, T>(
+        &'s self,
+        of: impl Fn(&'s Annotations) -> Option<&'s Setting<T>>,
+    ) -> Option<(&'s ResourceKey, &'s T)> {
+        self.head.0.exchange.annotated(self.route, of)
     }
 
     /// The rule; `None`: no rule takes the request, which will be answered 404, or sent to https.
@@ -117,6 +135,14 @@ pub struct UpstreamView<'a> {
 }
 
 impl<'a> UpstreamView<'a> {
+    /// What an annotation asks for, and whose it is.
+    pub(crate) fn annotated<'s, T>(
+        &'s self,
+        of: impl Fn(&'s Annotations) -> Option<&'s Setting<T>>,
+    ) -> Option<(&'s ResourceKey, &'s T)> {
+        self.exchange.annotated(self.route, of)
+    }
+
     /// Number of the attempt, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {

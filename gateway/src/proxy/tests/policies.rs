@@ -31,6 +31,7 @@ impl Note {
                     .details("teapot"),
             )),
             Some(end) if end.strip_prefix("break ") == Some(hook) => Err(Failure::new("on purpose")),
+            Some(end) if end.strip_prefix("panic ") == Some(hook) => panic!("on purpose"),
             _ => Ok(Verdict::Continue),
         }
     }
@@ -170,14 +171,23 @@ async fn a_reply_ends_a_request_wherever_it_is_given() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_breaks_lets_nothing_through() {
-    for end in ["break request", "break route", "break upstream", "break response"] {
+    for end in [
+        "break request",
+        "break route",
+        "break upstream",
+        "break response",
+        "panic request",
+        "panic route",
+        "panic upstream",
+        "panic response",
+    ] {
         let up = plays(&[OK]).await;
         let (gateway, _) = noted(FORWARD, &up, Some(end), None).await;
         let (status, head, body) = gateway.get("/").await;
         assert_eq!((status, &*body), (503, ""), "{end}: {head}");
         assert!(gateway.line("policy_failed{A}").await.contains(" 503 "), "{end}");
         assert!(!head.contains("purpose"), "{head}");
-        assert_eq!(up.got().len(), usize::from(end == "break response"), "{end}");
+        assert_eq!(up.got().len(), usize::from(end.ends_with(" response")), "{end}");
     }
 }
 

@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 
 use config_model::{
+    annotation::{Annotations, ERROR_PAGES},
     istio::{
         Gateway,
         credential::{Credential, ServerCertificate},
     },
-    meta::Kind,
+    meta::{Kind, Metadata, ResourceKey},
     set::AnyResource,
 };
 
@@ -21,7 +22,9 @@ pub(super) fn named<'a>(home: &Home, resources: impl Iterator<Item = &'a AnyReso
     let mut parts = BTreeSet::new();
     for resource in resources {
         match resource {
+            AnyResource::VirtualService(service) => texts(home, &service.key, &service.meta, &mut parts),
             AnyResource::Gateway(gateway) if selects(home, &gateway.spec) => {
+                texts(home, &gateway.key, &gateway.meta, &mut parts);
                 for tls in gateway.spec.servers.iter().filter_map(|server| server.tls.as_ref()) {
                     for certificate in tls.certificates() {
                         if let ServerCertificate::Reference { reference, .. } = certificate {
@@ -53,6 +56,17 @@ pub(super) fn named<'a>(home: &Home, resources: impl Iterator<Item = &'a AnyReso
         }
     }
     parts
+}
+
+/// The ConfigMaps that annotations take texts from: of the resource's own namespace, which must be the gateway's to be read.
+fn texts(home: &Home, key: &ResourceKey, metadata: &Metadata, parts: &mut BTreeSet<Part>) {
+    if key.namespace != home.namespace || !metadata.annotations.contains_key(ERROR_PAGES) {
+        return;
+    }
+    let (policies, _) = Annotations::read(&metadata.annotations);
+    for (name, _) in routing::annotated::named(&policies) {
+        parts.insert(Part::named(Kind::ConfigMap, &key.namespace, name));
+    }
 }
 
 /// An empty selector is every pod's; where it also has to be in the pod's namespace, the compiler says so.

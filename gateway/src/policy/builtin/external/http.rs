@@ -9,7 +9,9 @@ use super::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use routing::authz::provider::{HttpCheck, Provider};
+use std::fmt::Display;
 
 /// Headers of the request that the answer wants gone.
 const REMOVE: &str = "x-envoy-auth-headers-to-remove";
@@ -100,16 +102,10 @@ pub(super) fn edit_query(query: Option<&str>, set: &[(String, String)], remove: 
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+/// As a name or a value in a query: all but what stands for itself anywhere in a URI (RFC 3986 §2.3).
+fn escaped(text: &str) -> impl Display + '_ {
+    const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, &UNRESERVED)
 }
 
 #[cfg(test)]
