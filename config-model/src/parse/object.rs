@@ -88,11 +88,16 @@ impl Object {
         for (name, value) in fields {
             match (name.as_str(), value) {
                 (Some("metadata"), Value::Mapping(metadata)) => hash_metadata(metadata, &mut hasher),
+                // A status that says nothing of that is as none: else the first that is written on an object would change it.
                 (Some("status"), status) if status_is_for_people => {
-                    if kind == Some(Kind::WorkloadEntry) {
-                        document::conditions(&self.0).get(HEALTHY).hash(&mut hasher);
+                    if kind == Some(Kind::WorkloadEntry)
+                        && let Some(healthy) = document::conditions(&self.0).get(HEALTHY)
+                    {
+                        (HEALTHY, healthy).hash(&mut hasher);
                     }
-                    status.get("addresses").hash(&mut hasher);
+                    if let Some(addresses) = status.get("addresses") {
+                        ("addresses", addresses).hash(&mut hasher);
+                    }
                 }
                 _ => (name, value).hash(&mut hasher),
             }
@@ -192,6 +197,12 @@ mod tests {
         assert_eq!(with("Gateway", "Accepted"), with("Gateway", "Programmed"));
         assert_eq!(with("Gateway", "Accepted"), with("Gateway", "Healthy"));
         assert_ne!(with("WorkloadEntry", "Accepted"), with("WorkloadEntry", "Healthy"));
+        for kind in ["Gateway", "WorkloadEntry", "VirtualService"] {
+            let none = format!(
+                r#"{{"apiVersion":"networking.istio.io/v1","kind":"{kind}","metadata":{{"name":"a"}},"spec":{{}}}}"#
+            );
+            assert_eq!(hash(&none), with(kind, "Accepted"), "the first status of a {kind} is no change");
+        }
     }
 
     #[test]

@@ -340,6 +340,15 @@ def value_faults(chart):
             yield f"no template reads {path}"
 
 
+def readme_faults(root):
+    """Who checks files of a cluster is told to fetch each kind that is read; ConfigMap `istio` is fetched by itself, Secrets are left there."""
+    line = re.search(r"^kubectl get (gateways\S+) \\\n  -A -o yaml", (root / "deploy/README.md").read_text(), re.MULTILINE)
+    named = {name.split(".")[0] for name in line[1].split(",")} if line else set()
+    for kind in kinds(root):
+        if kind not in ("Endpoints", "Secret", "ConfigMap") and plural_of(kind) not in named:
+            yield f"`kubectl get` of the migration does not name {plural_of(kind)}"
+
+
 def variable_faults(rendered, root):
     known = sources(root, r'env = "(LIMEN_\w+)"')
     for name in set_variables(rendered):
@@ -369,6 +378,7 @@ def main():
             faults += definition_faults(rendered, root)
         report(pathlib.Path(path).name, [*faults, *label_faults(rendered), *drain_faults(rendered)])
     report("values", value_faults(chart))
+    report("README.md", readme_faults(root))
     for path in sorted((root / "deploy/dashboards").glob("*.json")):
         report(path.name, dashboard_faults(path, root))
     cases = sorted((pathlib.Path(__file__).parent / "cases").glob("*.yaml"))

@@ -47,7 +47,7 @@ spec: {ports: [{name: http, port: 80}], selector: {app: shop}}
 
 fn limen(double: &Double, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    let kubeconfig = double.kubeconfig(folder.path());
+    let kubeconfig = double.kubeconfig(folder.path(), "{}");
     let mut command = Command::new(env!("CARGO_BIN_EXE_limen"));
     command.env("KUBECONFIG", kubeconfig).args(arguments);
     block_in_place(|| command.output().unwrap())

@@ -89,6 +89,51 @@ async fn a_list_comes_in_pages_of_one_moment() {
     assert!(second["metadata"]["continue"].is_null());
     let (status, refused) = get(&double, "/api/v1/configmaps?limit=2&continue=old").await;
     assert_eq!((status, refused["reason"].as_str()), (410, Some("Expired")));
+    let (_, anew) = get(&double, "/api/v1/configmaps?limit=2").await;
+    assert_ne!(
+        anew["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"],
+        "a list begun anew is of now"
+    );
+    double.expire_pages(1);
+    let token = anew["metadata"]["continue"].as_str().unwrap();
+    let path = format!("/api/v1/configmaps?limit=2&continue={token}");
+    assert_eq!(get(&double, &path).await.0, 410);
+    assert_eq!(get(&double, &path).await.1["items"][0]["data"]["key"], "2");
+}
+
+#[tokio::test]
+async fn a_change_of_another_type_changes_no_list_and_what_came_since_is_watched() {
+    let double = Double::start(ALL).await;
+    double.apply(&config_map("a", "1"));
+    let (_, first) = get(&double, "/api/v1/configmaps").await;
+    double.apply(GATEWAY);
+    let (_, second) = get(&double, "/api/v1/configmaps").await;
+    assert_eq!(first, second);
+    let version = second["metadata"]["resourceVersion"].as_str().unwrap();
+    double.apply(&config_map("a", "2"));
+    let mut watch =
+        Lines::of(&double, &format!("/api/v1/configmaps?watch=true&resourceVersion={version}")).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["data"]["key"], "2");
+    // A version that is forgotten is in no list any more, or a watch from it would never begin.
+    double.compact(Gone::Status);
+    let (_, third) = get(&double, "/api/v1/configmaps").await;
+    let version = third["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch =
+        Lines::of(&double, &format!("/api/v1/configmaps?watch=true&resourceVersion={version}")).await;
+    double.apply(&config_map("a", "3"));
+    assert_eq!(watch.next().await.unwrap()["object"]["data"]["key"], "3");
+}
+
+#[tokio::test]
+async fn a_token_that_is_asked_for_must_be_borne() {
+    let double = Double::start(ALL).await;
+    double.require_token("one");
+    for (header, wanted) in [("Bearer one", 200), ("Bearer two", 401), ("", 401)] {
+        let answer =
+            request(&double, Method::GET, "/api/v1/pods", ("authorization", header), &Value::Null).await;
+        assert_eq!(answer.status().as_u16(), wanted, "{header:?}");
+    }
+    assert_eq!(double.unauthorized(), 2);
 }
 
 #[tokio::test]
@@ -153,6 +198,12 @@ async fn only_what_is_installed_is_discovered() {
         listed["resources"].as_array().unwrap().iter().map(|of| of["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"gateways") && !names.contains(&"sidecars"));
     assert_eq!(get(&double, "/apis/networking.istio.io/v1/sidecars").await.0, 404);
+    double.apply(GATEWAY);
+    double.uninstall("Gateway");
+    assert_eq!(get(&double, "/apis/networking.istio.io/v1/gateways").await.0, 404);
+    double.install(crate::double::istio("v1", "Gateway", "gateways"));
+    let (_, listed) = get(&double, "/apis/networking.istio.io/v1/gateways").await;
+    assert_eq!(listed["items"], json!([]), "a definition takes its objects with it");
 }
 
 const GATEWAY: &str = "

@@ -24,8 +24,13 @@ pub(crate) struct Limen {
 
 impl Limen {
     pub(crate) fn start(double: &Double, cache: &Path) -> Limen {
+        Limen::start_as(double, cache, "{}", &[])
+    }
+
+    /// With these credentials (the user of a kubeconfig) and further arguments.
+    pub(crate) fn start_as(double: &Double, cache: &Path, user: &str, more: &[&str]) -> Limen {
         let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = double.kubeconfig(folder.path());
+        let kubeconfig = double.kubeconfig(folder.path(), user);
         let [port, admin, status, metrics] = [free_port(), free_port(), free_port(), free_port()];
         let child = Command::new(binary())
             .env("KUBECONFIG", kubeconfig)
@@ -34,6 +39,7 @@ impl Limen {
             .args(["--metrics-addr", &format!("127.0.0.1:{metrics}"), "--access-log", "off"])
             .arg("--cache-dir")
             .arg(cache)
+            .args(more)
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.path().join("limen.log")).unwrap())
             .spawn()
@@ -52,11 +58,11 @@ impl Limen {
         }
     }
 
-    fn answer(&self) -> Option<String> {
+    pub(crate) fn answer(&self) -> Option<String> {
         get(self.port, "shop.example.com", "/").ok().map(|answer| answer.body)
     }
 
-    fn answers(&self, body: &str) {
+    pub(crate) fn answers(&self, body: &str) {
         eventually(body, || self.answer().filter(|answer| answer == body));
     }
 
@@ -76,7 +82,7 @@ impl Drop for Limen {
 }
 
 /// The Service's address answers nobody: traffic that arrives went to the pods.
-const SERVICE: &str = "
+pub(crate) const SERVICE: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: shop, namespace: default}
@@ -84,7 +90,7 @@ spec: {clusterIP: 240.0.0.1, clusterIPs: [240.0.0.1], selector: {app: shop}, por
 ";
 
 /// Pods of one state behind the Service's port; the container port `web` has this number in them.
-fn slice(name: &str, port: u16, conditions: &str) -> String {
+pub(crate) fn slice(name: &str, port: u16, conditions: &str) -> String {
     format!(
         "
 apiVersion: discovery.k8s.io/v1
@@ -98,7 +104,7 @@ endpoints:
     )
 }
 
-const READY: &str = "ready: true, serving: true, terminating: false";
+pub(crate) const READY: &str = "ready: true, serving: true, terminating: false";
 const LEAVING: &str = "ready: false, serving: true, terminating: true";
 const STARTING: &str = "ready: false, serving: false, terminating: false";
 

@@ -19,9 +19,11 @@ mod double;
 #[allow(dead_code, reason = "made for the live tests; these use a part of it")]
 #[path = "../live/harness.rs"]
 mod harness;
+mod kinds;
 mod manifests;
 #[path = "../live/measure.rs"]
 mod measure;
 mod scale;
 mod source;
 mod status;
+mod token;

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use config_model::{
-    meta::Kind,
-    set::{AnyResource, ResourceSet},
-    validate::validate,
-};
+use config_model::set::AnyResource;
+pub(crate) use gateway::source::Loaded;
 use gateway::source::{
-    Health, Loaded, Source as _,
+    Health, Source as _,
     kubernetes::{Cluster, Home, Kubernetes, Timing},
 };
 use tokio::{runtime::Handle, time::timeout};
 
-use crate::double::{ALL, Double, Gone, istio};
+use crate::double::{ALL, Double, Gone};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -27,7 +24,7 @@ spec:
   - {port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}
 ";
 
-fn service(name: &str, port: u16) -> String {
+pub(crate) fn service(name: &str, port: u16) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{ports: [{{port: {port}, name: http}}]}}\n"
     )
@@ -52,17 +49,17 @@ pub(crate) fn timing() -> Timing {
     }
 }
 
-fn source(double: &Double) -> Kubernetes {
+pub(crate) fn source(double: &Double) -> Kubernetes {
     let cluster = Cluster::at(double.url().parse().unwrap()).unwrap();
     Kubernetes::with_timing(cluster, home(), None, Handle::current(), timing())
 }
 
-async fn next(source: &mut Kubernetes) -> Loaded {
+pub(crate) async fn next(source: &mut Kubernetes) -> Loaded {
     timeout(PATIENCE, source.next()).await.expect("a state in time").expect("a source that goes on")
 }
 
 /// States until one is as wanted; each on the way must hold, too.
-async fn until(
+pub(crate) async fn until(
     source: &mut Kubernetes,
     always: impl Fn(&Loaded) -> bool,
     wanted: impl Fn(&Loaded) -> bool,
@@ -76,11 +73,11 @@ async fn until(
     }
 }
 
-fn names(loaded: &Loaded) -> Vec<String> {
+pub(crate) fn names(loaded: &Loaded) -> Vec<String> {
     loaded.resources.iter().map(|resource| resource.key().to_string()).collect()
 }
 
-fn has(loaded: &Loaded, name: &str) -> bool {
+pub(crate) fn has(loaded: &Loaded, name: &str) -> bool {
     names(loaded).iter().any(|known| known == name)
 }
 
@@ -118,6 +115,20 @@ async fn a_list_of_many_pages_is_one_state() {
         .filter(|asked| asked.contains("/services?") && asked.contains("continue="))
         .count();
     assert_eq!(pages, 2, "1201 objects in pages of 500");
+}
+
+#[tokio::test]
+async fn a_list_whose_pages_expire_while_it_is_read_is_read_again() {
+    let double = Double::start(ALL).await;
+    for index in 0..501 {
+        double.apply(&service(&format!("s{index}"), 80));
+    }
+    double.expire_pages(1);
+    assert_eq!(next(&mut source(&double)).await.resources.len(), 501, "whole, and nothing twice");
+    let begun = |asked: &&String| {
+        asked.contains("/services?") && !asked.contains("=token") && !asked.contains("watch=")
+    };
+    assert_eq!(double.requests().iter().filter(begun).count(), 2);
 }
 
 #[tokio::test]
@@ -180,102 +191,6 @@ async fn a_watch_that_is_cut_goes_on_from_the_last_bookmark() {
     double.apply(&service("a", 82));
     let _third = until(&mut source, |_| true, |loaded| port(loaded, "a") == Some(82)).await;
     assert_eq!(lists(&double), before, "nothing was listed again");
-}
-
-#[tokio::test]
-async fn a_kind_that_is_not_installed_is_an_empty_list_until_it_is() {
-    let double = Double::start(ALL.into_iter().filter(|of| of.group != "networking.istio.io")).await;
-    let mut source = source(&double);
-    assert_eq!(next(&mut source).await.resources.len(), 0);
-    double.install(istio("v1beta1", "Gateway", "gateways"));
-    double.apply(&GATEWAY.replace("istio.io/v1", "istio.io/v1beta1"));
-    let _found = until(&mut source, |_| true, |loaded| has(loaded, "Gateway istio-system/door")).await;
-}
-
-#[tokio::test]
-async fn a_secret_is_read_once_it_is_named_and_no_other_is() {
-    let double = Double::start(ALL).await;
-    let secret = |name: &str, namespace: &str| {
-        format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata: {{tls.key: aHVudGVyMg==}}\n"
-        )
-    };
-    double.apply(GATEWAY);
-    double.apply(&secret("named", "istio-system"));
-    double.apply(&secret("other", "istio-system"));
-    double.apply(&secret("named", "shop"));
-    let mut source = source(&double);
-    let first = next(&mut source).await;
-    assert!(!first.resources.iter().any(|resource| resource.key().kind == Kind::Secret));
-    double.apply(&GATEWAY.replace(
-        "port: {number: 80, name: http, protocol: HTTP}",
-        "port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: named}",
-    ));
-    // The Gateway that names it and the Secret go live together.
-    let https = |loaded: &Loaded| {
-        loaded.resources.iter().any(|resource| matches!(resource, AnyResource::Gateway(gateway) if gateway.spec.servers[0].tls.is_some()))
-    };
-    let second = until(&mut source, |_| true, https).await;
-    let secrets: Vec<String> = names(&second).into_iter().filter(|name| name.starts_with("Secret")).collect();
-    assert_eq!(secrets, ["Secret istio-system/named"]);
-    let asked: Vec<String> =
-        double.requests().into_iter().filter(|asked| asked.contains("/secrets")).collect();
-    assert!(
-        asked.iter().all(|asked| {
-            asked.starts_with("/api/v1/namespaces/istio-system/secrets?")
-                && asked.contains("fieldSelector=metadata.name%3Dnamed")
-        }),
-        "{asked:?}"
-    );
-    double.apply(GATEWAY);
-    let gone = |loaded: &Loaded| !loaded.resources.iter().any(|resource| resource.key().kind == Kind::Secret);
-    let _left = until(&mut source, |_| true, gone).await;
-}
-
-#[tokio::test]
-async fn of_config_maps_those_are_read_that_are_named() {
-    let double = Double::start(ALL).await;
-    let config_map = |name: &str, namespace: &str, data: &str| {
-        format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: {namespace}}}\ndata: {{{data}}}\n"
-        )
-    };
-    double.apply(GATEWAY);
-    double.apply(&config_map("istio", "istio-system", "mesh: 'trustDomain: example.org'"));
-    double.apply(&config_map("roots", "istio-system", "ca.crt: pem"));
-    double.apply(&config_map("istio", "shop", "mesh: ''"));
-    double.apply(&config_map("other", "istio-system", "a: b"));
-    let mut source = source(&double);
-    let config_maps = |loaded: &Loaded| -> Vec<String> {
-        names(loaded).into_iter().filter(|name| name.starts_with("ConfigMap")).collect()
-    };
-    let first = next(&mut source).await;
-    assert_eq!(config_maps(&first), ["ConfigMap istio-system/istio"], "MeshConfig is there from the start");
-    let trust_domain = |loaded: &Loaded| {
-        let mut set = ResourceSet::new();
-        set.extend(loaded.resources.iter().cloned());
-        validate(set).0.mesh().trust_domain.clone()
-    };
-    assert_eq!(trust_domain(&first), "example.org");
-    double.apply(&config_map("istio", "istio-system", "mesh: 'trustDomain: example.com'"));
-    let _followed = until(&mut source, |_| true, |loaded| trust_domain(loaded) == "example.com").await;
-    double.apply(&GATEWAY.replace(
-        "port: {number: 80, name: http, protocol: HTTP}",
-        "port: {number: 443, name: https, protocol: HTTPS}, \
-         tls: {mode: MUTUAL, credentialName: named, caCertCredentialName: 'configmap://istio-system/roots'}",
-    ));
-    let both = ["ConfigMap istio-system/istio", "ConfigMap istio-system/roots"];
-    let _named = until(&mut source, |_| true, |loaded| config_maps(loaded) == both).await;
-    let asked = double.requests().into_iter().filter(|asked| asked.contains("/configmaps"));
-    assert!(
-        asked.clone().count() > 0
-            && asked.into_iter().all(|asked| {
-                asked.starts_with("/api/v1/namespaces/istio-system/configmaps?")
-                    && (asked.contains("metadata.name%3Distio&") || asked.contains("metadata.name%3Droots&"))
-            }),
-        "{:?}",
-        double.requests()
-    );
 }
 
 #[tokio::test]

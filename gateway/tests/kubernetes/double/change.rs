@@ -3,10 +3,15 @@
 //! As documented: a write that names a version other than the present one is refused (409 Conflict), as is a name that is taken (409
 //! AlreadyExists); the status subresource changes the status and nothing else; an Event changes in its series only.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Body, Event, State, Type, refusal, whole};
+use super::{
+    Body, Event, State, Type,
+    answer::{refusal, whole},
+};
 
 /// What a request names.
 pub(super) struct Target<'a> {
@@ -81,12 +86,12 @@ pub(super) fn write(
         && let Some(condition) = state.meddling.pop()
     {
         // Somebody else's write comes first.
-        let mut object = state.objects[&key].clone();
+        let mut object = Value::clone(&state.objects[&key]);
         let theirs = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         object["status"]["conditions"] = theirs.into_iter().chain([condition]).collect();
         put(state, target.of, key.clone(), object);
     }
-    let found = state.objects.get(&key).cloned();
+    let found = state.objects.get(&key).map(|object| Value::clone(object));
     let object = match (method.as_str(), found) {
         ("POST", Some(_)) => return refusal(409, "AlreadyExists", &format!("{name:?} already exists")),
         ("POST", None) => body.clone(),
@@ -151,7 +156,12 @@ fn wrong(kind: &str, object: &Value) -> Option<&'static str> {
 }
 
 /// Keeps an object under a new version, and tells those who watch.
-pub(super) fn put(state: &mut State, of: Type, key: (String, String, String), mut object: Value) -> Value {
+pub(super) fn put(
+    state: &mut State,
+    of: Type,
+    key: (String, String, String),
+    mut object: Value,
+) -> Arc<Value> {
     state.version += 1;
     let version = state.version;
     let old = state.objects.get(&key);
@@ -168,8 +178,9 @@ pub(super) fn put(state: &mut State, of: Type, key: (String, String, String), mu
         object["metadata"]["generation"] = json!(if same { before } else { before + 1 });
     }
     let kind = if old.is_some() { "MODIFIED" } else { "ADDED" };
-    state.objects.insert(key, object.clone());
-    state.events.push(Event { version, plural: of.plural.to_owned(), kind, object: object.clone() });
+    let object = Arc::new(object);
+    state.objects.insert(key, Arc::clone(&object));
+    state.tell(Event { version, plural: of.plural.to_owned(), kind, object: Arc::clone(&object) });
     object
 }
 

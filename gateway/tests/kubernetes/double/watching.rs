@@ -10,7 +10,10 @@ use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Ask, Body, Event, Gone, State, refusal, status};
+use super::{
+    Body, Event, Gone, State,
+    answer::{Ask, refusal, status},
+};
 
 /// Where a watch is.
 struct Watching {
@@ -81,8 +84,8 @@ impl Watching {
             // A stream that is open has seen everything: only one that lags is cut off.
             self.version = state.compacted;
         }
-        let news: Vec<Event> =
-            state.events.iter().filter(|event| event.version > self.version).cloned().collect();
+        let begin = state.events.partition_point(|event| event.version <= self.version);
+        let news: Vec<Event> = state.events[begin..].to_vec();
         for event in news {
             self.version = event.version;
             if event.plural == self.ask.of.plural && self.ask.wants(&event.object) {
