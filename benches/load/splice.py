@@ -39,7 +39,7 @@ def upstream():
             if head == b"d":
                 for _ in range(SIZE // len(BLOCK)):
                     client.sendall(BLOCK)
-            else:
+            elif head:
                 drain(client)
                 client.sendall(b"x")
 
