@@ -91,6 +91,12 @@ impl Bound {
         Bound { socket, surface }
     }
 
+    /// What is served there.
+    #[must_use]
+    pub fn surface(&self) -> Surface {
+        self.surface
+    }
+
     /// A handle to the socket.
     ///
     /// # Errors

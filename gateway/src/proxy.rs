@@ -6,6 +6,7 @@
 pub mod ask;
 mod attempt;
 mod call;
+mod callbacks;
 mod clock;
 mod connect;
 mod ctx;
@@ -79,8 +80,12 @@ use std::{
 
 /// The proxy: routes by the snapshot in force and reports what happened.
 ///
-/// Usable by itself as a [`ProxyHttp`]; sessions must come through [`crate::listener`], which says what connection
-/// they belong to. A session from elsewhere is answered as one that no listener accepted.
+/// A [`ProxyHttp`] that another one may wrap: [`GatewayBuilder::wrap`](crate::GatewayBuilder::wrap). Sessions must come through
+/// [`crate::listener`], which says what connection they belong to; one from elsewhere is answered as one that no listener accepted.
+///
+/// # What a wrapper must do
+/// Hand on each of [`CALLBACKS`](Self::CALLBACKS) once, with the context and, where there is one, the answer; all other callbacks have the
+/// engine's own bodies here, and a wrapper may have any. Its `CTX` holds the gateway's beside its own.
 pub struct GatewayProxy {
     snapshots: Arc<SnapshotCell>,
     metrics: Arc<Metrics>,

@@ -29,14 +29,14 @@ pub struct Settings {
     pub port_map: BTreeMap<u16, u16>,
     /// Address to bind where a Gateway names none; `None` is every address of both families.
     pub bind: Option<IpAddr>,
-    /// Address of the admin endpoints.
-    pub admin: SocketAddr,
+    /// Address of the admin endpoints; `None`: there are none.
+    pub admin: Option<SocketAddr>,
     /// File with the token that the admin endpoints ask for; `None`: they answer on loopback only.
     pub admin_token_file: Option<PathBuf>,
     /// PEM file with authorities that vouch for issuers' servers besides the system's; `None` is where Istio mounts them, if they are there.
     pub jwks_authorities: Option<PathBuf>,
-    /// Address of the readiness endpoint.
-    pub status: SocketAddr,
+    /// Address of the readiness endpoint; `None`: there is none.
+    pub status: Option<SocketAddr>,
     /// Addresses of the metrics endpoint.
     pub metrics: Vec<SocketAddr>,
     /// Threads that serve traffic, at least 1.
@@ -120,10 +120,10 @@ impl Default for Settings {
             workload_certificates: None,
             port_map: BTreeMap::new(),
             bind: None,
-            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 15000)),
+            admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
             admin_token_file: None,
             jwks_authorities: None,
-            status: everywhere(15021),
+            status: Some(everywhere(15021)),
             metrics: vec![everywhere(15090), everywhere(15020)],
             threads: available_threads(),
             access_log: None,

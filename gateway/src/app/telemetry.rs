@@ -6,17 +6,19 @@
 use std::{path::Path, sync::Arc};
 
 use config_model::diagnostic::{Code, Diagnostic, Diagnostics};
+use prometheus::IntCounter;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::builder::OwnLog;
 use crate::{
     pipeline::Built,
     settings::{AccessLogFormat, DEFAULT_DOMAIN, Settings},
     telemetry::{
-        Logs, Plans,
+        AccessLog, Logs, Plans,
         access_log::Target,
         collectors::{Collectors, Files},
         log_plan::{self, LogRule, Output, Written},
-        logs::{Connections, Rule},
+        logs::{Connections, Rule, Sink},
         node::Node,
         plan::{self, Ground},
     },
@@ -28,6 +30,8 @@ pub(super) struct Telemetry {
     node: Node,
     /// What flags ask for; `None`: nothing.
     flagged: Option<Vec<LogRule>>,
+    /// The program's own.
+    own: Option<Arc<AccessLog>>,
     silent: Vec<u16>,
 }
 
@@ -36,7 +40,13 @@ impl Telemetry {
     ///
     /// # Errors
     /// When it cannot be opened, or its format is none.
-    pub(super) fn new(settings: &Settings, mut collectors: Collectors) -> Result<Telemetry, String> {
+    pub(super) fn new(
+        settings: &Settings,
+        mut collectors: Collectors,
+        own: Option<OwnLog>,
+        dropped: IntCounter,
+    ) -> Result<Telemetry, String> {
+        let own = own.map(|log| begin(log, dropped)).transpose()?.flatten();
         let flagged = flagged(settings);
         if let Some(rules) = &flagged
             && let Some(problem) = collectors.logs(rules.clone()).1.into_iter().next()
@@ -47,6 +57,7 @@ impl Telemetry {
             collectors,
             node: node(settings),
             flagged,
+            own,
             silent: settings.access_log_except.clone(),
         })
     }
@@ -69,7 +80,8 @@ impl Telemetry {
                 rules
             }
         };
-        let (rules, problems) = self.collectors.logs(rules);
+        let (mut rules, problems) = self.collectors.logs(rules);
+        rules.extend(self.own.clone().map(|log| Rule { sink: Sink::Lines(log), condition: None }));
         findings.extend(problems.into_iter().map(|problem| Diagnostic::new(Code::SCHEMA, problem)));
         let logs = logs(rules, &self.silent, built);
         (Arc::new(Plans { tracing, logs }), findings)
@@ -89,17 +101,32 @@ fn flagged(settings: &Settings) -> Option<Vec<LogRule>> {
     if settings.access_log.is_none() && settings.access_log_file.is_none() {
         return None;
     }
-    let written = match settings.access_log.as_ref().unwrap_or(&AccessLogFormat::Text) {
-        AccessLogFormat::Off => return Some(Vec::new()),
-        AccessLogFormat::Text => Written::Text,
-        AccessLogFormat::Json => Written::Json,
-        AccessLogFormat::Custom(text) => Written::Format(text.clone(), false),
-    };
+    let format = settings.access_log.as_ref().unwrap_or(&AccessLogFormat::Text);
+    let Some(written) = written(format) else { return Some(Vec::new()) };
     let target = match &settings.access_log_file {
         Some(path) => Target::File(Arc::<Path>::from(path.as_path())),
         None => Target::Stdout,
     };
     Some(vec![LogRule { output: Output::Lines(target, written), condition: None }])
+}
+
+/// How lines are written; `None`: not at all.
+fn written(format: &AccessLogFormat) -> Option<Written> {
+    match format {
+        AccessLogFormat::Off => None,
+        AccessLogFormat::Text => Some(Written::Text),
+        AccessLogFormat::Json => Some(Written::Json),
+        AccessLogFormat::Custom(text) => Some(Written::Format(text.clone(), false)),
+    }
+}
+
+/// The log that goes to the program.
+fn begin(log: OwnLog, dropped: IntCounter) -> Result<Option<Arc<AccessLog>>, String> {
+    let Some(written) = written(&log.format) else { return Ok(None) };
+    let format = written.compile().map_err(|error| format!("access log format: {error}"))?;
+    let log =
+        AccessLog::to_writer(format, log.to, dropped).map_err(|error| format!("access log: {error}"))?;
+    Ok(Some(Arc::new(log)))
 }
 
 /// Opens files anew at each SIGHUP, as whoever rotates them asks for.

@@ -30,6 +30,8 @@ pub struct BindOptions {
     pub address: Option<IpAddr>,
     /// Port of the key → port to bind, for processes that may not bind the low ones.
     pub ports: BTreeMap<u16, u16>,
+    /// Whether the system chooses the port where `ports` does not.
+    pub any: bool,
     /// Sockets that another process has left to this one, which are taken before any is made.
     pub inherited: Inherited,
 }
@@ -37,7 +39,7 @@ pub struct BindOptions {
 impl BindOptions {
     /// The port to bind for a port of the configuration.
     pub fn port(&self, port: u16) -> u16 {
-        self.ports.get(&port).copied().unwrap_or(port)
+        self.ports.get(&port).copied().unwrap_or(if self.any { 0 } else { port })
     }
 }
 

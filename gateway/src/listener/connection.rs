@@ -120,6 +120,16 @@ impl ConnectionInfo {
         }
     }
 
+    /// One that nobody made, from this client to `127.0.0.1:80`.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn imagined(peer: SocketAddr) -> ConnectionInfo {
+        let local = SocketAddr::from(([127, 0, 0, 1], 80));
+        let listener = ListenerKey { bind: routing::listener::Bind::Any, port: 80 };
+        let endpoints = Endpoints { listener, bound_port: 80, peer, physical: peer, local };
+        let (_never, draining) = watch::channel(false);
+        ConnectionInfo::new(endpoints, None, (false, None), Arc::default(), draining, crate::pressure::calm())
+    }
+
     /// A request is being served; its end is [`request_finished`](Self::request_finished).
     pub fn request_begun(&self) {
         self.begun.fetch_add(1, Ordering::Release);

@@ -21,7 +21,6 @@ use pingora_core::{
 };
 use routing::listener::{ListenerKey, Listeners};
 use tokio::{
-    net::{TcpListener, UnixListener},
     sync::{Notify, watch},
     task::AbortHandle,
     time::Instant,
@@ -167,12 +166,17 @@ impl ListenerManager {
 
     /// Addresses of the listeners that accept, by key.
     pub fn bound(&self) -> BTreeMap<ListenerKey, BoundAddress> {
-        let slots = self.slots();
-        let bound = slots.iter().filter_map(|(key, slot)| match slot {
-            Slot::Serving(running) => Some((key.clone(), running.address.clone())),
-            Slot::Bound(..) | Slot::Failed { .. } => None,
-        });
-        bound.collect()
+        let address = |slot| running(slot).map(|running| running.address.clone());
+        self.slots().iter().filter_map(|(key, slot)| Some((key.clone(), address(slot)?))).collect()
+    }
+
+    /// Addresses of the open sockets, by key: connections to them are accepted, or wait in the kernel.
+    pub fn opened(&self) -> BTreeMap<ListenerKey, BoundAddress> {
+        let address = |slot: &Slot| match slot {
+            Slot::Serving(Running { address, .. }) | Slot::Bound(_, address) => Some(address.clone()),
+            Slot::Failed { .. } => None,
+        };
+        self.slots().iter().filter_map(|(key, slot)| Some((key.clone(), address(slot)?))).collect()
     }
 
     /// Listeners that are wanted and cannot be bound: reasons not to be ready.
@@ -369,7 +373,7 @@ impl ListenerManager {
     /// Begins to accept on a bound socket; other slots stay as they are.
     fn start(&self, key: &ListenerKey, slot: Slot, loops: usize) -> Slot {
         let Slot::Bound(socket, address) = slot else { return slot };
-        let acceptor = match into_runtime(socket) {
+        let acceptor = match Acceptor::of(socket) {
             Ok(acceptor) => Arc::new(acceptor),
             Err(error) => {
                 let failure =
@@ -482,13 +486,6 @@ fn failed(failure: BindFailure, last_pause: Option<Duration>) -> Slot {
     }
     let pause = last_pause.map_or(FIRST_RETRY, |last| (last * 2).min(LONGEST_RETRY));
     Slot::Failed { failure, pause, retry_at: Instant::now() + pause }
-}
-
-fn into_runtime(socket: BoundSocket) -> io::Result<Acceptor> {
-    match socket {
-        BoundSocket::Tcp(listener) => TcpListener::from_std(listener).map(Acceptor::Tcp),
-        BoundSocket::Unix(listener) => UnixListener::from_std(listener).map(Acceptor::Unix),
-    }
 }
 
 async fn sleep_until(instant: Option<Instant>) {

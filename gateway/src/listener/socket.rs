@@ -13,6 +13,7 @@ use std::{
     time::SystemTime,
 };
 
+use super::bind::BoundSocket;
 use async_trait::async_trait;
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
@@ -42,6 +43,14 @@ impl AsFd for Acceptor {
 }
 
 impl Acceptor {
+    /// Has the runtime that calls wait for its connections.
+    pub(super) fn of(socket: BoundSocket) -> io::Result<Acceptor> {
+        match socket {
+            BoundSocket::Tcp(listener) => TcpListener::from_std(listener).map(Acceptor::Tcp),
+            BoundSocket::Unix(listener) => UnixListener::from_std(listener).map(Acceptor::Unix),
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Socket> {
         const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         match self {

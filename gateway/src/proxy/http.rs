@@ -19,7 +19,7 @@ use pingora_core::{
     },
     server::{ShutdownWatch, configuration::ServerConf},
 };
-use pingora_proxy::{HttpProxy, Session};
+use pingora_proxy::{HttpProxy, ProxyHttp, Session};
 use prometheus::IntGauge;
 use routing::listener::{ListenerKey, TcpRoute};
 use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
@@ -27,8 +27,8 @@ use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
 /// How long an HTTP/2 connection without streams is kept.
 const H2_IDLE: Duration = Duration::from_secs(3600);
 /// Serves HTTP/1 and HTTP/2 on the connections that listeners hand over.
-pub struct HttpHandler {
-    http: Arc<HttpProxy<GatewayProxy>>,
+pub struct HttpHandler<P = GatewayProxy> {
+    http: Arc<HttpProxy<P>>,
     tcp: tcp::Tunnels,
     active: IntGauge,
 }
@@ -64,14 +64,26 @@ impl Drop for Active<'_> {
 }
 
 impl HttpHandler {
-    /// Wraps a proxy. `threads` sizes the engine's pools: the number of threads that serve.
+    /// Serves by a proxy. `threads` sizes the engine's pools: the number of threads that serve.
     #[must_use]
     pub fn new(proxy: GatewayProxy, threads: usize) -> Self {
+        HttpHandler::wrapping(proxy, threads, |proxy| proxy)
+    }
+}
+
+impl<P> HttpHandler<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    /// Serves by what `wrap` makes of a proxy.
+    #[must_use]
+    pub fn wrapping(proxy: GatewayProxy, threads: usize, wrap: impl FnOnce(GatewayProxy) -> P) -> Self {
         let active = proxy.metrics.active_connections.clone();
         let tcp = tcp::Tunnels::new(&proxy);
         // Rules bound the attempts, not the engine.
         let conf = ServerConf { threads, max_retries: usize::MAX, ..ServerConf::default() };
-        let mut http = HttpProxy::new(proxy, Arc::new(conf));
+        let mut http = HttpProxy::new(wrap(proxy), Arc::new(conf));
         let mut options = HttpServerOptions::default();
         // Listeners tell prior knowledge from the first bytes and report it as ALPN would.
         options.h2c = false;
@@ -85,13 +97,17 @@ impl HttpHandler {
 }
 
 /// The engine asks for the limits of each HTTP/2 connection; these are what held when it was accepted.
-struct Http2Connection {
-    http: Arc<HttpProxy<GatewayProxy>>,
+struct Http2Connection<P> {
+    http: Arc<HttpProxy<P>>,
     limits: Http2Limits,
 }
 
 #[async_trait]
-impl HttpServerApp for Http2Connection {
+impl<P> HttpServerApp for Http2Connection<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
@@ -116,7 +132,11 @@ impl HttpServerApp for Http2Connection {
 }
 
 #[async_trait]
-impl ConnectionHandler for HttpHandler {
+impl<P> ConnectionHandler for HttpHandler<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
     async fn serve(&self, stream: Stream, info: Arc<ConnectionInfo>, shutdown: ShutdownWatch) {
         self.active.inc();
         let _counted = Active(&self.active);

@@ -24,6 +24,7 @@ mod traces;
 mod upstream_tls;
 mod upstreams;
 mod values;
+mod wrapped;
 
 use super::*;
 use crate::{
@@ -36,6 +37,7 @@ use crate::{
         Identity,
         access_log::{Format, Target},
     },
+    testing::{Act, FORWARD, PATIENCE, Upstream, config, nobody, read_request, service},
 };
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{Request, Response, body::Frame, service::service_fn};
@@ -57,8 +59,6 @@ use tokio::{
     runtime::Handle,
     task::JoinHandle,
 };
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 struct TestGateway {
     manager: ListenerManager,
@@ -196,88 +196,9 @@ impl TestGateway {
     }
 }
 
-/// A gateway on port 80 whose `a.example` has these rules, and a service `up.example` with these endpoints.
-fn config(rules: &str, endpoints: &[SocketAddr], protocol: &str) -> String {
-    let endpoints: String = endpoints
-        .iter()
-        .map(|e| format!("  - address: {}\n    ports: {{main: {}}}\n", e.ip(), e.port()))
-        .collect();
-    format!(
-        "apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: gw, namespace: default}}
-spec:
-  selector: {{istio: ingressgateway}}
-  servers:
-  - port: {{number: 80, name: http, protocol: HTTP}}
-    hosts: ['*']
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: vs, namespace: default}}
-spec:
-  hosts: [a.example]
-  gateways: [gw]
-  http:
-{rules}---
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: up, namespace: default}}
-spec:
-  hosts: [up.example]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports:
-  - {{number: 80, name: main, protocol: {protocol}}}
-  endpoints:
-{endpoints}"
-    )
-}
-
-/// A service `name.example` with one endpoint.
-fn service(name: &str, at: SocketAddr, protocol: &str) -> String {
-    format!(
-        "---
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}, namespace: default}}
-spec:
-  hosts: [{name}.example]
-  location: MESH_INTERNAL
-  resolution: STATIC
-  ports: [{{number: 80, name: main, protocol: {protocol}}}]
-  endpoints: [{{address: {}, ports: {{main: {}}}}}]
-",
-        at.ip(),
-        at.port()
-    )
-}
-
-const FORWARD: &str = "  - name: main\n    route: [{destination: {host: up.example, port: {number: 80}}}]\n";
-
 /// Says what it was asked: request line, then headers in order of arrival.
 async fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
-                let mut text = format!("{} {}\n", request.method(), request.uri());
-                for (name, value) in request.headers() {
-                    text.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
-                }
-                let response = Response::builder()
-                    .header("x-up", "1")
-                    .header("server", "upstream/1")
-                    .header("keep-alive", "timeout=9");
-                Ok::<_, Infallible>(response.body(Full::new(Bytes::from(text))).unwrap())
-            });
-            let connection =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-            tokio::spawn(connection);
-        }
-    });
-    address
+    Upstream::echo().await.address()
 }
 
 /// Reads a head, writes `answer`, then echoes what comes until the other side closes, or closes itself.
@@ -311,92 +232,26 @@ async fn scripted(answer: &'static str, then_echo: bool) -> SocketAddr {
     address
 }
 
-/// What a [`plays`] upstream does with one request.
-#[derive(Clone, Copy)]
-enum Act {
-    /// Writes this and waits for the next request.
-    Say(&'static str),
-    /// Writes this and hangs up.
-    SayAndLeave(&'static str),
-    /// Writes this, and then nothing for ever.
-    SayAndHang(&'static str),
-    /// Writes this, then a byte now and then for ever.
-    SayAndDrip(&'static str),
-}
-
-const OK: Act = Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+const OK: Act = Act::OK;
 const HANG: Act = Act::SayAndHang("");
 const LEAVE: Act = Act::SayAndLeave("");
 
 /// An upstream and the requests that it got, each as text with its body.
 struct Player {
     address: SocketAddr,
-    got: Arc<std::sync::Mutex<Vec<String>>>,
+    upstream: Upstream,
 }
 
 impl Player {
     fn got(&self) -> Vec<String> {
-        self.got.lock().unwrap().clone()
+        self.upstream.seen().iter().map(|seen| seen.text().to_owned()).collect()
     }
 }
 
 /// Plays one act for each request that it has read whole, the last one for all that follow.
-async fn plays(acts: &'static [Act]) -> Player {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let got = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let player = Player { address, got: got.clone() };
-    let turn = Arc::new(AtomicUsize::new(0));
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (got, turn) = (got.clone(), turn.clone());
-            tokio::spawn(async move {
-                while let Some(request) = read_request(&mut stream).await {
-                    got.lock().unwrap().push(request);
-                    let act = acts[turn.fetch_add(1, Ordering::SeqCst).min(acts.len() - 1)];
-                    let (Act::Say(text)
-                    | Act::SayAndLeave(text)
-                    | Act::SayAndHang(text)
-                    | Act::SayAndDrip(text)) = act;
-                    if stream.write_all(text.as_bytes()).await.is_err() {
-                        return;
-                    }
-                    match act {
-                        Act::Say(_) => {}
-                        Act::SayAndLeave(_) => return,
-                        Act::SayAndHang(_) => std::future::pending().await,
-                        Act::SayAndDrip(_) => {
-                            while stream.write_all(b"x").await.is_ok() {
-                                tokio::time::sleep(Duration::from_millis(20)).await;
-                            }
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    });
-    player
-}
-
-/// One request with its body, as it came; `None` when the other side has left.
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
-    let mut text = Vec::new();
-    while !text.ends_with(b"\r\n\r\n") {
-        text.push(stream.read_u8().await.ok()?);
-    }
-    let head = String::from_utf8_lossy(&text).to_ascii_lowercase();
-    if let Some((_, rest)) = head.split_once("content-length: ") {
-        let length = rest.split("\r\n").next().unwrap().parse().unwrap();
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body).await.ok()?;
-        text.extend(body);
-    } else if head.contains("transfer-encoding: chunked") {
-        while !text.ends_with(b"\r\n0\r\n\r\n") {
-            text.push(stream.read_u8().await.ok()?);
-        }
-    }
-    Some(String::from_utf8_lossy(&text).into_owned())
+async fn plays(acts: &[Act]) -> Player {
+    let upstream = Upstream::plays(acts).await;
+    Player { address: upstream.address(), upstream }
 }
 
 /// A client's connection that speaks HTTP/2.
@@ -406,9 +261,4 @@ async fn http2(gateway: &TestGateway) -> hyper::client::conn::http2::SendRequest
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     client
-}
-
-/// An address that nobody listens on.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }

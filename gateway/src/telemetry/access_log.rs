@@ -96,12 +96,28 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened for appending, or no thread can be started.
     pub fn start(format: Format, target: &Target, dropped: IntCounter) -> io::Result<Self> {
-        let out = open(target)?;
+        Self::begin(format, open(target)?, Some(target.clone()), dropped)
+    }
+
+    /// The same for a writer of the program's, which gets whole lines; those that it fails at are lost, and that is said.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn to_writer(format: Format, out: Box<dyn Write + Send>, dropped: IntCounter) -> io::Result<Self> {
+        Self::begin(format, out, None, dropped)
+    }
+
+    fn begin(
+        format: Format,
+        out: Box<dyn Write + Send>,
+        target: Option<Target>,
+        dropped: IntCounter,
+    ) -> io::Result<Self> {
         let pending = Arc::new(Pending::default());
-        let (lines, target) = (pending.clone(), target.clone());
+        let lines = pending.clone();
         let writer = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_lines(&lines, &target, out))?;
+            .spawn(move || write_lines(&lines, target.as_ref(), out))?;
         Ok(Self { format, pending, writer: Some(writer), dropped })
     }
 
@@ -159,7 +175,7 @@ fn open(target: &Target) -> io::Result<Box<dyn Write + Send>> {
     })
 }
 
-fn write_lines(pending: &Pending, target: &Target, mut out: Box<dyn Write + Send>) {
+fn write_lines(pending: &Pending, target: Option<&Target>, mut out: Box<dyn Write + Send>) {
     let mut broken = false;
     let mut batch = Vec::new();
     loop {
@@ -176,7 +192,7 @@ fn write_lines(pending: &Pending, target: &Target, mut out: Box<dyn Write + Send
         let closed = lines.closed;
         let reopen = std::mem::take(&mut lines.reopen);
         drop(lines);
-        if reopen {
+        if let (true, Some(target)) = (reopen, target) {
             match open(target) {
                 Ok(new) => out = new,
                 // What is open goes on being written.

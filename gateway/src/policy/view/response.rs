@@ -1,7 +1,7 @@
 //! The response on its way out.
 
 use super::{
-    super::Client,
+    super::{Claims, Client},
     head::{Exchange, Protected, is_protected},
     route::RouteInfo,
 };
@@ -81,6 +81,12 @@ impl<'a> ResponseView<'a> {
     #[must_use]
     pub fn client(&self) -> Client<'a> {
         self.exchange.client
+    }
+
+    /// The claims of a token that a policy has verified.
+    #[must_use]
+    pub fn claims(&self) -> Option<&Claims> {
+        self.exchange.shared.claims.as_ref()
     }
 
     /// `namespace/name` of the Gateway that the request came in by.

@@ -3,90 +3,49 @@
 use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What an upstream does after its scripted answer.
-#[derive(Clone, Copy)]
-enum Then {
-    /// Keeps the connection and says nothing more.
-    Hang,
-    /// Resets the connection.
-    Reset,
-    /// Ends its half of the connection, and reads on.
-    HalfClose,
-}
+/// How an upstream misbehaves.
+type How = fn(&'static str) -> Act;
+const HANG: How = Act::SayAndHang;
+const RESET: How = Act::SayAndReset;
+const HALF_CLOSE: How = Act::SayAndHalfClose;
 
-/// Gives `first` to the first request of all, and a good answer to every other; counts connections.
-async fn misbehaves_once(first: &'static str, then: Then) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let count = connections.clone();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            count.fetch_add(1, Ordering::SeqCst);
-            let requests = requests.clone();
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while let Ok(byte) = stream.read_u8().await {
-                    head.push(byte);
-                    if !head.ends_with(b"\r\n\r\n") {
-                        continue;
-                    }
-                    head.clear();
-                    if requests.fetch_add(1, Ordering::SeqCst) > 0 {
-                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").await.unwrap();
-                        continue;
-                    }
-                    stream.write_all(first.as_bytes()).await.unwrap();
-                    match then {
-                        Then::Hang => std::future::pending().await,
-                        Then::Reset => {
-                            // Long enough for what was written to be read: a reset drops what was not.
-                            tokio::time::sleep(Duration::from_millis(100)).await;
-                            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-                            return;
-                        }
-                        Then::HalfClose => stream.shutdown().await.unwrap(),
-                    }
-                }
-            });
-        }
-    });
-    (address, connections)
+/// Gives `first` to the first request of all, and a good answer to every other.
+async fn misbehaves_once(first: &'static str, how: How) -> Upstream {
+    Upstream::plays(&[how(first), Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")]).await
 }
 
 const SHORT: &str = "  - name: main\n    timeout: 400ms\n    retries: {attempts: 0}\n    route: [{destination: {host: up.example, port: {number: 80}}}]\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_ends_its_own_request_and_no_other() {
-    use Then::{HalfClose, Hang, Reset};
     for (name, answer, then, status, flag) in [
-        ("accepts and hangs", "", Hang, 504, "UT"),
-        ("half a head", "HTTP/1.1 200 OK\r\nX-Half", Hang, 504, "UT"),
-        ("slow loris", "H", Hang, 504, "UT"),
-        ("resets before the head", "", Reset, 503, "UC"),
-        ("resets within the head", "HTTP/1.1 200 OK\r\nX-Half", Reset, 502, "UPE"),
-        ("ends before the head", "", HalfClose, 503, "UC"),
+        ("accepts and hangs", "", HANG, 504, "UT"),
+        ("half a head", "HTTP/1.1 200 OK\r\nX-Half", HANG, 504, "UT"),
+        ("slow loris", "H", HANG, 504, "UT"),
+        ("resets before the head", "", RESET, 503, "UC"),
+        ("resets within the head", "HTTP/1.1 200 OK\r\nX-Half", RESET, 502, "UPE"),
+        ("ends before the head", "", HALF_CLOSE, 503, "UC"),
         (
             "two lengths",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
-            Hang,
+            HANG,
             502,
             "UPE",
         ),
-        ("not HTTP", "SSH-2.0-OpenSSH_9.9\r\n\r\n", Hang, 502, "UPE"),
-        ("resets within the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", Reset, 200, "UPE"),
+        ("not HTTP", "SSH-2.0-OpenSSH_9.9\r\n\r\n", HANG, 502, "UPE"),
+        ("resets within the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", RESET, 200, "UPE"),
         (
             "resets within a chunk",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
-            Reset,
+            RESET,
             200,
             "UPE",
         ),
-        ("ends before its length", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", HalfClose, 200, "UPE"),
-        ("stalls within the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", Hang, 200, "UT"),
+        ("ends before its length", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", HALF_CLOSE, 200, "UPE"),
+        ("stalls within the body", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", HANG, 200, "UT"),
     ] {
-        let (upstream, _) = misbehaves_once(answer, then).await;
-        let gateway = gateway(&config(SHORT, &[upstream], "HTTP")).await;
+        let upstream = misbehaves_once(answer, then).await;
+        let gateway = gateway(&config(SHORT, &[upstream.address()], "HTTP")).await;
         let (got, head, body) = gateway.get("/first").await;
         assert_eq!(got, status, "{name}: {head}");
         if status == 200 {
@@ -103,18 +62,18 @@ async fn each_ends_its_own_request_and_no_other() {
 async fn what_is_longer_than_it_says_reaches_nobody_else() {
     let answer =
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
-    let (upstream, connections) = misbehaves_once(answer, Then::Hang).await;
-    let gateway = gateway(&config(SHORT, &[upstream], "HTTP")).await;
+    let upstream = misbehaves_once(answer, HANG).await;
+    let gateway = gateway(&config(SHORT, &[upstream.address()], "HTTP")).await;
     assert_eq!(gateway.get("/first").await.2, "ok");
     assert_eq!(gateway.get("/next").await.2, "good");
-    assert_eq!(connections.load(Ordering::SeqCst), 2, "the first connection is not used again");
+    assert_eq!(upstream.connections(), 2, "the first connection is not used again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_ended_while_idle_costs_no_request() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    let (upstream, _) = misbehaves_once(answer, Then::HalfClose).await;
-    let gateway = gateway(&config(FORWARD, &[upstream], "HTTP")).await;
+    let upstream = misbehaves_once(answer, HALF_CLOSE).await;
+    let gateway = gateway(&config(FORWARD, &[upstream.address()], "HTTP")).await;
     assert_eq!(gateway.get("/first").await.2, "ok");
     assert_eq!(gateway.get("/next").await.2, "good");
 }
