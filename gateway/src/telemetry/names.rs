@@ -40,8 +40,6 @@ pub const OVERLOAD_LEVEL: &str = "limen_overload_level";
 pub const RESOURCE_USED: &str = "limen_resource_used";
 /// Memory in bytes, and file descriptors, that there are, gauge by resource.
 pub const RESOURCE_LIMIT: &str = "limen_resource_limit";
-/// Times that a policy could not judge and the request was refused, counter by policy.
-pub const POLICY_FAILURES: &str = "limen_policy_failures_total";
 /// Tasks that ended in a panic, counter.
 pub const PANICS: &str = "limen_panics_total";
 /// Access log lines lost because their reader was too slow, counter.

@@ -67,6 +67,7 @@ static SERVER: LazyLock<Arc<FilterChain>> = LazyLock::new(|| {
         mode: None,
         tls: None,
         tcp: None,
+        policies: None,
         table: Arc::new(RouteTable::new("80", [])),
     })
 });
