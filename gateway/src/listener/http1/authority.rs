@@ -17,7 +17,22 @@ pub(crate) fn is_authority(text: &[u8]) -> bool {
 }
 
 fn is_name(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'*')
+    const NAME: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut b = 0;
+        while b < 128 {
+            let c = b as u8;
+            #[expect(clippy::indexing_slicing, reason = "b is below 128")]
+            {
+                table[b] =
+                    c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'*');
+            }
+            b += 1;
+        }
+        table
+    };
+    #[expect(clippy::indexing_slicing, reason = "the table has an entry for every byte")]
+    NAME[usize::from(b)]
 }
 
 fn is_port(text: &[u8]) -> bool {

@@ -130,6 +130,11 @@ pub(super) fn scan<'h>(bytes: &'h [u8], policy: &HeadPolicy) -> Result<Option<He
 /// The line that begins at `at`, without its end, and where the next begins.
 fn line<'h>(bytes: &'h [u8], at: usize, policy: &HeadPolicy) -> Result<Option<(&'h [u8], usize)>, Flaw> {
     let rest = bytes.get(at..).unwrap_or_default();
+    // Nearly every line is a good one, and is looked at once.
+    let end = before_control(rest);
+    if let (Some(text), Some(b"\r\n")) = (rest.get(..end), rest.get(end..end + 2)) {
+        return Ok(Some((text, at + end + 2)));
+    }
     let Some(end) = memchr::memchr(b'\n', rest) else { return Ok(None) };
     let text = rest.get(..end).unwrap_or_default();
     let text = match (text.strip_suffix(b"\r"), policy.bare_lf) {
@@ -144,6 +149,30 @@ fn line<'h>(bytes: &'h [u8], at: usize, policy: &HeadPolicy) -> Result<Option<(&
     Ok(Some((text, at + end + 1)))
 }
 
+/// How many bytes come before the first control character but TAB.
+fn before_control(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let mut at = 0;
+    // Eight bytes at a time: the lowest mark is exact, those above it may be carried over from it.
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let word = u64::from_le_bytes(*eight);
+        let delete = word ^ (0x7f * ONES);
+        let below = word.wrapping_sub(0x20 * ONES) & !word;
+        let marks = (below | (delete.wrapping_sub(ONES) & !delete)) & (0x80 * ONES);
+        if marks == 0 {
+            at += 8;
+            continue;
+        }
+        at += marks.trailing_zeros() as usize / 8;
+        if bytes.get(at) != Some(&b'\t') {
+            return at;
+        }
+        at += 1;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().position(|b| is_control(*b)).unwrap_or(rest.len())
+}
+
 /// Control characters but TAB.
 pub(super) fn is_control(b: u8) -> bool {
     (b < 0x20 && b != b'\t') | (b == 0x7f)
@@ -156,7 +185,8 @@ enum Version {
 }
 
 fn request_line<'h>(line: &'h [u8], policy: &HeadPolicy) -> Result<(RequestLine<'h>, Version), Flaw> {
-    let end = memchr::memchr(b' ', line).ok_or(Flaw::RequestLine)?;
+    // Methods are short.
+    let end = line.iter().position(|b| *b == b' ').ok_or(Flaw::RequestLine)?;
     let (method, rest) = line.split_at(end);
     let rest = rest.get(1..).unwrap_or_default();
     let end = memchr::memchr(b' ', rest).ok_or(Flaw::RequestLine)?;
@@ -245,10 +275,10 @@ fn absolute(target: &[u8]) -> Result<Absolute<'_>, Flaw> {
 
 impl Fields {
     fn read(&mut self, line: &[u8], policy: &HeadPolicy) -> Result<(), Flaw> {
-        let colon = memchr::memchr(b':', line).ok_or(Flaw::Field)?;
-        let (name, value) = line.split_at(colon);
+        let end = line.iter().position(|b| !is_token(*b)).ok_or(Flaw::Field)?;
+        let (name, value) = line.split_at(end);
         // Also refuses a folded line, whose first byte is a space.
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+        if name.is_empty() || value.first() != Some(&b':') {
             return Err(Flaw::Field);
         }
         match policy.underscores {

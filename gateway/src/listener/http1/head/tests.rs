@@ -172,3 +172,22 @@ fn fields_with_underscores_can_be_left_out() {
     assert_eq!(read.len, head.len());
     assert_eq!(read.rewritten.unwrap(), b"GET /a_b HTTP/1.1\r\nHost: a\r\nX: _\r\n\r\n");
 }
+
+#[test]
+fn the_first_control_character_is_found_wherever_it_stands() {
+    for len in 0..20 {
+        for at in 0..len {
+            for byte in 0..=u8::MAX {
+                // What stands behind it must not matter, nor TABs and bytes beyond ASCII before it.
+                let mut bytes: Vec<u8> =
+                    (0..len).map(|i| [b'a', b'\t', 0x80, 0xff, b' ', 0x7e][i % 6]).collect();
+                bytes[at] = byte;
+                if let Some(last) = bytes.last_mut().filter(|_| at + 1 < len) {
+                    *last = b'\r';
+                }
+                let want = bytes.iter().position(|b| is_control(*b)).unwrap_or(len);
+                assert_eq!(before_control(&bytes), want, "{bytes:?}");
+            }
+        }
+    }
+}
