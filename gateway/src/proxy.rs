@@ -227,7 +227,7 @@ impl ProxyHttp for GatewayProxy {
             session.set_read_timeout(None);
             ctx.clock.get_or_insert_with(Clock::endless);
         }
-        if edge::expects_continue(session.req_header()) {
+        if ctx.may_expect() && edge::expects_continue(session.req_header()) {
             // The engine takes a response without a length for the last of its connection, this one too.
             let keepalive = session.get_keepalive();
             session.write_continue_response().await?;

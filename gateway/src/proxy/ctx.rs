@@ -13,7 +13,7 @@ use crate::{
     snapshot::Snapshot,
     telemetry::{Flags, istio::Principals, trace::Active},
 };
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Version, uri::PathAndQuery};
 use pingora_core::protocols::tls::SslDigest;
 use routing::{
     action::{headers::HeaderOps, retry::RetryPolicy, timeout::Protocol},
@@ -48,6 +48,8 @@ pub struct Ctx {
     pub(super) version: Version,
     /// A protocol upgrade was asked for.
     pub(super) upgrade: bool,
+    /// The head came with `Expect`.
+    pub(super) expects: bool,
     /// The way through the policies, where there are any.
     pub(super) policies: Option<Box<Run>>,
     pub(super) route: Option<Arc<Route>>,
@@ -93,7 +95,7 @@ pub struct Ctx {
     /// Version of HTTP that the upstream answered in.
     pub(super) upstream_version: Option<Version>,
     /// Path and query as sent upstream, where a rule rewrote it.
-    pub(super) upstream_path: Option<String>,
+    pub(super) upstream_path: Option<PathAndQuery>,
     /// Authority as sent upstream, where a rule rewrote it.
     pub(super) upstream_authority: Option<Arc<str>>,
     /// The request as it went upstream, where a value of the response reads it.
@@ -126,6 +128,7 @@ impl Ctx {
             grpc: false,
             version: Version::HTTP_11,
             upgrade: false,
+            expects: false,
             policies: None,
             route: None,
             destination: None,
@@ -163,6 +166,11 @@ impl Ctx {
             until_response: None,
             trace: None,
         }
+    }
+
+    /// Whether the client's head may bear `Expect`: it came so, or policies may have put it there.
+    pub(super) fn may_expect(&self) -> bool {
+        self.expects || self.policies.is_some()
     }
 
     /// What the rule says about forwarding.

@@ -43,9 +43,12 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
     }
     let request = session.req_header_mut();
     ctx.version = request.version;
-    ctx.grpc = is_grpc(&request.headers);
-    ctx.upgrade = request.headers.contains_key(header::UPGRADE);
-    ctx.refusal = target(request, ctx).err();
+    let said = Said::of(&request.headers);
+    ctx.grpc = said.content_type.is_some_and(is_grpc);
+    ctx.upgrade = said.upgrade;
+    ctx.expects = said.expects;
+    let host = said.host.map(|host| host.to_str().map(str::to_owned).map_err(|_| Flaw::Authority));
+    ctx.refusal = target(request, host, ctx).err();
     ctx.forwarded = client::forwarded(&request.headers, &ctx.snapshot.edge.topology);
     ctx.trace = edit_client(request, |parts| client::mark(&mut parts.headers, ctx));
 }
@@ -117,18 +120,45 @@ pub(super) fn scheme(ctx: &Ctx) -> Scheme {
     if https { Scheme::Https } else { Scheme::Http }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|v| {
-        // `application/grpc`, or with a suffix after `+` (Envoy: `hasGrpcContentType`); grpc-web is not it.
-        let v = v.as_bytes();
-        v.strip_prefix(b"application/grpc")
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    })
+/// What the edge asks every head: one look at each name in place of a look-up of each.
+#[derive(Default)]
+struct Said<'h> {
+    host: Option<&'h HeaderValue>,
+    content_type: Option<&'h HeaderValue>,
+    upgrade: bool,
+    expects: bool,
 }
 
-/// Authority and target, checked and in one form. HTTP/1 heads were read strictly before they came here; HTTP/2 has no such
+impl<'h> Said<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut said = Said::default();
+        for (name, value) in headers {
+            // Of several the first counts.
+            match *name {
+                header::HOST => said.host = said.host.or(Some(value)),
+                header::CONTENT_TYPE => said.content_type = said.content_type.or(Some(value)),
+                header::UPGRADE => said.upgrade = true,
+                header::EXPECT => said.expects = true,
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+/// `application/grpc`, or with a suffix after `+` (Envoy: `hasGrpcContentType`); grpc-web is not it.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let rest = content_type.as_bytes().strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Authority and target, checked and in one form; `host` is the first `Host` there is. HTTP/1 heads were read strictly before they came here; HTTP/2 has no such
 /// text, and is looked at here only.
-fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(), LocalReply> {
+fn target(
+    request: &mut RequestHeader,
+    host: Option<std::result::Result<String, Flaw>>,
+    ctx: &mut Ctx,
+) -> std::result::Result<(), LocalReply> {
     let refuse = |details| {
         let reply = LocalReply::text(400, "Bad Request".to_owned(), details);
         reply.flag(Flag::DownstreamProtocolError).close()
@@ -139,13 +169,9 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
         _ => {}
     }
     // The target's authority wins over Host (RFC 9112 §3.2.2); HTTP/2 has it there only.
-    let authority = match request.uri.authority() {
-        Some(a) => a.as_str().to_owned(),
-        None => match request.headers.get(header::HOST).map(HeaderValue::to_str) {
-            Some(Ok(host)) => host.to_owned(),
-            Some(Err(_)) => return Err(refusal(Flaw::Authority)),
-            None => return Err(refusal(Flaw::MissingHost)),
-        },
+    let (authority, from_target) = match request.uri.authority() {
+        Some(a) => (a.as_str().to_owned(), true),
+        None => (host.unwrap_or(Err(Flaw::MissingHost)).map_err(refusal)?, false),
     };
     if !is_authority(authority.as_bytes()) {
         return Err(refusal(Flaw::Authority));
@@ -175,7 +201,7 @@ fn target(request: &mut RequestHeader, ctx: &mut Ctx) -> std::result::Result<(),
             Err(_) => return Err(refuse("path_normalization_failed")),
         }
     }
-    if request.headers.get(header::HOST).is_none_or(|host| host.as_bytes() != ctx.authority.as_bytes()) {
+    if from_target {
         let host = HeaderValue::from_str(&ctx.authority).map_err(|_| refusal(Flaw::Authority))?;
         request.insert_header(header::HOST, host).map_err(|_| refusal(Flaw::Authority))?;
     }
@@ -227,7 +253,9 @@ mod tests {
             request.append_header(*name, *value).unwrap();
         }
         let mut ctx = Ctx::new(Arc::new(Snapshot::default()));
-        let refused = super::target(&mut request, &mut ctx).err().map(|r| r.status());
+        let host = Said::of(&request.headers).host;
+        let host = host.map(|host| host.to_str().map(str::to_owned).map_err(|_| Flaw::Authority));
+        let refused = super::target(&mut request, host, &mut ctx).err().map(|r| r.status());
         edit_client(&mut request, |parts| client::mark(&mut parts.headers, &ctx));
         (request, ctx, refused)
     }
@@ -282,9 +310,7 @@ mod tests {
             ("application/grpc-web", false),
             ("application/json", false),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-            assert_eq!(is_grpc(&headers), wants, "{kind}");
+            assert_eq!(is_grpc(&HeaderValue::from_static(kind)), wants, "{kind}");
         }
     }
 }

@@ -6,10 +6,10 @@
 use http::{HeaderValue, request, response};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-/// Headers that the edge and then a rule add to a request, and those that are added to a response: a map that has room for them
-/// grows once, and so does the copy that is sent upstream.
-const ROOM: usize = 12;
-const RESPONSE_ROOM: usize = 8;
+/// Headers that the edge adds to a request, and those that are added to most responses. The engine's maps begin with room for twelve:
+/// more is not asked for in advance, because a map that grows is hashed anew, and most have room for what a rule adds too.
+const ROOM: usize = 4;
+const RESPONSE_ROOM: usize = 3;
 
 /// A number as a header value; the small ones, which most are, are made already.
 pub(super) fn number(n: u64) -> HeaderValue {
@@ -20,7 +20,7 @@ pub(super) fn number(n: u64) -> HeaderValue {
     }
 }
 
-/// Lets `edit` change a request head whose target is in origin form, and makes room for what it and the next edit add.
+/// Lets `edit` change a request head whose target is in origin form, and makes room for what it adds.
 pub(super) fn edit_client<R>(head: &mut RequestHeader, edit: impl FnOnce(&mut request::Parts) -> R) -> R {
     edit_request(head, |parts| {
         parts.headers.reserve(ROOM);

@@ -109,9 +109,9 @@ pub fn base(path: &str) -> Result<Cow<'_, str>, BadPath> {
     if !path.starts_with(['/', '\\']) {
         return Err(BadPath::Relative);
     }
-    // Dot segments have a dot; without one, and without escapes, there is nothing to do. No branch a byte: many at once.
-    let special = path.bytes().fold(false, |any, b| any | (b == b'%') | (b == b'\\') | (b == b'.'));
-    if !special || !path.contains(['%', '\\']) && !path.contains("/.") {
+    // Dot segments have a dot; without one, and without escapes, there is nothing to do.
+    let special = memchr::memchr3(b'%', b'\\', b'.', path.as_bytes());
+    if special.is_none() || !path.contains(['%', '\\']) && !path.contains("/.") {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode_unreserved(path)?;

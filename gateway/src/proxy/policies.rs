@@ -119,6 +119,7 @@ pub(super) fn on_response(
     ctx: &mut Ctx,
     origin: Origin,
 ) -> Option<LocalReply> {
+    ctx.policies.as_ref()?;
     if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
         return None;
     }

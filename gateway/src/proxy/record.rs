@@ -16,7 +16,7 @@ use crate::{
         istio::{Principals, RequestProtocol, Sample, Target},
     },
 };
-use http::{HeaderMap, Version};
+use http::{HeaderMap, Version, uri::PathAndQuery};
 use pingora_proxy::Session;
 use std::{net::SocketAddr, sync::Arc};
 
@@ -68,7 +68,7 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
         duration,
         method,
         path,
-        upstream_path: ctx.upstream_path.as_deref().unwrap_or(path),
+        upstream_path: ctx.upstream_path.as_ref().map_or(path, PathAndQuery::as_str),
         authority: ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority),
         protocol: match request.version {
             Version::HTTP_2 => "HTTP/2",

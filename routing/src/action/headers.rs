@@ -12,7 +12,7 @@ pub use compile::{CompiledOps, HeaderProblem, ProblemKind};
 pub use format::{Facts, HeaderText, NoFacts};
 
 use format::{Fact, Field};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -118,15 +118,17 @@ fn add(headers: &mut HeaderMap, direction: Direction, name: &HeaderName, value: 
         Direction::Request => is_single_in_requests(name),
         Direction::Response => is_single_in_responses(name),
     };
-    // Most are added to heads that have no such name.
-    if !headers.contains_key(name) || !single() {
-        headers.append(name, value);
-        return;
-    }
-    let lines = headers.get_all(name).iter().chain([&value]).map(HeaderValue::as_bytes);
-    // Parts that are values make a value.
-    if let Ok(joined) = HeaderValue::try_from(lines.collect::<Vec<_>>().join(&b","[..])) {
-        headers.insert(name, joined);
+    match headers.entry(name) {
+        // Most are added to heads that have no such name.
+        Entry::Vacant(none) => drop(none.insert(value)),
+        Entry::Occupied(mut lines) if single() => {
+            let all = lines.iter().chain([&value]).map(HeaderValue::as_bytes);
+            // Parts that are values make a value.
+            if let Ok(joined) = HeaderValue::try_from(all.collect::<Vec<_>>().join(&b","[..])) {
+                lines.insert(joined);
+            }
+        }
+        Entry::Occupied(mut lines) => lines.append(value),
     }
 }
 

@@ -78,6 +78,24 @@ impl PathRewrite {
             },
         }
     }
+
+    /// Path and query to send; `None`: the path stays.
+    #[must_use]
+    pub fn target(&self, path: &str, query: Option<&str>) -> Option<String> {
+        let (mark, query) = query.map_or(("", ""), |query| ("?", query));
+        match self {
+            // Most rewrites are one; it is put together once.
+            Self::Prefix { from_len, to } => {
+                let rest = path.get(*from_len..).unwrap_or_default();
+                let stays = path.strip_prefix(&**to) == Some(rest);
+                (!stays).then(|| [to, rest, mark, query].concat())
+            }
+            Self::Full(_) | Self::Regex { .. } => {
+                let rewritten = self.apply(path);
+                (rewritten != path).then(|| [&*rewritten, mark, query].concat())
+            }
+        }
+    }
 }
 
 /// Path and query as they stand in a request line.
@@ -245,6 +263,23 @@ mod tests {
         }
         assert_eq!(rewritten(&prefix("/FOO", true), "/x", "/foo/y"), "/x/y");
         assert_eq!(rewritten(&PathMatch::Any, "/v1", "/a"), "/v1a");
+    }
+
+    #[test]
+    fn the_query_is_kept_and_a_path_that_stays_is_none() {
+        let api = PathRewrite::uri(&prefix("/api/", false), "/v2/").unwrap();
+        assert_eq!(api.target("/api/x", Some("a=/api/")).as_deref(), Some("/v2/x?a=/api/"));
+        assert_eq!(api.target("/api/x", Some("")).as_deref(), Some("/v2/x?"));
+        assert_eq!(api.target("/api/x", None).as_deref(), Some("/v2/x"));
+        let same = PathRewrite::uri(&prefix("/API/", true), "/api/").unwrap();
+        assert_eq!(same.target("/api/x", Some("q")), None);
+        assert_eq!(same.target("/Api/x", Some("q")).as_deref(), Some("/api/x?q"));
+        let shorter = PathRewrite::uri(&prefix("/aa", false), "/a").unwrap();
+        assert_eq!(shorter.target("/aab", None).as_deref(), Some("/ab"));
+        for full in [PathRewrite::Full("/a".into()), PathRewrite::regex("^/b$", "/a").unwrap()] {
+            assert_eq!(full.target("/a", Some("q")), None);
+            assert_eq!(full.target("/b", Some("q")).as_deref(), Some("/a?q"));
+        }
     }
 
     #[test]

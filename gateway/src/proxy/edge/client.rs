@@ -89,8 +89,9 @@ fn client_certificate(headers: &HeaderMap, ctx: &Ctx) -> Option<HeaderValue> {
 /// What the edge says about the client, in place of what the client says; and the request's id and trace.
 pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
     let certificate = client_certificate(headers, ctx);
-    // One look at each name: most requests bear none of these.
-    let forbidden = |name: &&HeaderName| name.as_str().starts_with("x-") && STRIPPED.contains(name);
+    // One look at each name: most requests bear none of these, which all begin so.
+    let begins = |name: &str| name.starts_with("x-envoy-") || name.starts_with("x-forwarded-client-");
+    let forbidden = |name: &&HeaderName| begins(name.as_str()) && STRIPPED.contains(name);
     while let Some(name) = headers.keys().find(forbidden).cloned() {
         headers.remove(name);
     }

@@ -8,13 +8,13 @@ use super::super::{
     heads::{edit_request, number},
     trace,
 };
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use pingora_error::{ErrorType, OrErr, Result};
 use pingora_http::RequestHeader;
 use routing::{
     action::{
         headers::{Direction, HeaderOps},
-        rewrite::path_and_query,
         timeout,
     },
     route::Action,
@@ -48,8 +48,10 @@ pub(in crate::proxy) fn forward(
 
 fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<()> {
     let headers = &mut upstream.headers;
-    // We answered it ourselves.
-    headers.remove(header::EXPECT);
+    if ctx.may_expect() {
+        // We answered it ourselves.
+        headers.remove(header::EXPECT);
+    }
     // A gRPC server may insist on it, and it is the one value that may cross hops (RFC 9110 §10.1.4).
     if upstream.version == Version::HTTP_2 && wants_trailers(&client.headers) {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -78,22 +80,19 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
         };
         destination.headers.request.apply(headers, Direction::Request, &facts);
     }
-    if let Some(rewrite) = &forward.rewrite {
-        let path = client.uri.path();
-        let rewritten = rewrite.apply(path);
-        if rewritten != path {
-            let not_a_path = || "the rewritten path is not a path";
-            let target = path_and_query(&rewritten, client.uri.query());
-            upstream.uri = PathAndQuery::try_from(target.as_str())
-                .map(Uri::from)
-                .or_err_with(ErrorType::InternalError, not_a_path)?;
-            if let Some(original) = client.uri.path_and_query() {
-                let original = HeaderValue::from_str(original.as_str())
-                    .or_err_with(ErrorType::InternalError, not_a_path)?;
-                headers.insert(ORIGINAL_PATH, original);
-            }
-            ctx.upstream_path = Some(target);
+    if let Some(rewrite) = &forward.rewrite
+        && let Some(target) = rewrite.target(client.uri.path(), client.uri.query())
+    {
+        let not_a_path = || "the rewritten path is not a path";
+        let target = PathAndQuery::from_maybe_shared(Bytes::from(target))
+            .or_err_with(ErrorType::InternalError, not_a_path)?;
+        upstream.uri = Uri::from(target.clone());
+        if let Some(original) = client.uri.path_and_query() {
+            let original =
+                HeaderValue::from_str(original.as_str()).or_err_with(ErrorType::InternalError, not_a_path)?;
+            headers.insert(ORIGINAL_PATH, original);
         }
+        ctx.upstream_path = Some(target);
     }
     // One of several destinations gives its authority before the rule does, and leaves no word of the one before
     // (Envoy: only a route's own rewrite does).
@@ -121,7 +120,7 @@ pub(in crate::proxy) fn keep_for_response(client: &RequestHeader, headers: &Head
         let path = || client.uri.path_and_query().map_or("", PathAndQuery::as_str).to_owned();
         ctx.sent = Some(Box::new(SentRequest {
             method: client.method.to_string(),
-            path: ctx.upstream_path.clone().unwrap_or_else(path),
+            path: ctx.upstream_path.as_ref().map_or_else(path, |path| path.as_str().to_owned()),
             authority: ctx.upstream_authority.as_deref().unwrap_or(&ctx.authority).to_owned(),
             headers: headers.clone(),
         }));
