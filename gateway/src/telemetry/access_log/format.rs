@@ -5,7 +5,7 @@
 
 use super::{
     json::{Empty, Json},
-    operator::{Operator, operator_of, push},
+    operator::{Operator, is_plain, operator_of, push},
 };
 use crate::telemetry::flags::Flags;
 use config_model::mesh::provider::LogValue;
@@ -183,11 +183,14 @@ pub struct Format(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Text(Vec<Segment>),
+    Text(Vec<Segment>, Quotes),
     Omitting(Vec<Segment>),
     Object(Json, Empty),
     Json(Vec<(&'static str, Operator)>),
 }
+
+/// How many quotes a line has of its own, the rest of which is plain; `None`: not so.
+type Quotes = Option<usize>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Segment {
@@ -240,7 +243,7 @@ impl Format {
     /// As [`parse`](Self::parse).
     pub fn without_dashes(text: &str) -> Result<Self, FormatError> {
         Self::parse(text).map(|format| match format.0 {
-            Kind::Text(segments) => Self(Kind::Omitting(segments)),
+            Kind::Text(segments, _) => Self(Kind::Omitting(segments)),
             other => Self(other),
         })
     }
@@ -263,22 +266,26 @@ impl Format {
     }
 
     fn of(text: &str) -> Result<Self, FormatError> {
-        segments(text).map(|segments| Self(Kind::Text(segments)))
+        let segments = segments(text)?;
+        let quotes = quotes(&segments);
+        Ok(Self(Kind::Text(segments, quotes)))
     }
 
     /// Appends the line of one request, line break included.
     pub fn write(&self, entry: &Entry<'_>, out: &mut Vec<u8>) {
         match &self.0 {
-            Kind::Text(segments) => {
-                for segment in segments {
-                    match segment {
-                        Segment::Literal(text) => match *text.as_bytes() {
-                            [byte] => out.push(byte),
-                            ref bytes => out.extend_from_slice(bytes),
-                        },
-                        Segment::Operator(operator) => operator.text(entry, out),
+            Kind::Text(segments, quotes) => {
+                let from = out.len();
+                // Nearly every line is plain, which one look at the whole of it tells; the others are written again.
+                if let Some(quotes) = quotes {
+                    text(segments, out, |operator, out| operator.plain(entry, out));
+                    let line = out.get(from..).unwrap_or_default();
+                    if is_plain(line.strip_suffix(b"\n").unwrap_or(line), *quotes) {
+                        return;
                     }
+                    out.truncate(from);
                 }
+                text(segments, out, |operator, out| operator.text(entry, out));
             }
             Kind::Omitting(segments) => {
                 for segment in segments {
@@ -306,6 +313,34 @@ impl Format {
             }
         }
     }
+}
+
+fn text(segments: &[Segment], out: &mut Vec<u8>, write: impl Fn(&Operator, &mut Vec<u8>)) {
+    for segment in segments {
+        match segment {
+            Segment::Literal(text) => match *text.as_bytes() {
+                [byte] => out.push(byte),
+                ref bytes => out.extend_from_slice(bytes),
+            },
+            Segment::Operator(operator) => write(operator, out),
+        }
+    }
+}
+
+/// The quotes of the literals, where these are plain but for the end of the line.
+fn quotes(segments: &[Segment]) -> Quotes {
+    let mut all = 0;
+    for (place, segment) in segments.iter().enumerate() {
+        let Segment::Literal(text) = segment else { continue };
+        let last = place + 1 == segments.len();
+        let text = text.strip_suffix('\n').filter(|_| last).unwrap_or(text);
+        let quotes = text.matches('"').count();
+        if !is_plain(text.as_bytes(), quotes) {
+            return None;
+        }
+        all += quotes;
+    }
+    Some(all)
 }
 
 /// Text and operators in turn.
@@ -435,5 +470,22 @@ mod tests {
         request.insert("user-agent", HeaderValue::from_bytes(b"a\" \xff\tb").unwrap());
         let entry = Entry::empty(&request);
         assert_eq!(line(&Format::parse("%REQ(USER-AGENT)%").unwrap(), &entry), "a\\\" \\xff\\x09b\n");
+        // A line is escaped whatever stands around the value, and nothing else of it is.
+        let (long, mut request) = ("x".repeat(600), HeaderMap::new());
+        for (value, escaped) in
+            [("a\"b", "a\\\"b"), ("\"", "\\\""), ("a\\", "a\\\\"), ("a\tb", "a\\x09b"), (&*long, &*long)]
+        {
+            request.insert("user-agent", HeaderValue::from_str(value).unwrap());
+            let entry = Entry::empty(&request);
+            for (before, behind) in [("", ""), ("\"", "\" \"-\""), ("\\ ", "\t"), ("\n", "\u{e9}")] {
+                let format = Format::parse(&format!("{before}%REQ(USER-AGENT)%{behind}")).unwrap();
+                assert_eq!(line(&format, &entry), format!("{before}{escaped}{behind}\n"));
+            }
+        }
+        // What is cut off does not count; an escape is cut in two.
+        request.insert("user-agent", HeaderValue::from_static("ab\"c"));
+        let cut = |format| line(&Format::parse(format).unwrap(), &Entry::empty(&request));
+        assert_eq!(cut("%REQ(USER-AGENT):2%"), "ab\n");
+        assert_eq!(cut("%REQ(USER-AGENT):3%"), "ab\\\n");
     }
 }

@@ -7,7 +7,7 @@ use super::{
     rare::{Rare, rare},
     time,
 };
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use routing::cluster::Address;
 use std::{io::Write, net::SocketAddr, time::SystemTime};
 
@@ -181,7 +181,7 @@ impl Operator {
             },
             What::Response(first, second) => e
                 .response
-                .and_then(|h| h.get(first).or_else(|| second.as_ref().and_then(|s| h.get(s))))
+                .and_then(|h| header_of(h, first).or_else(|| second.as_ref().and_then(|s| header_of(h, s))))
                 .map_or(Value::Missing, |v| Value::Bytes(v.as_bytes())),
             What::Protocol => plain(e.protocol),
             What::ResponseCode => Value::Number(e.response_code.into()),
@@ -295,8 +295,19 @@ fn one<'v>(e: &'v Entry<'_>, field: &Field) -> Value<'v> {
         Field::OriginalPath if e.upstream_path.is_empty() || e.upstream_path == e.path => Value::Missing,
         Field::OriginalPath => text(e.path),
         Field::Authority => text(e.authority),
-        Field::Header(name) => e.request.get(name).map_or(Value::Missing, |v| Value::Bytes(v.as_bytes())),
+        Field::Header(name) => {
+            header_of(e.request, name).map_or(Value::Missing, |v| Value::Bytes(v.as_bytes()))
+        }
     }
+}
+
+/// The first value of a name. In a head of a few fields, as most are, looking through them costs less than hashing the name.
+fn header_of<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    const FEW: usize = 12;
+    if headers.keys_len() > FEW {
+        return headers.get(name);
+    }
+    headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 fn prefix(text: &str, limit: usize) -> &str {
@@ -305,6 +316,29 @@ fn prefix(text: &str, limit: usize) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or_default()
+}
+
+/// Whether nothing in `bytes` need be escaped but as many quotes.
+pub(super) fn is_plain(bytes: &[u8], quotes: usize) -> bool {
+    let (blocks, rest) = bytes.as_chunks();
+    let blocks = blocks.iter().fold(true, |all, block| all & is_good(block));
+    // The last block overlaps the one before.
+    let rest = match bytes.last_chunk() {
+        Some(last) => is_good(last),
+        None => rest.iter().all(|b| is_good_byte(*b)),
+    };
+    blocks && rest && memchr::memchr_iter(b'"', bytes).count() == quotes
+}
+
+/// Of one size and without a branch a byte, so that many are looked at with one instruction. (Inlined into a loop it is unrolled
+/// byte by byte.)
+#[inline(never)]
+fn is_good(block: &[u8; 32]) -> bool {
+    block.iter().fold(true, |all, b| all & is_good_byte(*b))
+}
+
+fn is_good_byte(b: u8) -> bool {
+    (0x20..=0x7e).contains(&b) & (b != b'\\')
 }
 
 /// Quotes, backslashes and everything that is not printable ASCII are escaped.
@@ -326,31 +360,40 @@ fn escape(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// An address and its port. Every line has four, and nearly all are of version 4.
 pub(crate) fn socket(address: SocketAddr, out: &mut Vec<u8>) {
-    let SocketAddr::V4(v4) = address else { return push(out, format_args!("{address}")) };
-    let mut text = [0; 21];
-    let mut slots = text.iter_mut();
-    let mut len = 0;
-    let mut put = |byte: u8| {
-        if let Some(slot) = slots.next() {
-            *slot = byte;
-            len += 1;
+    /// Each octet's digits with a point behind them.
+    const OCTETS: [[u8; 4]; 256] = {
+        let mut octets = [[b'.'; 4]; 256];
+        let mut n = 0;
+        while n < 256 {
+            let (hundreds, tens, ones) =
+                (b'0' + (n / 100) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8);
+            #[expect(clippy::indexing_slicing, reason = "n is below 256")]
+            {
+                octets[n] = match n {
+                    100.. => [hundreds, tens, ones, b'.'],
+                    10.. => [tens, ones, b'.', 0],
+                    _ => [ones, b'.', 0, 0],
+                };
+            }
+            n += 1;
         }
+        octets
     };
-    for (place, octet) in v4.ip().octets().into_iter().enumerate() {
-        if place > 0 {
-            put(b'.');
+    let SocketAddr::V4(v4) = address else { return push(out, format_args!("{address}")) };
+    let mut text = [0; 16];
+    let mut len = 0;
+    for octet in v4.ip().octets() {
+        #[expect(clippy::indexing_slicing, reason = "the table has an entry for every octet")]
+        let digits = OCTETS[usize::from(octet)];
+        if let Some(place) = text.get_mut(len..len + 4) {
+            place.copy_from_slice(&digits);
         }
-        if octet >= 100 {
-            put(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            put(b'0' + octet / 10 % 10);
-        }
-        put(b'0' + octet % 10);
+        len += 2 + usize::from(octet >= 10) + usize::from(octet >= 100);
     }
-    put(b':');
-    itoa::Buffer::new().format(v4.port()).bytes().for_each(put);
-    out.extend_from_slice(text.get(..len).unwrap_or_default());
+    // Without the last point.
+    out.extend_from_slice(text.get(..len - 1).unwrap_or_default());
+    out.push(b':');
+    number(v4.port().into(), out);
 }
 
 /// Decimal digits, without the detour over a formatter.

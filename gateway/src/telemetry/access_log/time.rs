@@ -1,6 +1,7 @@
 //! Wall-clock times as text, in UTC.
 
 use std::{
+    cell::Cell,
     fmt::Write,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -31,24 +32,41 @@ impl Iso8601 {
 
 /// `2016-12-15T16:07:39.072Z`; every line has one, so it does without a pattern.
 pub(crate) fn iso8601(at: SystemTime) -> Iso8601 {
+    thread_local! {
+        /// The second of the last line, which the next mostly has too, and its text.
+        static LAST: Cell<(u64, [u8; 24])> = const { Cell::new((u64::MAX, [0; 24])) };
+    }
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (second, mut text) = LAST.get();
+    if second != since.as_secs() {
+        text = whole_second(at);
+        LAST.set((since.as_secs(), text));
+    }
+    put(&mut text, 20, 3, since.subsec_millis().into());
+    Iso8601(text)
+}
+
+/// The text of a moment without its fraction.
+fn whole_second(at: SystemTime) -> [u8; 24] {
     let c = civil(at);
     let second = c.second_of_day;
     let mut text = *b"0000-00-00T00:00:00.000Z";
-    let mut put = |at: usize, width: usize, n: u64| {
-        let mut rest = n;
-        for digit in text.iter_mut().skip(at).take(width).rev() {
-            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-            rest /= 10;
-        }
-    };
-    put(0, 4, c.year.unsigned_abs());
-    put(5, 2, c.month);
-    put(8, 2, c.day);
-    put(11, 2, second / 3600);
-    put(14, 2, second / 60 % 60);
-    put(17, 2, second % 60);
-    put(20, 3, u64::from(c.nanos / 1_000_000));
-    Iso8601(text)
+    put(&mut text, 0, 4, c.year.unsigned_abs());
+    put(&mut text, 5, 2, c.month);
+    put(&mut text, 8, 2, c.day);
+    put(&mut text, 11, 2, second / 3600);
+    put(&mut text, 14, 2, second / 60 % 60);
+    put(&mut text, 17, 2, second % 60);
+    text
+}
+
+/// Writes a number of so many digits.
+fn put(text: &mut [u8; 24], at: usize, width: usize, n: u64) {
+    let mut rest = n;
+    for digit in text.iter_mut().skip(at).take(width).rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+    }
 }
 
 /// Writes a moment by a `strftime` pattern: `%Y %m %d %H %M %S %s %F %T`, and `%f` or `%3f`, `%6f`, `%9f` for
@@ -122,6 +140,8 @@ mod tests {
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),
             (1_481_818_059_072, "2016-12-15T16:07:39.072Z"),
             (4_107_542_399_999, "2100-02-28T23:59:59.999Z"),
+            (4_107_542_399_007, "2100-02-28T23:59:59.007Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(iso8601(UNIX_EPOCH + Duration::from_millis(millis)).as_str(), wants);
         }
