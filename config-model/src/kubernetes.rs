@@ -27,6 +27,9 @@ pub struct Service {
     pub cluster_ips: Vec<String>,
     /// Target of an ExternalName Service.
     pub external_name: String,
+    /// Addresses at which it is reached from elsewhere, beside those of its load balancer.
+    #[serde(rename = "externalIPs")]
+    pub external_ips: Vec<String>,
     /// Whether pods that are not ready are published.
     pub publish_not_ready_addresses: bool,
     /// `Cluster` or `Local`.

@@ -133,6 +133,12 @@ impl MeshConfig {
         self.extension_providers.iter().find(|provider| provider.name.eq_ignore_ascii_case(name))
     }
 
+    /// What the proxies' cluster is called, where their environment is written here.
+    pub fn cluster_id(&self) -> Option<&str> {
+        let named = self.default_config.proxy_metadata.get("ISTIO_META_CLUSTER_ID").map(String::as_str);
+        named.filter(|name| !name.is_empty())
+    }
+
     /// Whether sidecars give an address of their own to ServiceEntries without one (Istio: ProtocolAddressesAnalyzer).
     pub fn allocates_addresses(&self) -> bool {
         let metadata = &self.default_config.proxy_metadata;
@@ -191,7 +197,7 @@ pub struct NetworkEndpoints {
 pub struct NetworkGateway {
     /// IP address or name.
     pub address: String,
-    /// The Service that it is, in the cluster that the network is.
+    /// The Service that it is, of a cluster whose endpoints are of the network (`fromRegistry`), by its full name.
     pub registry_service_name: String,
     /// Port for mutual TLS that is passed on.
     #[serde(deserialize_with = "lenient::int")]

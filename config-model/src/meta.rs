@@ -187,6 +187,9 @@ pub struct Metadata {
     /// Whether `status.addresses` holds any, as istiod writes there what it allocated to a ServiceEntry.
     #[serde(skip)]
     pub has_allocated_addresses: bool,
+    /// `status.loadBalancer.ingress` of a Service: the address of each entry, else its name.
+    #[serde(skip)]
+    pub load_balancers: Vec<String>,
 }
 
 /// The object that owns another, as far as naming it goes.

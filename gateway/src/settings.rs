@@ -12,7 +12,7 @@ use std::{
 
 use routing::compile::WorkloadFiles;
 
-use crate::{edge::EdgeFlags, runtime::dynamic::Reach};
+use crate::{edge::EdgeFlags, runtime::dynamic::Reach, telemetry::identity::DEFAULT_CLUSTER};
 
 /// Everything that `limen run` needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +169,7 @@ impl Settings {
             namespace: self.namespace.clone(),
             labels: self.labels.clone(),
             domain: DEFAULT_DOMAIN.to_owned(),
+            cluster: DEFAULT_CLUSTER.to_owned(),
             workload: self.workload_certificates.as_deref().map_or_else(WorkloadFiles::default, |folder| {
                 WorkloadFiles::within(&folder.to_string_lossy())
             }),

@@ -69,6 +69,8 @@ pub struct Identity {
     pub labels: BTreeMap<String, String>,
     /// DNS domain of the cluster, the end of every Service's name.
     pub domain: String,
+    /// Name of the cluster that is read, by which MeshNetworks knows it, unless MeshConfig says another.
+    pub cluster: String,
     /// The workload's own certificate.
     pub workload: WorkloadFiles,
 }
@@ -113,6 +115,7 @@ impl Default for Identity {
             namespace: "istio-system".to_owned(),
             labels: [label("app", "istio-ingressgateway"), label("istio", "ingressgateway")].into(),
             domain: "cluster.local".to_owned(),
+            cluster: "Kubernetes".to_owned(),
             workload: WorkloadFiles::default(),
         }
     }

@@ -285,7 +285,21 @@ fn metadata(kind: Kind, value: &Value) -> Result<Metadata, (String, String)> {
     let allocated = value.get("status").and_then(|status| status.get("addresses"));
     meta.has_allocated_addresses =
         allocated.and_then(Value::as_sequence).is_some_and(|list| !list.is_empty());
+    if kind == Kind::Service {
+        meta.load_balancers = load_balancers(value);
+    }
     Ok(meta)
+}
+
+/// `status.loadBalancer.ingress`, as far as it has the usual form.
+fn load_balancers(value: &Value) -> Vec<String> {
+    let status = value.get("status").and_then(|status| status.get("loadBalancer"));
+    let list = status.and_then(|status| status.get("ingress")).and_then(Value::as_sequence);
+    let places = list.into_iter().flatten().filter_map(|entry| {
+        let mut said = ["ip", "hostname"].into_iter().filter_map(|field| entry.get(field)?.as_str());
+        said.find(|place| !place.is_empty()).map(str::to_owned)
+    });
+    places.collect()
 }
 
 /// `status.conditions`, as far as they have the usual form; a status is written by machines and never a reason to refuse.

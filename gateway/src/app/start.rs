@@ -128,7 +128,10 @@ pub(super) fn start(builder: GatewayBuilder) -> Result<Gateway, StartError> {
     };
     background.spawn(pressure::follow(pressure::System::new(), limits, listeners.clone(), Some(gauges)));
 
-    let identity = settings.identity();
+    let mut identity = settings.identity();
+    if let Some(cluster) = super::telemetry::environment("ISTIO_META_CLUSTER_ID") {
+        identity.cluster = cluster;
+    }
     let registry = Registry::with_workload(
         Arc::new(SystemResolver::new()),
         background.handle().clone(),

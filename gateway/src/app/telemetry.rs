@@ -156,6 +156,7 @@ fn node(settings: &Settings) -> Node {
     }
 }
 
-fn environment(name: &str) -> Option<String> {
+/// What the process was told; empty counts as nothing.
+pub(super) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -31,6 +31,9 @@ use std::{collections::HashMap, sync::Arc};
 #[derive(Debug, Default)]
 pub(super) struct Maker {
     workloads: Workloads,
+    networks: Option<Arc<Networks>>,
+    /// What is to be said of these.
+    of_networks: Diagnostics,
     services: HashMap<Arc<str>, Made, FixedState>,
 }
 
@@ -94,10 +97,12 @@ impl Maker {
         if !input.shares(&Workloads::KINDS) {
             self.workloads.follow(now);
         }
+        let (networks, same_networks) = self.networks(input);
+        findings.share(&self.of_networks);
         let sources = EndpointSources::new(now, identity, &self.workloads);
         let rules = Rules::new(now, identity);
-        let networks = Networks::new(now.mesh(), identity);
-        let builder = Builder { mesh: now.mesh(), identity, origin: Origin::of(identity), networks };
+        let builder =
+            Builder { mesh: now.mesh(), identity, origin: Origin::of(identity), networks: &networks };
         let own = own_endpoints(identity, registry, &sources);
         let replicas = Arc::new(Replicas::of(&own, builder.origin.locality(), &identity.labels));
         let mut before = std::mem::take(&mut self.services);
@@ -114,7 +119,7 @@ impl Maker {
                 replicas: Arc::clone(&replicas),
             };
             let made = match before.remove(&service.host) {
-                Some(made) if made.of == of && input.is_of_the_same_mesh() => made,
+                Some(made) if same_networks && made.of == of && input.is_of_the_same_mesh() => made,
                 old => builder.make(service, of, &sources, rule, old),
             };
             clusters.extend(made.clusters.iter().map(|made| (made.spec.name.clone(), Arc::clone(made))));
@@ -122,6 +127,23 @@ impl Maker {
             self.services.insert(Arc::clone(&service.host), made);
         }
         clusters
+    }
+
+    /// The networks as they are now, and whether they are what they were.
+    fn networks(&mut self, input: &Input<'_>) -> (Arc<Networks>, bool) {
+        let known = self.networks.take();
+        let (networks, same) = match known {
+            Some(known) if input.shares(&Networks::KINDS) => (known, true),
+            known => {
+                let (made, found) = Networks::new(input.now, input.identity);
+                self.of_networks = found.into_iter().collect();
+                locate::place(&mut self.of_networks);
+                let same = known.as_deref() == Some(&made);
+                (Arc::new(made), same)
+            }
+        };
+        self.networks = Some(Arc::clone(&networks));
+        (networks, same)
     }
 }
 
@@ -139,7 +161,7 @@ struct Builder<'b> {
     mesh: &'b MeshConfig,
     identity: &'b Identity,
     origin: Origin<'b>,
-    networks: Networks<'b>,
+    networks: &'b Networks,
 }
 
 impl Builder<'_> {

@@ -4,58 +4,75 @@
 //! in no network, an endpoint is reached at its own address. A gateway passes mutual TLS on by server name, so endpoints that do not
 //! take it are out of reach, and are left out.
 
+mod gateways;
+
+use self::gateways::{Found, has};
 use super::{Identity, locality::NETWORK};
 use crate::cluster::{Address, Endpoint, Health, Place};
-use config_model::mesh::MeshConfig;
-use ipnet::IpNet;
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
+use config_model::{
+    diagnostic::Diagnostic,
+    meta::{Kind, ResourceKey},
+    validate::Validated,
 };
+use ipnet::IpNet;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The networks of the mesh, from where the gateway is.
-pub(super) struct Networks<'a> {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Networks {
     /// The gateway's own, or empty.
-    own: &'a str,
-    gateways: BTreeMap<&'a str, Vec<Address>>,
-    ranges: Vec<(IpNet, &'a str)>,
+    own: String,
+    /// That of whoever does not say where it is, whatever its address: the root namespace's, else the one that has the cluster's
+    /// endpoints by its name.
+    of_cluster: Option<String>,
+    gateways: BTreeMap<String, Vec<Address>>,
+    ranges: Vec<(IpNet, String)>,
     /// By what all weights are multiplied, so that each splits evenly among gateways.
     scale: u32,
 }
 
-impl<'a> Networks<'a> {
-    /// As MeshNetworks has them. Gateways that are Services of other clusters are not known here.
-    pub(super) fn new(mesh: &'a MeshConfig, identity: &'a Identity) -> Self {
+impl Networks {
+    /// What they are made of.
+    pub(super) const KINDS: [Kind; 3] = [Kind::Service, Kind::Namespace, Kind::ConfigMap];
+
+    /// As MeshNetworks and the cluster's own gateway Services have them, and what of it cannot be had.
+    pub(super) fn new(now: &Validated, identity: &Identity) -> (Self, Vec<Diagnostic>) {
+        let own = identity.labels.get(NETWORK).map(String::as_str).unwrap_or_default();
+        let mesh = now.mesh();
+        let cluster = mesh.cluster_id().unwrap_or(&identity.cluster);
+        let of_cluster = || mesh.networks.iter().find(|(_, network)| has(network, cluster));
+        let (found, findings) = gateways::find(now, own, &identity.domain, cluster);
+        let said = |namespace: &str| {
+            let key = ResourceKey::new(Kind::Namespace, "", namespace);
+            let label = now.namespaces().get(&key)?.meta.labels.get(NETWORK)?;
+            Some(label.clone()).filter(|label| !label.is_empty())
+        };
+        let ranges = mesh.networks.iter().flat_map(|(name, network)| {
+            let ranges = network.endpoints.iter().filter_map(|of| of.from_cidr.parse().ok());
+            ranges.map(move |range: IpNet| (range, name.clone()))
+        });
         let mut networks = Self {
-            own: identity.labels.get(NETWORK).map(String::as_str).unwrap_or_default(),
+            own: own.to_owned(),
+            of_cluster: said(&mesh.root_namespace).or_else(|| of_cluster().map(|(name, _)| name.clone())),
             gateways: BTreeMap::new(),
-            ranges: Vec::new(),
+            ranges: ranges.collect(),
             scale: 1,
         };
-        for (name, network) in &mesh.networks {
-            let mut gateways: Vec<Address> = network
-                .gateways
-                .iter()
-                .filter(|gateway| !gateway.address.is_empty())
-                .filter_map(|gateway| {
-                    let port = u16::try_from(gateway.port).ok().filter(|port| *port > 0)?;
-                    Some(match gateway.address.parse::<IpAddr>() {
-                        Ok(ip) => Address::Ip(SocketAddr::new(ip, port)),
-                        Err(_) => Address::Name(gateway.address.as_str().into(), port),
-                    })
-                })
-                .collect();
-            gateways.sort();
-            gateways.dedup();
-            if let Ok(count @ 1..) = u32::try_from(gateways.len()) {
-                networks.scale = networks.scale.saturating_mul(count / gcd(networks.scale, count));
+        for (name, Found { mut of_cluster, mut all }) in found {
+            for gateways in [&mut of_cluster, &mut all] {
+                gateways.sort();
+                gateways.dedup();
+                if let Ok(count @ 1..) = u32::try_from(gateways.len()) {
+                    networks.scale = networks.scale.saturating_mul(count / gcd(networks.scale, count));
+                }
+            }
+            // A cluster's own gateways are before those that are only known by address (Istio: selectNetworkGateways).
+            let gateways = if of_cluster.is_empty() { all } else { of_cluster };
+            if !gateways.is_empty() {
                 networks.gateways.insert(name, gateways);
             }
-            let ranges = network.endpoints.iter().filter_map(|of| of.from_cidr.parse().ok());
-            networks.ranges.extend(ranges.map(|range: IpNet| (range, name.as_str())));
         }
-        networks
+        (networks, findings)
     }
 
     /// Puts gateways in the place of endpoints of other networks.
@@ -71,8 +88,8 @@ impl<'a> Networks<'a> {
             let Some((network, gateways)) = self.gateways.get_key_value(network) else {
                 return !endpoint.address.is_nowhere();
             };
-            // A gateway that does not know its own network goes by way of the others'.
-            if *network == self.own {
+            // Istio: `InNetwork`. Who does not know where it is takes everything for near.
+            if self.own.is_empty() || *network == self.own {
                 return !endpoint.address.is_nowhere();
             }
             if endpoint.is_of_mesh() && endpoint.health == Health::Healthy {
@@ -95,10 +112,10 @@ impl<'a> Networks<'a> {
         }));
     }
 
-    /// The network that an endpoint is in, or empty: what it says, else what its address says.
+    /// The network that an endpoint is in, or empty: what it says, else where the cluster is, else what its address says.
     fn of<'e>(&'e self, endpoint: &'e Endpoint) -> &'e str {
         let said = endpoint.labels.get(NETWORK).map(String::as_str).filter(|network| !network.is_empty());
-        said.unwrap_or_else(|| {
+        said.or(self.of_cluster.as_deref()).unwrap_or_else(|| {
             let Address::Ip(address) = &endpoint.address else { return "" };
             let within = self.ranges.iter().find(|(range, _)| range.contains(&address.ip()));
             within.map_or("", |(_, network)| network)
@@ -175,7 +192,7 @@ data:
             reached(far, "near"),
             ["10.0.0.1:80 1 ", "10.0.0.2:80 1 ", "1.1.1.1:15443 2 ", "1.1.1.1:15443 4 r/z"]
         );
-        assert_eq!(reached(far, ""), reached(far, "near"), "whoever does not say where it is is elsewhere");
+        assert_eq!(reached(far, ""), reached("", ""), "whoever does not say where it is takes all for near");
         assert_eq!(
             reached(far, "far"),
             [
