@@ -5,6 +5,7 @@
 
 mod ext_authz;
 pub mod provider;
+mod proxy_headers;
 mod tracing;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,10 @@ use serde::Deserialize;
 
 pub use ext_authz::{ExtAuthzBody, ExtAuthzGrpc, ExtAuthzHttp};
 pub use provider::{DefaultProviders, ExtensionProvider};
+pub use proxy_headers::{
+    CurrentClientCertDetails, Disabled, Enabled, MetadataExchange, MetadataExchangeMode, ProxyHeaders,
+    ServerHeader,
+};
 pub use tracing::{MeshTracing, ZipkinAddress};
 
 use crate::{
@@ -265,6 +270,8 @@ pub struct ProxyConfig {
     pub termination_drain_duration: Option<Duration>,
     /// Limits on clients.
     pub connection_settings: ConnectionSettings,
+    /// What the proxies say of themselves in heads.
+    pub proxy_headers: ProxyHeaders,
     /// Environment of the proxies.
     pub proxy_metadata: BTreeMap<String, String>,
     /// How requests are traced where no Telemetry says otherwise.

@@ -1,4 +1,4 @@
-//! What clients may do: MeshConfig's `connectionSettings`, `gatewayTopology` and `pathNormalization` with the flags of the
+//! What clients may do: MeshConfig's `connectionSettings`, `gatewayTopology`, `proxyHeaders` and `pathNormalization` with the flags of the
 //! process on top.
 //!
 //! Invariant: a flag wins over `proxyMetadata`, that over a field of MeshConfig, that over the profile, that over Istio's default. The
@@ -6,6 +6,7 @@
 //! configuration and shared by all connections.
 
 mod flags;
+mod headers;
 mod network;
 mod path;
 
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub use flags::{Allow, EdgeFlags, UnderscoresFlag};
+pub use headers::HeaderPolicy;
 pub use network::Network;
 pub use path::{EscapedSlashes, PathPolicy};
 
@@ -39,6 +41,8 @@ pub struct EdgeConfig {
     pub pressure: pressure::Limits,
     /// What is believed of what stands in front.
     pub topology: Topology,
+    /// What the gateway says of itself in heads.
+    pub headers: HeaderPolicy,
     /// How paths are brought into one form.
     pub path: PathPolicy,
     /// What a request for another server of the same port gets on an HTTP/2 connection.
@@ -220,6 +224,7 @@ impl EdgeConfig {
                     (networks, _) => ProxyProtocol::From(networks.to_vec()),
                 },
             },
+            headers: HeaderPolicy::new(&mesh.default_config.proxy_headers),
             path: PathPolicy::of(mesh),
             misdirected: flags.misdirected.unwrap_or_default(),
         }

@@ -192,7 +192,7 @@ fn compose(reply: LocalReply, ctx: &mut Ctx) -> Result<(ResponseHeader, Bytes)> 
         headers.insert(header::DATE, get_cached_date());
         match reply.operations {
             Operations::Apply => response::finish(headers, ctx, Stage::Local(parts.status.as_u16())),
-            Operations::Skip => response::sign(headers),
+            Operations::Skip => response::sign(headers, ctx),
         }
         if grpc {
             // What a gRPC client cannot read would be no answer at all.
@@ -210,7 +210,7 @@ fn compose(reply: LocalReply, ctx: &mut Ctx) -> Result<(ResponseHeader, Bytes)> 
         if has_length {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        if overloaded {
+        if overloaded && ctx.snapshot.edge.headers.debug {
             headers.insert(OVERLOADED, HeaderValue::from_static("true"));
         }
     });

@@ -8,12 +8,10 @@ use super::{
     facts::{Exchange, Stage},
     heads::{edit_response, number},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, header};
 use pingora_http::ResponseHeader;
 use routing::action::headers::Direction;
 
-/// Name that Istio's gateways go by.
-const SERVER: HeaderValue = HeaderValue::from_static("istio-envoy");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -43,7 +41,7 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
             parts.headers.remove(header::CONTENT_LENGTH);
             parts.headers.remove(header::TRANSFER_ENCODING);
         }
-        if let Some((_, took)) = service {
+        if let Some((_, took)) = service.filter(|_| ctx.snapshot.edge.headers.debug) {
             let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             parts.headers.insert(SERVICE_TIME, number(millis));
         }
@@ -64,12 +62,14 @@ pub(super) fn finish(headers: &mut HeaderMap, ctx: &Ctx, stage: Stage) {
     {
         cors.actual(origin, headers);
     }
-    sign(headers);
+    sign(headers, ctx);
 }
 
-/// Says who answered.
-pub(super) fn sign(headers: &mut HeaderMap) {
-    headers.insert(header::SERVER, SERVER);
+/// Says who answered, unless the upstream's word is to stay.
+pub(super) fn sign(headers: &mut HeaderMap, ctx: &Ctx) {
+    if let Some(name) = &ctx.snapshot.edge.headers.server {
+        headers.insert(header::SERVER, name.clone());
+    }
 }
 
 /// `grpc-status` of a trailers-only head, or of trailers.
@@ -103,6 +103,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
     fn what_connection_nominates_stays_on_the_hop() {

@@ -28,6 +28,7 @@ mod wrapped;
 
 use super::*;
 use crate::{
+    edge::{EdgeConfig, EdgeFlags},
     jwt::store::{KeyStore, Pace},
     listener::{BindOptions, BoundAddress, ListenerManager},
     policy::{Chain, Given, Limits, builtin},
@@ -110,6 +111,7 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
         diagnostics: Arc::new(diagnostics),
         policies,
         gate,
+        edge: Arc::new(EdgeConfig::new(validated.mesh(), &EdgeFlags::default())),
         ..Snapshot::default()
     });
 }

@@ -36,6 +36,7 @@ const STRIPPED: [HeaderName; 19] = [
 ];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 /// Place of the version in a UUID's text.
 const VERSION: usize = 14;
@@ -101,6 +102,12 @@ pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
     let trace = identify(headers, ctx);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(super::scheme(ctx).as_str()));
     let Some(connection) = &ctx.connection else { return trace };
+    let edge = &ctx.snapshot.edge;
+    if edge.headers.forwarded_port
+        && (edge.topology.trusted_proxies == 0 || !headers.contains_key(FORWARDED_PORT))
+    {
+        headers.insert(FORWARDED_PORT, HeaderValue::from(connection.local.port()));
+    }
     let peer = connection.peer_header();
     match headers.entry(FORWARDED_FOR) {
         Entry::Vacant(none) => {
@@ -125,7 +132,9 @@ fn identify(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
     let id = fastrand::u128(..).to_be_bytes();
     let [a, b, c, d, ..] = id;
     let reason = tracing.decide(headers, u32::from_be_bytes([a, b, c, d]));
-    headers.insert(REQUEST_ID, uuid(id, reason));
+    if ctx.snapshot.edge.headers.request_id {
+        headers.insert(REQUEST_ID, uuid(id, reason));
+    }
     tracing.begin(reason, headers)
 }
 

@@ -8,6 +8,7 @@ use super::super::{
     heads::{edit_request, number},
     trace,
 };
+use crate::edge::HeaderPolicy;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, request::Parts, uri::PathAndQuery};
 use pingora_error::{ErrorType, OrErr, Result};
@@ -22,6 +23,7 @@ use routing::{
 
 const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
@@ -59,11 +61,16 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
     let route = ctx.route.clone();
     let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else { return Ok(()) };
     // Before the rule's operations, which may change it; what a rewrite tells of comes after them (Envoy: router.cc).
-    headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
+    let HeaderPolicy { attempt_count, debug, forwarded_host, .. } = ctx.snapshot.edge.headers;
+    if attempt_count {
+        headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
+    }
     let clocks = ctx.clock.as_ref().zip(ctx.attempt_started);
     if let Some(expected) = clocks.and_then(|(clock, attempt)| clock.expected(attempt)) {
         let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
-        headers.insert(EXPECTED_TIMEOUT, number(millis));
+        if debug {
+            headers.insert(EXPECTED_TIMEOUT, number(millis));
+        }
         if ctx.grpc {
             headers.insert(timeout::GRPC_TIMEOUT, timeout::to_grpc(expected));
         }
@@ -87,7 +94,7 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
         let target = PathAndQuery::from_maybe_shared(Bytes::from(target))
             .or_err_with(ErrorType::InternalError, not_a_path)?;
         upstream.uri = Uri::from(target.clone());
-        if let Some(original) = client.uri.path_and_query() {
+        if let Some(original) = client.uri.path_and_query().filter(|_| debug) {
             let original =
                 HeaderValue::from_str(original.as_str()).or_err_with(ErrorType::InternalError, not_a_path)?;
             headers.insert(ORIGINAL_PATH, original);
@@ -105,13 +112,32 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
             .or_err_with(ErrorType::InternalError, || "the rewritten authority is not a host")?;
         headers.insert(header::HOST, host);
         if let Some(Ok(original)) = before.as_deref().map(HeaderValue::from_str) {
-            headers.insert(ORIGINAL_HOST, original);
+            if forwarded_host {
+                append_forwarded_host(headers, &original);
+            }
+            if debug {
+                headers.insert(ORIGINAL_HOST, original);
+            }
         }
         ctx.upstream_authority = Some(authority);
     }
     keep_for_response(client, headers, ctx);
     trace::inject(ctx, headers);
     Ok(())
+}
+
+/// Adds the host that was asked for behind those that others have rewritten (Envoy: `append_x_forwarded_host`).
+fn append_forwarded_host(headers: &mut HeaderMap, original: &HeaderValue) {
+    let mut all: Vec<&[u8]> = headers.get_all(FORWARDED_HOST).iter().map(HeaderValue::as_bytes).collect();
+    let last = all.last().and_then(|line| line.rsplit(|byte| *byte == b',').next());
+    if last.is_some_and(|last| last.trim_ascii() == original.as_bytes()) {
+        return;
+    }
+    all.push(original.as_bytes());
+    // Values of headers, and commas, are what any header takes.
+    if let Ok(chain) = HeaderValue::from_bytes(&all.join(&b","[..])) {
+        headers.insert(FORWARDED_HOST, chain);
+    }
 }
 
 /// Keeps the request, as it is now, for a response whose values read it.

@@ -187,3 +187,66 @@ async fn names_of_responses_are_in_lower_case_and_a_kept_connection_is_not_spoke
     }
     assert!(heads[0].contains("content-type: Text/Plain\r\nx-mixed-case: V\r\n"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_gateway_says_of_itself_is_mesh_configuration() {
+    let rules = "  - match: [{uri: {exact: /local}}]
+    directResponse: {status: 200}
+  - match: [{uri: {prefix: /api/}}]
+    timeout: 9s
+    rewrite: {uri: /v1/, authority: inner.example}
+    route: [{destination: {host: up.example, port: {number: 80}}}]
+";
+    let with = |mesh: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: '{mesh}'\n"
+        )
+    };
+    let request = "GET /api/x HTTP/1.1\r\nHost: a.example\r\nX-Request-Id: mine\r\nX-Forwarded-Host: first.example\r\n\
+                   X-Forwarded-Port: 99\r\nConnection: close\r\n\r\n";
+    let yaml = config(rules, &[echo().await], "HTTP");
+
+    // All that can be turned off; asked of Envoy 1.40.
+    let quiet = with(
+        "{defaultConfig: {proxyHeaders: {requestId: {disabled: true}, server: {disabled: true}, attemptCount: {disabled: true}, \
+         envoyDebugHeaders: {disabled: true}}}}",
+    );
+    let gateway = gateway(&(yaml.clone() + &quiet)).await;
+    let (_, head, body) = gateway.send(request).await;
+    assert!(head.contains("server: upstream/1") && !head.contains("x-envoy"), "{head}");
+    assert!(body.contains("x-request-id: mine\n"), "{body}");
+    assert!(
+        body.contains("x-forwarded-port: 99\n") && body.contains("x-forwarded-host: first.example\n"),
+        "{body}"
+    );
+    let said: Vec<&str> = body.lines().filter(|line| line.starts_with("x-envoy-")).collect();
+    assert_eq!(said, ["x-envoy-external-address: 127.0.0.1"]);
+    let (_, head, _) = gateway.get("/local").await;
+    assert!(!head.contains("server:"), "{head}");
+
+    // All that can be turned on, and a name.
+    let loud = with(
+        "{defaultConfig: {proxyHeaders: {server: {value: edge}, xForwardedHost: {enabled: true}, xForwardedPort: {enabled: true}}}}",
+    );
+    let gateway = super::gateway(&(yaml.clone() + &loud)).await;
+    let (_, head, body) = gateway.send(request).await;
+    assert!(head.contains("server: edge\r\n") && head.contains("x-envoy-upstream-service-time: "), "{head}");
+    assert!(body.contains("x-forwarded-host: first.example,a.example\n"), "{body}");
+    assert!(body.contains(&format!("x-forwarded-port: {}\n", gateway.address.port())), "{body}");
+    assert!(
+        body.contains("x-envoy-original-host: a.example\n") && !body.contains("x-request-id: mine"),
+        "{body}"
+    );
+    let (_, head, _) = gateway.get("/local").await;
+    assert!(head.contains("server: edge\r\n"), "{head}");
+
+    // A trusted proxy's word stays, and what it saw last is not said twice.
+    let trusting = with(
+        "{defaultConfig: {gatewayTopology: {numTrustedProxies: 1}, proxyHeaders: {xForwardedHost: {enabled: true}, \
+         xForwardedPort: {enabled: true}}}}",
+    );
+    let gateway = super::gateway(&(yaml + &trusting)).await;
+    let (_, _, body) = gateway.send(&request.replace("first.example", "first.example, a.example")).await;
+    assert!(body.contains("x-forwarded-port: 99\n"), "{body}");
+    assert!(body.contains("x-forwarded-host: first.example, a.example\n"), "{body}");
+}
