@@ -37,6 +37,7 @@
 
 #[doc(hidden)]
 pub mod admin;
+#[doc(hidden)]
 pub mod app;
 #[doc(hidden)]
 pub mod cli;
@@ -91,3 +92,7 @@ mod hostile;
 #[allow(unreachable_pub, reason = "public in the fuzz crate")]
 #[path = "../fuzz/laws.rs"]
 mod laws;
+/// The README's program.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -13,6 +13,7 @@
 
 mod annotated;
 mod body;
+#[doc(hidden)]
 pub mod builtin;
 mod chain;
 mod client;
@@ -22,16 +23,24 @@ mod order;
 mod passage;
 mod reply;
 mod run;
+#[cfg(test)]
+mod tests;
 mod view;
 
+#[doc(hidden)]
 pub use annotated::Limits;
 pub use body::{BodyAccess, BodyFilter, BodyPolicy, Flow, Whole};
+#[doc(hidden)]
 pub use builtin::{CallError, Calling, Service, Subject};
 pub use chain::Chain;
 pub use client::Client;
-pub use failure::{Failure, Failures};
+pub use failure::Failure;
+#[doc(hidden)]
+pub use failure::Failures;
 pub use hooks::Hooks;
-pub use order::{Configured, Given, Phase};
+pub use order::Phase;
+#[doc(hidden)]
+pub use order::{Configured, Given};
 pub use reply::Reply;
 pub use routing::claims::{Claim, ClaimPath, Claims};
 pub use view::{

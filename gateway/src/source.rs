@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod fixed;
+#[doc(hidden)]
 pub mod kubernetes;
 mod watch;
 

@@ -6,7 +6,7 @@
 use super::GatewayProxy;
 
 impl GatewayProxy {
-    /// The callbacks of [`ProxyHttp`] that the gateway has. A release that changes this list says so in the changelog.
+    /// The callbacks of [`ProxyHttp`](pingora_proxy::ProxyHttp) that the gateway has. A release that changes this list says so in the changelog.
     pub const CALLBACKS: &[&str] = &[
         "new_ctx",
         "init_downstream_modules",
