@@ -172,7 +172,7 @@ fn sidecars_come_by_mutual_tls_of_the_mesh() {
             fs::write(own.path().join(name), text).unwrap();
         }
         let flags = ["--workload-certificates", own.path().to_str().unwrap()];
-        let limen = egress(&sample("mesh-mutual.yaml"), &flags);
+        let _limen = egress(&sample("mesh-mutual.yaml"), &flags);
         let ask = |name: &str, own: Option<&Pair>| -> std::io::Result<Response> {
             secured(443, name, own)?.get("partner.example.org", "/thing")
         };
