@@ -5,10 +5,10 @@ CARGO ?= cargo
 TEST_FLAGS := --workspace --locked --features gateway/testing
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build pgo test fuzz smoke fmt lint docs bench chart ci
+.PHONY: help deps run build pgo test fuzz smoke fmt lint docs bench bench-micro chart ci
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install the system packages that the build needs, where missing
 	@.ci/deps
@@ -31,6 +31,7 @@ pgo: deps ## count anew what limen does under load, and build by that; takes two
 test: test-deps ## every test, and every benchmark once
 	$(CARGO) test $(TEST_FLAGS)
 	$(CARGO) test $(TEST_FLAGS) --bench '*'
+	python3 -m unittest discover -q -s benches/macro
 
 fuzz: deps ## look for inputs that break a law of the parsers; SECONDS=20 for each target
 	config-model/fuzz/run $(or $(SECONDS),20)
@@ -50,7 +51,10 @@ lint: deps ## what CI checks without running: format, clippy, walls between the 
 docs: deps ## the API documentation, in target/doc
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --all-features --no-deps --locked
 
-bench: deps ## the micro-benchmarks
+bench: deps ## limen and its peers on the same work, into benches/results; SCENARIO=h1,tls PEERS=envoy ROUNDS=5 SECONDS=3
+	python3 benches/macro --scenario "$(SCENARIO)" --peers "$(PEERS)" --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3)
+
+bench-micro: deps ## the micro-benchmarks: lookup, compile, swap, balancing, checking
 	$(CARGO) bench -p benches --locked
 
 chart: ## hold the Helm chart, the plain manifests and the Dockerfile to their checks
