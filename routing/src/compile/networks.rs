@@ -130,7 +130,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::testing::{compiled, find_cluster, identity, validated};
+    use crate::compile::testing::{find_cluster, identity, validated};
 
     /// The endpoints of a host whose endpoints are in several networks, for a gateway in `own`.
     fn reached(networks: &str, own: &str) -> Vec<String> {
@@ -226,7 +226,7 @@ data:
 
     #[test]
     fn a_gateway_is_spoken_to_as_an_endpoint_of_the_mesh() {
-        let (compiled, _) = compiled(
+        let validated = validated(
             "apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: e, namespace: shop}
@@ -243,6 +243,9 @@ metadata: {name: istio, namespace: istio-system}
 data: {meshNetworks: '{networks: {far: {gateways: [{address: 1.1.1.1, port: 15443}]}}}'}
 ",
         );
+        let mut identity = identity();
+        identity.labels.insert(NETWORK.to_owned(), "near".to_owned());
+        let (compiled, _) = crate::compile::compile(&validated, &identity);
         let cluster = find_cluster(&compiled, "outbound|80||vm.shop").unwrap();
         assert!(cluster.endpoints.iter().all(Endpoint::is_of_mesh));
         let tls = cluster.spec.auto_mtls.as_ref().unwrap();
