@@ -31,7 +31,8 @@ need() {
 port() {
   local port
   while :; do
-    port=$((RANDOM % 20000 + 20000))
+    # Below what the kernel gives to connections that go out.
+    port=$((RANDOM % 12000 + 20000))
     (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
   done
   echo "$port"
