@@ -15,7 +15,9 @@ use super::Gateway;
 /// A [`Service`] that serves a gateway.
 ///
 /// The server's `grace_period_seconds` must not be shorter than the gateway's `drain_time`, or it cuts the drain short; and the server must not
-/// daemonize, which would leave the gateway's threads behind. So many threads serve as the gateway's settings say.
+/// daemonize, which would leave the gateway's threads behind. So many threads serve as the gateway's settings say. After a server without
+/// `work_stealing` has ended, nothing else may use the engine in the same process: its handles of runtimes outlive these (pingora-runtime
+/// 0.9.1, `CURRENT_HANDLE`).
 ///
 /// # Examples
 /// ```no_run

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use config_model::diagnostic::Severity;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
@@ -92,7 +93,8 @@ fn faults(text: &str) -> (Vec<String>, usize) {
         let name = format!("{kind} {}", object["metadata"]["name"].as_str().unwrap_or(""));
         if object["apiVersion"].as_str().is_some_and(|version| version.contains(".istio.io/")) {
             let parsed = config_model::parse::parse(&name, serde_json::to_string(&object).unwrap());
-            faults.extend(parsed.diagnostics.iter().map(ToString::to_string));
+            let faulty = parsed.diagnostics.iter().filter(|found| found.severity < Severity::Info);
+            faults.extend(faulty.map(ToString::to_string));
             continue;
         }
         match through_its_type(&object) {

@@ -106,7 +106,7 @@ async fn a_large_cluster_is_served_and_followed() {
         let limen = Limen::start(&double, cache.path());
         until(limen.port, "h0.example.com", "/", "one /");
         let (took, id) = (begin.elapsed(), limen.child.id());
-        let ours = cpu(std::process::id()) - before;
+        let ours = cpu(std::process::id()).saturating_sub(before);
         let endpoints = services * ENDPOINTS;
         println!(
             "{hosts} VirtualServices, {services} Services, {endpoints} endpoints and pods: first answer after {took:.2?} and {:.2?} of CPU ({ours:.2?} more for the double and who asks), {:?} MiB resident and at most",
