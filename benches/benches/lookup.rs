@@ -27,6 +27,7 @@ fn route(index: usize, prefix: String) -> Arc<Route> {
         },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
         response_headers: HeaderOps::default(),
+        taken: Default::default(),
     })
 }
 

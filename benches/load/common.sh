@@ -1,6 +1,7 @@
 # What the load scripts share: ports, one Limen on one thread in front of the upstream, and its CPU. Sourced, not run.
 #
-# Begin with `load_begin`; it sets $target, $scratch, $pids, $up and $edge. LIMEN names another binary than that of release.sh.
+# Begin with `load_begin`; it sets $target, $scratch, $pids, $up and $edge. LIMEN names another binary than that of release.sh,
+# EXAMPLES another folder of the upstream and its like.
 
 need_wrk() {
   command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk; } >/dev/null 2>&1 ||
@@ -13,7 +14,8 @@ load_begin() {
   need_wrk
   target=${CARGO_TARGET_DIR:-target}
   limen=${LIMEN:-$(benches/load/release.sh)}
-  cargo build --release --locked -q -p benches --examples
+  examples=${EXAMPLES:-$target/release/examples}
+  [ -n "${EXAMPLES:-}" ] || cargo build --release --locked -q -p benches --examples
   scratch=$(mktemp -d) pids=()
   # KILL: stock Pingora takes five minutes to follow a TERM, idle or not.
   trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$scratch"' EXIT
@@ -22,21 +24,21 @@ load_begin() {
 
 # start_upstream: the one process behind all endpoints.
 start_upstream() {
-  "$target/release/examples/upstream" "127.0.0.1:$up" "127.0.0.2:$up" &
+  "$examples/upstream" "127.0.0.1:$up" "127.0.0.2:$up" &
   pids+=($!)
 }
 
-# start_limen CONFIG [FLAG…]: serves the file on port $edge and is ready; its process is $limen_pid. The log is not in the
+# start_limen CONFIG [FLAG…]: serves the file on port $edge and is ready; its process is $limen_pid, its metrics are on $metrics. The log is not in the
 # folder that is watched: each write to it would be taken for a change.
 start_limen() {
-  local config=$1 admin status metrics
+  local config=$1 admin status
   shift
   admin=$(free_port) status=$(free_port) metrics=$(free_port)
-  mkdir -p "$scratch/config"
-  sed -e "s/@UPSTREAM_PORT@/$up/" -e "s|@SCRATCH@|$scratch|g" "$config" > "$scratch/config/config.yaml"
-  "$limen" run --config "$scratch/config" --bind 127.0.0.1 --port-map "80=$edge" --threads 1 \
+  mkdir -p "$scratch/config.$edge"
+  sed -e "s/@UPSTREAM_PORT@/$up/" -e "s|@SCRATCH@|$scratch|g" "$config" > "$scratch/config.$edge/config.yaml"
+  "$limen" run --config "$scratch/config.$edge" --bind 127.0.0.1 --port-map "80=$edge" --threads 1 \
     --admin "127.0.0.1:$admin" --status-addr "127.0.0.1:$status" --metrics-addr "127.0.0.1:$metrics" \
-    --access-log-file "$scratch/access.log" --log-level warn "$@" &
+    --access-log-file "$scratch/access.$edge.log" --log-level warn "$@" &
   limen_pid=$!
   pids+=("$limen_pid")
   for _ in $(seq 100); do curl -sf "http://127.0.0.1:$status/healthz/ready" >/dev/null && return; sleep 0.1; done

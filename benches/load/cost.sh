@@ -10,7 +10,7 @@ rounds=${1:-5} seconds=${2:-5} limit=${LIMIT:-1.35}
 load_begin
 bare=$(free_port)
 start_upstream
-"$target/release/examples/bare_proxy" "127.0.0.1:$bare" "127.0.0.1:$up" & pids+=($!); bare_pid=$!
+"$examples/bare_proxy" "127.0.0.1:$bare" "127.0.0.1:$up" & pids+=($!); bare_pid=$!
 start_limen benches/load/cost.yaml --access-log text
 
 run() {

@@ -10,7 +10,7 @@ mod tracing;
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 pub use ext_authz::{ExtAuthzBody, ExtAuthzGrpc, ExtAuthzHttp};
 pub use provider::{DefaultProviders, ExtensionProvider};
@@ -280,6 +280,10 @@ pub struct ProxyConfig {
     pub service_cluster: Option<String>,
     /// How that is made.
     pub tracing_service_name: TracingServiceName,
+    /// Envoy's own statistics that are kept; there are none here.
+    pub proxy_stats_matcher: Option<IgnoredAny>,
+    /// Labels that Envoy reads out of names of statistics.
+    pub extra_stat_tags: Vec<String>,
 }
 
 /// How the name of the proxies in traces is made.

@@ -14,6 +14,7 @@ mod live;
 mod serve;
 
 pub use access::Access;
+pub(crate) use envoy::seconds_of;
 pub use history::History;
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, thread, time::Instant};

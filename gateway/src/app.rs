@@ -7,6 +7,7 @@ mod builder;
 mod gateway;
 pub mod launch;
 mod live;
+mod observed;
 pub mod panics;
 mod service;
 mod start;

@@ -32,6 +32,7 @@ use crate::{edge::EdgeConfig, tls::Certificates};
 
 pub use bind::{BindFailure, BindOptions, BoundAddress};
 pub use connection::{ConnectionInfo, connection_info};
+pub use counting::Handshake;
 pub(crate) use http1::{Flaw, is_authority};
 pub use http1::{HeadPolicy, Leniency, Underscores};
 pub use inherit::Inherited;

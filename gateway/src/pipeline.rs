@@ -84,6 +84,7 @@ impl Pipeline {
         let started = std::time::Instant::now();
         let before = self.status.built();
         let built = Arc::new(self.builder.build(loaded));
+        let compiled = started.elapsed();
         let changed = before.as_ref().is_none_or(|before| before.content != built.content);
         if changed {
             self.published_findings = self.publisher.publish(&built).await;
@@ -98,7 +99,7 @@ impl Pipeline {
         self.metrics.set(&built, &findings, synchronization);
         self.status.set(Arc::clone(&built), Arc::new(findings), synchronization);
         if changed {
-            self.metrics.count_published(started.elapsed());
+            self.metrics.count_published(started.elapsed(), compiled);
             tracing::info!(
                 generation = built.generation,
                 resources = built.resources,

@@ -278,12 +278,15 @@ impl ProxyHttp for GatewayProxy {
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
-        _reused: bool,
+        reused: bool,
         peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
         digest: Option<&Digest>,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
+        if let Some(cluster) = ctx.cluster.as_ref().filter(|_| !reused) {
+            cluster.counters.connected();
+        }
         upstream::connected(ctx, digest);
         if peer.is_tls() {
             peer::verify(ctx.cluster.as_ref().and_then(|cluster| cluster.tls()), digest)?;

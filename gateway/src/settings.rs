@@ -25,6 +25,10 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// Folder with the workload's own certificate; `None` is where Istio's agent or `/etc/certs` has it.
     pub workload_certificates: Option<PathBuf>,
+    /// File with the annotations of the workload's pod, as the kubelet writes it; `None`, or not there: it has none.
+    pub pod_annotations: Option<PathBuf>,
+    /// Who decides about a trace that a client began.
+    pub trace_decision: TraceDecision,
     /// Bound port by gateway port, on top of what a Service's `targetPort` says.
     pub port_map: BTreeMap<u16, u16>,
     /// Address to bind where a Gateway names none; `None` is every address of both families.
@@ -99,6 +103,16 @@ pub enum AccessLogFormat {
     Custom(String),
 }
 
+/// Who decides about a trace that a client began, where the collector speaks OTLP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TraceDecision {
+    /// The client: what its `traceparent` says holds.
+    #[default]
+    Client,
+    /// Both: a client's yes holds only where the gateway's own draw says yes too, as in Envoy 1.40.
+    Both,
+}
+
 /// What errors in the first configuration mean.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
@@ -118,6 +132,8 @@ impl Default for Settings {
             namespace: DEFAULT_NAMESPACE.to_owned(),
             labels: default_labels(),
             workload_certificates: None,
+            pod_annotations: None,
+            trace_decision: TraceDecision::default(),
             port_map: BTreeMap::new(),
             bind: None,
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),

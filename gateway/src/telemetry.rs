@@ -4,6 +4,7 @@
 //! text of a request.
 
 pub mod access_log;
+pub mod buckets;
 pub mod collectors;
 pub mod condition;
 pub mod export;
@@ -13,12 +14,14 @@ pub mod istio;
 pub mod log_plan;
 pub mod logs;
 pub mod metrics;
+pub mod metrics_plan;
 pub mod names;
 pub mod node;
 pub mod plan;
 pub mod trace;
 
 use config_model::diagnostic::Diagnostics;
+use std::sync::Arc;
 
 pub use access_log::AccessLog;
 pub use flags::{Flag, Flags};
@@ -28,11 +31,12 @@ pub use logs::Logs;
 pub use metrics::Metrics;
 pub use trace::Tracing;
 
-/// What is wrong with what the configuration says about traces and logs; nothing is started.
+/// What is wrong with what the configuration says about traces, logs and metrics; nothing is started.
 #[must_use]
 pub fn findings(ground: &plan::Ground<'_>) -> Diagnostics {
     let (_, mut findings) = plan::traces(ground);
     findings.extend(log_plan::logs(ground).1);
+    findings.extend(metrics_plan::metrics(ground).1);
     findings
 }
 
@@ -43,4 +47,6 @@ pub struct Plans {
     pub tracing: Tracing,
     /// Where they are logged.
     pub logs: Logs,
+    /// Labels of Istio's metrics that are made of them; `None`: there are none.
+    pub labels: Option<Arc<istio::Expressions>>,
 }

@@ -54,6 +54,7 @@ mod tests {
             },
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),
             response_headers: HeaderOps::default(),
+            taken: Default::default(),
         }
     }
 

@@ -17,7 +17,15 @@ use crate::{
     path::PathMatch, query, request::RequestHead,
 };
 use config_model::meta::{Kind, Metadata};
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// One entry of a virtual host's list.
 #[derive(Clone, Debug)]
@@ -31,6 +39,49 @@ pub struct Route {
     /// The rule's own response operations, for the replies that have no destination: redirect, direct reply, and
     /// errors before one was chosen. A destination's plan already contains them.
     pub response_headers: HeaderOps,
+    /// What was counted of it.
+    pub taken: Arc<Taken>,
+}
+
+/// Buckets of durations that a rule's requests are counted in.
+const BUCKETS: usize = 32;
+
+/// What was counted of the requests that a rule took, for as long as it stands as it is: each of them is one addition for its status
+/// and one for its duration.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// By the first digit of the status; 0 where none was sent.
+    classes: [AtomicU64; 6],
+    durations: [AtomicU64; BUCKETS],
+}
+
+impl Taken {
+    /// Counts one request; `bucket` is that of its duration, whatever the caller's bounds are.
+    pub fn count(&self, status: u16, bucket: usize) {
+        let class = usize::from(status / 100).min(self.classes.len() - 1);
+        for count in
+            [self.classes.get(class), self.durations.get(bucket.min(BUCKETS - 1))].into_iter().flatten()
+        {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests by the first digit of their status.
+    #[must_use]
+    pub fn classes(&self) -> [u64; 6] {
+        self.classes.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Requests in each of the first `buckets` and those before it.
+    #[must_use]
+    pub fn durations(&self, buckets: usize) -> Vec<u64> {
+        let counts = self.durations.iter().map(|count| count.load(Ordering::Relaxed));
+        let below = counts.scan(0, |below, count| {
+            *below += count;
+            Some(*below)
+        });
+        below.take(buckets).collect()
+    }
 }
 
 impl Route {
@@ -356,6 +407,17 @@ impl Forward {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_counted_by_status_and_duration() {
+        let taken = Taken::default();
+        for (status, bucket) in [(200, 0), (204, 2), (503, 2), (0, 1), (999, 1000)] {
+            taken.count(status, bucket);
+        }
+        assert_eq!(taken.classes(), [1, 0, 2, 0, 0, 2]);
+        assert_eq!(taken.durations(3), [1, 2, 4]);
+        assert_eq!(taken.durations(BUCKETS).last(), Some(&5), "what is beyond is in the last");
+    }
     use crate::request::Scheme;
 
     fn exact(text: &str) -> StringMatcher {

@@ -158,6 +158,7 @@ mod tests {
             matcher: RouteMatch { path, conditions: conditions.into_iter().collect() },
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),
             response_headers: HeaderOps::default(),
+            taken: Default::default(),
         })
     }
 

@@ -71,6 +71,20 @@ pub struct ExtensionProvider {
 }
 
 impl ExtensionProvider {
+    /// The field that says what it is, where that is nothing that is spoken to here.
+    pub fn foreign(&self) -> Option<&'static str> {
+        let all = [
+            ("datadog", &self.datadog),
+            ("skywalking", &self.skywalking),
+            ("lightstep", &self.lightstep),
+            ("opencensus", &self.opencensus),
+            ("stackdriver", &self.stackdriver),
+            ("envoyHttpAls", &self.envoy_http_als),
+            ("envoyTcpAls", &self.envoy_tcp_als),
+        ];
+        all.into_iter().find_map(|(name, field)| field.is_some().then_some(name))
+    }
+
     /// Whether metrics can go there.
     pub fn takes_metrics(&self) -> bool {
         self.prometheus.is_some() || self.stackdriver.is_some()

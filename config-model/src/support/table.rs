@@ -410,7 +410,7 @@ const TELEMETRY: &[Row] = &[
             "disableContextPropagation",
         ],
     ),
-    t("spec.metrics", NotYet("changes of metrics"), &["providers", "overrides", "reportingInterval"]),
+    t("spec.metrics", Honoured, &["providers", "overrides", "reportingInterval"]),
     t("spec.accessLogging", Honoured, &["match", "providers", "disabled", "filter"]),
 ];
 

@@ -156,7 +156,8 @@ pub(super) fn bound_address(address: &BoundAddress) -> Value {
 }
 
 /// Seconds since the epoch of `Jan  1 00:00:00 2026 GMT`, which is how certificates are summed up.
-pub(super) fn seconds_of(text: &str) -> Option<i64> {
+/// Seconds since 1970 of a time as OpenSSL prints it.
+pub(crate) fn seconds_of(text: &str) -> Option<i64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let mut parts = text.split_ascii_whitespace();

@@ -13,9 +13,15 @@ use serde_json::{Value, json};
 use tokio::{sync::OwnedSemaphorePermit, time};
 
 use super::Admin;
+use crate::{
+    pipeline::Built,
+    report::table::{describe, each_chain},
+};
 
 /// Streams at a time.
 pub(super) const MOST_STREAMS: usize = 16;
+/// Rules that are told of.
+const MOST_RULES: usize = 200;
 /// Time between two events.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -59,6 +65,7 @@ pub(super) fn event(admin: &Admin) -> Value {
         })
         .collect();
     json!({
+        "rules": admin.status.built().map(|built| rules(&built, metrics.duration_bounds().len() + 1)),
         "uptime_ms": u64::try_from(admin.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "state": super::answer::state(admin),
         "generation": snapshot.generation,
@@ -67,4 +74,39 @@ pub(super) fn event(admin: &Admin) -> Value {
         "services": services,
         "clusters": clusters,
     })
+}
+
+/// The rules that took most requests, by host; a rule that is changed counts anew.
+fn rules(built: &Built, buckets: usize) -> Vec<Value> {
+    let mut known: Vec<&str> = Vec::new();
+    let mut taken = Vec::new();
+    for (_, _, chain) in each_chain(&built.compiled).filter(|(_, _, chain)| chain.tcp.is_none()) {
+        if known.contains(&&**chain.table.name()) {
+            continue;
+        }
+        known.push(chain.table.name());
+        for (_, host) in chain.table.hosts().iter() {
+            for route in host.routes() {
+                let classes = route.taken.classes();
+                let all: u64 = classes.iter().sum();
+                if all > 0 {
+                    taken.push((all, host, route, classes));
+                }
+            }
+        }
+    }
+    taken.sort_by_key(|(all, ..)| std::cmp::Reverse(*all));
+    let shown = taken.into_iter().take(MOST_RULES).map(|(_, host, route, classes)| {
+        json!({
+            "host": &**host.name(),
+            "virtual_service": &*route.origin.virtual_service,
+            "index": route.origin.index,
+            "match_index": route.origin.match_index,
+            "name": route.origin.name.as_deref(),
+            "match": describe(&route.matcher),
+            "classes": classes,
+            "buckets": route.taken.durations(buckets),
+        })
+    });
+    shown.collect()
 }

@@ -407,6 +407,24 @@ fn events_arrive_while_the_connection_is_open() {
     assert_eq!(service["codes"]["200"], 1, "{first}");
     assert_eq!(service["buckets"][2], 0, "5 ms");
     assert_eq!(service["buckets"][3], 1, "10 ms");
+    let built = rig.admin.status.built().unwrap();
+    let rule = crate::report::table::each_chain(&built.compiled)
+        .flat_map(|(_, _, chain)| chain.table.hosts().iter().flat_map(|(_, host)| host.routes()))
+        .next()
+        .unwrap();
+    rule.taken.count(503, 3);
+    let told = loop {
+        let event = next();
+        if let Some(told) = event["rules"].as_array().unwrap().first() {
+            break told.clone();
+        }
+    };
+    assert_eq!(told["virtual_service"], *rule.origin.virtual_service, "{told}");
+    assert_eq!(told["classes"], serde_json::json!([0, 0, 0, 0, 0, 1]));
+    assert_eq!(
+        (&told["buckets"][2], &told["buckets"][3], &told["buckets"][19]),
+        (&0.into(), &1.into(), &1.into())
+    );
     metrics.record(metrics.nowhere(), &sample);
     while next()["services"]["unknown"]["codes"]["200"] != 2 {}
 }

@@ -21,8 +21,9 @@ use super::{
     Gateway, GatewayBuilder, Panics, StartError,
     gateway::{Base, Threads},
     live::Live,
+    observed::{CountedResolver, Observed},
     panics,
-    telemetry::Telemetry,
+    telemetry::{self as own_telemetry, Telemetry},
 };
 use crate::{
     admin::{self, Access, Admin, Bound, History, Surface},
@@ -61,7 +62,7 @@ impl From<prometheus::Error> for StartError {
 pub(super) fn start(builder: GatewayBuilder) -> Result<Gateway, StartError> {
     let started = Instant::now();
     let GatewayBuilder { settings, source, policies, handler, log, collectors: own, level, .. } = builder;
-    let metrics = Arc::new(Metrics::new(workload(&settings), VERSION)?);
+    let metrics = Arc::new(Metrics::with_buckets(workload(&settings), VERSION, &own_telemetry::buckets(&settings))?);
     let pipeline_metrics = pipeline::Metrics::register(&metrics)?;
     if builder.panics == Panics::Count {
         std::panic::set_hook(Box::new(panics::hook(panics::register(&metrics)?)));
@@ -129,15 +130,16 @@ pub(super) fn start(builder: GatewayBuilder) -> Result<Gateway, StartError> {
     background.spawn(pressure::follow(pressure::System::new(), limits, listeners.clone(), Some(gauges)));
 
     let mut identity = settings.identity();
-    if let Some(cluster) = super::telemetry::environment("ISTIO_META_CLUSTER_ID") {
+    if let Some(cluster) = own_telemetry::environment("ISTIO_META_CLUSTER_ID") {
         identity.cluster = cluster;
     }
     let registry = Registry::with_workload(
-        Arc::new(SystemResolver::new()),
+        Arc::new(CountedResolver::new(SystemResolver::new(), &metrics)?),
         background.handle().clone(),
         identity.workload.clone(),
     )
     .reaching(settings.dynamic_dns);
+    Observed::register(&metrics, listeners.clone(), Arc::clone(&snapshots), Arc::clone(&drain))?;
     metrics.register(Box::new(registry.collector()?))?;
     let security = SecurityMetrics::register(&metrics)?;
     let latest = tls::watch::Latest::default();
@@ -162,7 +164,7 @@ pub(super) fn start(builder: GatewayBuilder) -> Result<Gateway, StartError> {
         limits: Limits::default(),
         calls: Arc::default(),
         latest,
-        telemetry: Telemetry::new(&settings, collectors, log, dropped)?,
+        telemetry: Telemetry::new(&settings, collectors, Arc::clone(&metrics.istio), log, dropped)?,
     };
     let Ends { followed, written } = match source {
         Some(source) => Ends { followed: source, written: None },

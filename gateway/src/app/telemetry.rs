@@ -12,22 +12,35 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::builder::OwnLog;
 use crate::{
     pipeline::Built,
-    settings::{AccessLogFormat, DEFAULT_DOMAIN, Settings},
+    settings::{AccessLogFormat, DEFAULT_DOMAIN, Settings, TraceDecision},
     telemetry::{
-        AccessLog, Logs, Plans,
+        AccessLog, IstioMetrics, Logs, Plans, Tracing,
         access_log::Target,
+        buckets::Buckets,
         collectors::{Collectors, Files},
         log_plan::{self, LogRule, Output, Written},
         logs::{Connections, Rule, Sink},
+        metrics_plan,
         node::Node,
         plan::{self, Ground},
     },
 };
 
+/// The bounds of Istio's histograms.
+pub(super) fn buckets(settings: &Settings) -> Buckets {
+    let text = settings.pod_annotations.as_deref().and_then(|path| std::fs::read_to_string(path).ok());
+    Buckets::of_annotations(&text.unwrap_or_default()).unwrap_or_else(|problem| {
+        tracing::warn!("{problem}: Envoy's buckets are used");
+        Buckets::default()
+    })
+}
+
 /// Makes the plans of each configuration.
 pub(super) struct Telemetry {
     collectors: Collectors,
+    metrics: Arc<IstioMetrics>,
     node: Node,
+    decision: TraceDecision,
     /// What flags ask for; `None`: nothing.
     flagged: Option<Vec<LogRule>>,
     /// The program's own.
@@ -43,6 +56,7 @@ impl Telemetry {
     pub(super) fn new(
         settings: &Settings,
         mut collectors: Collectors,
+        metrics: Arc<IstioMetrics>,
         own: Option<OwnLog>,
         dropped: IntCounter,
     ) -> Result<Telemetry, String> {
@@ -55,7 +69,9 @@ impl Telemetry {
         }
         Ok(Telemetry {
             collectors,
+            metrics,
             node: node(settings),
+            decision: settings.trace_decision,
             flagged,
             own,
             silent: settings.access_log_except.clone(),
@@ -71,7 +87,10 @@ impl Telemetry {
             environment: &environment,
         };
         let (traces, mut findings) = plan::traces(&ground);
-        let tracing = self.collectors.tracing(traces);
+        let tracing = Tracing { decision: self.decision, ..self.collectors.tracing(traces) };
+        let (metrics, found) = metrics_plan::metrics(&ground);
+        findings.extend(found);
+        let labels = self.metrics.set(metrics.rules, metrics.interval);
         let rules = match &self.flagged {
             Some(rules) => rules.clone(),
             None => {
@@ -84,7 +103,7 @@ impl Telemetry {
         rules.extend(self.own.clone().map(|log| Rule { sink: Sink::Lines(log), condition: None }));
         findings.extend(problems.into_iter().map(|problem| Diagnostic::new(Code::SCHEMA, problem)));
         let logs = logs(rules, &self.silent, built);
-        (Arc::new(Plans { tracing, logs }), findings)
+        (Arc::new(Plans { tracing, logs, labels }), findings)
     }
 }
 

@@ -87,6 +87,17 @@ pub struct RunArgs {
     /// when not given
     #[arg(long, value_name = "DIR", env = "LIMEN_WORKLOAD_CERTIFICATES")]
     pub workload_certificates: Option<PathBuf>,
+    /// File with the annotations of the workload's pod (a downward API volume); sidecar.istio.io/statsHistogramBuckets is read of it
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LIMEN_POD_ANNOTATIONS",
+        default_value = "/etc/istio/pod/annotations"
+    )]
+    pub pod_annotations: PathBuf,
+    /// Whether a client's traceparent decides that its request is traced, or both it and the gateway's own draw, as in Envoy 1.40
+    #[arg(long, value_enum, env = "LIMEN_TRACE_DECISION", default_value = "client")]
+    pub trace_decision: Decision,
     /// With --kubernetes: write conditions and messages on the resources, and Events about errors; one gateway of several does
     #[arg(long, value_enum, env = "LIMEN_STATUS_WRITER", default_value = "on")]
     pub status_writer: Switch,
@@ -297,6 +308,14 @@ pub enum CheckFormat {
 pub enum Switch {
     On,
     Off,
+}
+
+/// Who decides about a trace that a client began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "each arm is the value on the command line")]
+pub enum Decision {
+    Client,
+    Both,
 }
 
 /// When to use colour.

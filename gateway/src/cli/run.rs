@@ -6,14 +6,14 @@ use std::io::IsTerminal as _;
 
 use super::{
     Exit, Output,
-    args::{Color, RunArgs, Switch},
+    args::{Color, Decision, RunArgs, Switch},
     load, log,
 };
 use crate::{
     app::launch,
     edge::Allow,
     runtime::dynamic::Reach,
-    settings::{Settings, SourceSettings, StatusWriter, Strictness, available_threads},
+    settings::{Settings, SourceSettings, StatusWriter, Strictness, TraceDecision, available_threads},
 };
 
 pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
@@ -65,6 +65,11 @@ fn settings(args: &RunArgs) -> Settings {
         namespace: args.common.namespace.clone(),
         labels: args.common.labels.0.clone(),
         workload_certificates: args.workload_certificates.clone(),
+        pod_annotations: Some(args.pod_annotations.clone()),
+        trace_decision: match args.trace_decision {
+            Decision::Client => TraceDecision::Client,
+            Decision::Both => TraceDecision::Both,
+        },
         port_map: args.port_map.0.clone(),
         bind: args.bind,
         admin: Some(args.admin),

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     Client, ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener, client_hello,
     connection::Endpoints,
-    counting::{Refusal, Serving},
+    counting::{Handshake, Refusal, Serving},
     idle, preface, proxy_header,
     socket::{Acceptor, Readable, Socket},
     stream::Protocol,
@@ -164,12 +164,17 @@ async fn serve(
             let (stream, chain, hello) = match timeout(limits.handshake, shaken).await {
                 Ok(Ok(shaken)) => shaken,
                 Ok(Err(reason)) => {
+                    serving.all.shaken(Handshake::Failed);
                     return tracing::debug!(listener = %serving.key, %peer, reason, "TLS refused");
                 }
                 Err(_) => {
+                    serving.all.shaken(Handshake::TimedOut);
                     return tracing::debug!(listener = %serving.key, %peer, "TLS handshake not complete in time");
                 }
             };
+            if matches!(stream, Shaken::Terminated(_)) {
+                serving.all.shaken(Handshake::Complete);
+            }
             let sni = hello.server_name.map(Arc::from);
             match (stream, &chain.tcp) {
                 (Shaken::Passed(client), Some(route)) => {

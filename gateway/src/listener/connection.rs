@@ -62,6 +62,8 @@ pub struct ConnectionInfo {
     refusal: OnceLock<(u64, Flaw)>,
     received: AtomicU64,
     sent: AtomicU64,
+    /// Of both what belongs to exchanges that are over.
+    told: [AtomicU64; 2],
     opened: Instant,
     /// Nanoseconds from `opened` to the end of the exchange, and whether that has come.
     exchange_end: AtomicU64,
@@ -109,6 +111,7 @@ impl ConnectionInfo {
             refusal: OnceLock::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            told: [AtomicU64::new(0), AtomicU64::new(0)],
             opened: Instant::now(),
             exchange_end: AtomicU64::new(NEVER),
             exchange_over: AtomicBool::new(false),
@@ -225,6 +228,14 @@ impl ConnectionInfo {
     pub(super) fn refuse(&self, head: u64, flaw: Flaw) {
         // Nothing is read behind the first refusal.
         let _ = self.refusal.set((head, flaw));
+    }
+
+    /// Bytes that came and went since this was asked last: on HTTP/1, where one exchange follows another, those of the one that is
+    /// over. What a client sends ahead of its turn counts for the exchange before.
+    pub fn bytes_exchanged(&self) -> (u64, u64) {
+        let since = |now: u64, told: &AtomicU64| now.saturating_sub(told.swap(now, Ordering::Relaxed));
+        let [received, sent] = &self.told;
+        (since(self.bytes_received(), received), since(self.bytes_sent(), sent))
     }
 
     pub(super) fn count_received(&self, bytes: usize) {

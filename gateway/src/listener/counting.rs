@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -82,6 +82,7 @@ impl Serving {
 
     /// Counts a connection until the guard is dropped.
     pub(super) fn count_connection(self: &Arc<Self>) -> Counted {
+        self.all.accepted.fetch_add(1, Ordering::Relaxed);
         self.own.fetch_add(1, Ordering::Relaxed);
         self.all.count.fetch_add(1, Ordering::AcqRel);
         Counted(self.clone())
@@ -143,18 +144,65 @@ impl Refusal {
     }
 }
 
+/// What became of a connection that began with TLS of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// It went on.
+    Complete,
+    /// It was refused, by either side.
+    Failed,
+    /// It took too long.
+    TimedOut,
+}
+
+impl Handshake {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Complete, Self::Failed, Self::TimedOut];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
 /// The connections of all listeners.
 #[derive(Default)]
 pub(super) struct Connections {
     pub(super) count: AtomicUsize,
     pub(super) refused: AtomicUsize,
+    /// Ever, refused ones included.
+    accepted: AtomicU64,
     handshakes: AtomicUsize,
+    /// By [`Handshake`].
+    ended: [AtomicU64; 3],
     /// By address; empty while there is no limit on these.
     clients: Mutex<BTreeMap<IpAddr, usize>>,
     pub(super) none_left: Notify,
 }
 
 impl Connections {
+    /// Notes the end of a handshake.
+    pub(super) fn shaken(&self, end: Handshake) {
+        if let Some(count) = self.ended.get(end as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many handshakes ended so.
+    pub(super) fn handshakes(&self, end: Handshake) -> u64 {
+        self.ended.get(end as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// How many connections there ever were.
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     /// A panic while the map was held left the counts whole.
     fn clients(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)

@@ -32,7 +32,7 @@ use super::{
     BindFailure, BindOptions, BoundAddress, ConnectionHandler, ListenerSource,
     accept::{Edge, accept_loop},
     bind::{self, BoundSocket},
-    counting::{Connections, Serving},
+    counting::{Connections, Handshake, Serving},
     socket::Acceptor,
 };
 
@@ -252,6 +252,16 @@ impl ListenerManager {
     /// Connections that were closed at once because there were too many.
     pub fn refused(&self) -> usize {
         self.shared.connections.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections that there ever were, those that were closed at once included.
+    pub fn accepted(&self) -> u64 {
+        self.shared.connections.accepted()
+    }
+
+    /// Connections with TLS of ours by what became of their handshake.
+    pub fn handshakes(&self, end: Handshake) -> u64 {
+        self.shared.connections.handshakes(end)
     }
 
     /// Open connections of each listener that accepts.

@@ -8,7 +8,7 @@ use config_model::diagnostic::{Diagnostics, Effect, Severity};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::{Built, Synchronization};
-use crate::telemetry;
+use crate::telemetry::{self, names};
 
 /// Gauges and counters about configuration.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Metrics {
     findings: IntGaugeVec,
     pub(super) updates: IntCounterVec,
     duration: Histogram,
+    compile: Histogram,
+    swap: Histogram,
 }
 
 impl Metrics {
@@ -33,32 +35,36 @@ impl Metrics {
             synchronized: telemetry.config_synchronized.clone(),
             generation: telemetry.config_generation.clone(),
             rejected: telemetry.config_rejected.clone(),
-            resources: IntGauge::new("limen_config_resources", "Resources read from the source.")?,
+            resources: IntGauge::new(names::CONFIG_RESOURCES, "Resources read from the source.")?,
             unparsable: IntGauge::new(
-                "limen_config_unparsable_documents",
+                names::CONFIG_UNPARSABLE,
                 "Documents of the source that cannot be read.",
             )?,
             findings: IntGaugeVec::new(
-                Opts::new("limen_config_findings", "What is wrong with the configuration, by severity."),
+                Opts::new(names::CONFIG_FINDINGS, "What is wrong with the configuration, by severity."),
                 &["severity"],
             )?,
             updates: IntCounterVec::new(
-                Opts::new("limen_config_updates_total", "States taken from the source, by what they led to."),
+                Opts::new(names::CONFIG_UPDATES, "States taken from the source, by what they led to."),
                 &["result"],
             )?,
-            duration: Histogram::with_opts(
-                HistogramOpts::new(
-                    "limen_config_update_duration_seconds",
-                    "Time from a changed state to the configuration in force.",
-                )
-                .buckets(vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
+            duration: times(
+                names::CONFIG_DURATION,
+                "Time from a changed state to the configuration in force.",
+            )?,
+            compile: times(names::CONFIG_COMPILE, "Time to validate and compile a state.")?,
+            swap: times(
+                names::CONFIG_SWAP,
+                "Time to put in force what was compiled: endpoints, sockets, certificates.",
             )?,
         };
         telemetry.register(Box::new(metrics.resources.clone()))?;
         telemetry.register(Box::new(metrics.unparsable.clone()))?;
         telemetry.register(Box::new(metrics.findings.clone()))?;
         telemetry.register(Box::new(metrics.updates.clone()))?;
-        telemetry.register(Box::new(metrics.duration.clone()))?;
+        for times in [&metrics.duration, &metrics.compile, &metrics.swap] {
+            telemetry.register(Box::new(times.clone()))?;
+        }
         Ok(metrics)
     }
 
@@ -79,12 +85,20 @@ impl Metrics {
         }
     }
 
-    pub(super) fn count_published(&self, took: Duration) {
+    /// Counts a change, by the time it took in all and to compile.
+    pub(super) fn count_published(&self, took: Duration, compiled: Duration) {
         self.updates.with_label_values(&["published"]).inc();
         self.duration.observe(took.as_secs_f64());
+        self.compile.observe(compiled.as_secs_f64());
+        self.swap.observe(took.saturating_sub(compiled).as_secs_f64());
     }
 
     pub(super) fn count_identical(&self) {
         self.updates.with_label_values(&["identical"]).inc();
     }
+}
+
+fn times(name: &str, help: &str) -> prometheus::Result<Histogram> {
+    let buckets = vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
 }

@@ -30,24 +30,38 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
     let received = session.body_bytes_read() as u64;
     let sent = session.body_bytes_sent() as u64;
     let cluster = ctx.cluster.as_deref().map(|c| &*c.spec);
+    let connection = ctx.connection.as_deref();
+    let (request_bytes, response_bytes) = match connection {
+        Some(connection) if request.version != Version::HTTP_2 => connection.bytes_exchanged(),
+        // The engine does not tell what a stream's frames came to: as if it had been HTTP/1.
+        _ => (
+            received + size(&request.headers) + request.raw_path().len() as u64,
+            sent + response.map_or(0, |r| size(&r.headers)),
+        ),
+    };
     let sample = Sample {
         protocol: if ctx.grpc { RequestProtocol::Grpc } else { RequestProtocol::Http },
         code,
         grpc_status: ctx.grpc_status,
         flags: ctx.flags,
         duration,
-        request_bytes: received + size(&request.headers) + request.raw_path().len() as u64,
-        response_bytes: sent + response.map_or(0, |r| size(&r.headers)),
+        request_bytes,
+        response_bytes,
     };
     let target = target(&metrics.istio, Way::of(ctx));
-    metrics.istio.record(&target, &sample);
+    let labels = ctx.snapshot.telemetry.labels.as_deref();
+    if labels.is_none() {
+        metrics.istio.record(&target, &sample);
+    }
+    if let Some(route) = &ctx.route {
+        route.taken.count(code, metrics.istio.duration_bucket(duration));
+    }
     if ctx.grpc {
         target.grpc_called();
     }
-    let connection = ctx.connection.as_deref();
     let logs = &ctx.snapshot.telemetry.logs;
     let port = connection.map_or(0, |connection| connection.listener.port);
-    if log.is_none() && traced.is_none() && !logs.are_for(port) {
+    if log.is_none() && traced.is_none() && labels.is_none() && !logs.are_for(port) {
         return;
     }
     // A head that was not read as HTTP has no method and no path to show.
@@ -103,6 +117,9 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
             until_response: ctx.until_response,
         },
     };
+    if let Some(labels) = labels {
+        metrics.istio.record_with(&target, &sample, labels.of(&entry));
+    }
     self::log(log.map(|log| &**log), logs, port, &entry);
     if let Some(active) = traced {
         trace::finish(*active, &entry, ctx);

@@ -104,32 +104,18 @@ impl Tunnels {
     /// Carries a connection until it ends.
     pub(super) async fn carry(&self, client: Client, info: &ConnectionInfo, route: &TcpRoute) {
         let (started, start) = (Instant::now(), SystemTime::now());
-        let mut report = Report::new(&self.metrics.istio);
+        let none = HeaderMap::new();
+        let labels = self.snapshots.load().telemetry.labels.clone();
+        let made =
+            |outcome: &Outcome| Some(labels.as_ref()?.of(&Entry { start, ..entry(outcome, info, &none) }));
+        let mut report = Report::new(&self.metrics.istio, &made);
         let outcome = self.run(client, info, route, &mut report).await;
         report.end(&outcome);
-        let cluster = outcome.cluster.as_ref().map(|cluster| &*cluster.spec);
         let logs = self.snapshots.load().telemetry.clone();
         if self.access_log.is_none() && !logs.logs.are_for(info.listener.port) {
             return;
         }
-        let none = HeaderMap::new();
-        let entry = Entry {
-            start,
-            duration: started.elapsed(),
-            flags: outcome.flags,
-            transport_failure: &outcome.transport_failure,
-            termination: &outcome.details,
-            bytes_received: outcome.received,
-            bytes_sent: outcome.sent,
-            upstream_host: outcome.upstream_host.as_ref(),
-            upstream_cluster: cluster.map_or("", |cluster| cluster.name.as_str()),
-            upstream_local: outcome.upstream_local,
-            downstream_local: Some(info.local),
-            downstream_remote: Some(info.peer),
-            server_name: info.sni.as_deref().unwrap_or_default(),
-            more: More { mtls: info.client.is_some(), ..More::default() },
-            ..Entry::empty(&none)
-        };
+        let entry = Entry { start, duration: started.elapsed(), ..entry(&outcome, info, &none) };
         record::log(self.access_log.as_deref(), &logs.logs, info.listener.port, &entry);
     }
 
@@ -306,6 +292,25 @@ impl Tunnels {
                 }
             }
         }
+    }
+}
+
+/// A connection as logs and labels tell of it.
+fn entry<'e>(outcome: &'e Outcome, info: &'e ConnectionInfo, none: &'e HeaderMap) -> Entry<'e> {
+    Entry {
+        flags: outcome.flags,
+        transport_failure: &outcome.transport_failure,
+        termination: &outcome.details,
+        bytes_received: outcome.received,
+        bytes_sent: outcome.sent,
+        upstream_host: outcome.upstream_host.as_ref(),
+        upstream_cluster: outcome.cluster.as_ref().map_or("", |cluster| cluster.spec.name.as_str()),
+        upstream_local: outcome.upstream_local,
+        downstream_local: Some(info.local),
+        downstream_remote: Some(info.peer),
+        server_name: info.sni.as_deref().unwrap_or_default(),
+        more: More { mtls: info.client.is_some(), ..More::default() },
+        ..Entry::empty(none)
     }
 }
 

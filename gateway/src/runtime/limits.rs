@@ -61,6 +61,8 @@ pub struct Counters {
     pending: AtomicU32,
     pub(super) connections: AtomicU32,
     overflows: [AtomicU64; 4],
+    opened: AtomicU64,
+    retried: AtomicU64,
     recent: Mutex<VecDeque<Instant>>,
     slots: Mutex<Slots>,
 }
@@ -123,6 +125,23 @@ pub struct Admitted {
 }
 
 impl Counters {
+    /// Notes a connection that was made to an endpoint.
+    pub fn connected(&self) {
+        self.opened.fetch_add(1, Relaxed);
+    }
+
+    /// Connections that were made to endpoints.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// Retries that were let through.
+    #[must_use]
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Relaxed)
+    }
+
     /// How often a limit was reached.
     #[must_use]
     pub fn overflows(&self, limit: Limit) -> u64 {
@@ -218,6 +237,14 @@ impl Counters {
 
     /// Admits one retry.
     pub(super) fn retry(self: &Arc<Self>, pool: &Pool) -> Admission<Option<Counted>> {
+        let admission = self.room_for_retry(pool);
+        if matches!(admission, Admission::Granted(_)) {
+            self.retried.fetch_add(1, Relaxed);
+        }
+        admission
+    }
+
+    fn room_for_retry(self: &Arc<Self>, pool: &Pool) -> Admission<Option<Counted>> {
         let most = match pool.retries {
             RetryLimit::Unlimited => return Admission::Granted(None),
             RetryLimit::Concurrent(most) => most,

@@ -1,7 +1,7 @@
 //! What clusters in force have to say to metrics: ejections, limits reached, connections.
 //!
-//! Invariant: read when scraped, so that requests pay nothing; only clusters that eject or limit are named, which bounds
-//! the series by the configuration.
+//! Invariant: read when scraped, so that requests pay nothing; only clusters that eject or limit, or that connections were made to,
+//! are named, which bounds the series by the configuration.
 
 use super::{Cluster, Limit};
 use crate::telemetry::names;
@@ -23,6 +23,8 @@ struct Families {
     ejections: IntCounterVec,
     overflows: IntCounterVec,
     active: IntGaugeVec,
+    opened: IntCounterVec,
+    retried: IntCounterVec,
 }
 
 impl Families {
@@ -38,11 +40,13 @@ impl Families {
                 &["cluster", "limit"],
             )?,
             active: gauge(names::LIMITED, "What counts towards a limit now.", &["cluster", "limit"])?,
+            opened: counter(names::UPSTREAM_CONNECTIONS, "Connections made to endpoints.", &["cluster"])?,
+            retried: counter(names::RETRIES, "Retries of requests.", &["cluster"])?,
         })
     }
 
-    fn each(&self) -> [&dyn PrometheusCollector; 4] {
-        [&self.ejected, &self.ejections, &self.overflows, &self.active]
+    fn each(&self) -> [&dyn PrometheusCollector; 6] {
+        [&self.ejected, &self.ejections, &self.overflows, &self.active, &self.opened, &self.retried]
     }
 }
 
@@ -65,6 +69,11 @@ impl Collector {
                 let ejections = view.all.iter().map(|e| e.record().ejections()).sum();
                 families.ejected.with_label_values(&[name]).set(i64::try_from(ejected).unwrap_or(i64::MAX));
                 families.ejections.with_label_values(&[name]).inc_by(ejections);
+            }
+            let (opened, retried) = (cluster.counters.opened(), cluster.counters.retried());
+            if opened + retried > 0 {
+                families.opened.with_label_values(&[name]).inc_by(opened);
+                families.retried.with_label_values(&[name]).inc_by(retried);
             }
             for limit in Limit::ALL.into_iter().filter(|limit| cluster.has_limit(*limit)) {
                 let labels = [name, limit.as_str()];
@@ -112,5 +121,22 @@ mod tests {
         assert!(text.contains(&format!("limen_upstream_limited{labels} 1")), "{text}");
         assert!(!text.contains("plain.example"), "{text}");
         drop(held);
+    }
+
+    #[tokio::test]
+    async fn connections_and_retries_are_told_of_clusters_that_were_asked() {
+        let asked = cluster(spec(), vec![ip([10, 0, 0, 1])]);
+        let silent = cluster(ClusterSpec::new("plain.example", 80, ""), vec![ip([10, 0, 0, 1])]);
+        asked.counters.connected();
+        asked.counters.connected();
+        assert!(matches!(asked.admit_retry(), Admission::Granted(_)));
+        let registry = prometheus::Registry::new();
+        let clusters = vec![asked, silent];
+        registry.register(Box::new(Collector::new(move || clusters.clone()).unwrap())).unwrap();
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let labels = "{cluster=\"outbound|80||a.example.com\"}";
+        assert!(text.contains(&format!("limen_upstream_connections_total{labels} 2")), "{text}");
+        assert!(text.contains(&format!("limen_upstream_retries_total{labels} 1")), "{text}");
+        assert!(!text.contains("plain.example"), "{text}");
     }
 }

@@ -174,6 +174,6 @@ impl Collectors {
             }
         };
         let tracer = self.tracer.as_ref().map(|(_, tracer)| tracer.clone());
-        Tracing { sampling, propagation, tracer }
+        Tracing { sampling, propagation, tracer, ..Tracing::default() }
     }
 }

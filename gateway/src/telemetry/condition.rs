@@ -4,7 +4,7 @@
 //! not logged. Nothing of a request can make an evaluation fail otherwise.
 
 use super::access_log::Entry;
-use config_model::cel::{Attribute, Comparison, Expr, Side, Test};
+use config_model::cel::{Attribute, Comparison, Expr, Refused, Side, Test};
 use http::{HeaderMap, HeaderName, header};
 use routing::{cluster::Address, matcher::Pattern};
 use std::{borrow::Cow, net::SocketAddr};
@@ -39,10 +39,42 @@ impl Condition {
     /// # Errors
     /// Why it cannot be evaluated.
     pub fn read(text: &str) -> Result<Self, String> {
-        let expr = Expr::condition(text).map_err(|refused| refused.to_string())?;
+        Self::compile(Expr::condition(text))
+    }
+
+    /// Reads an expression of any type, for its text.
+    ///
+    /// # Errors
+    /// Why it cannot be evaluated.
+    pub fn value(text: &str) -> Result<Self, String> {
+        Self::compile(Expr::value(text))
+    }
+
+    fn compile(read: Result<Expr, Refused>) -> Result<Self, String> {
+        let expr = read.map_err(|refused| refused.to_string())?;
         let mut patterns = Vec::new();
         collect(&expr, &mut patterns)?;
         Ok(Self { expr, patterns })
+    }
+
+    /// The text that it is whatever the request; `None`: it depends on one.
+    #[must_use]
+    pub fn fixed(&self) -> Option<&str> {
+        match &self.expr {
+            Expr::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What it is of a request, as Envoy prints it; `None`: something that it needs is not there.
+    #[must_use]
+    pub fn text(&self, entry: &Entry<'_>) -> Option<String> {
+        Some(match self.eval(&self.expr, entry)? {
+            Value::Text(text) => text.into_owned(),
+            Value::Bool(value) => value.to_string(),
+            Value::Number(number) => number.to_string(),
+            Value::Duration(nanos) => printed(nanos),
+        })
     }
 
     /// Whether it holds.
@@ -156,6 +188,40 @@ fn collect(expr: &Expr, patterns: &mut Vec<(String, Pattern)>) -> Result<(), Str
         | Expr::Attribute(_)
         | Expr::Header(..) => Ok(()),
     }
+}
+
+/// A duration as Envoy prints it (absl: FormatDuration): below a second in the largest unit that has a whole part.
+fn printed(nanos: i64) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let nanos = nanos.unsigned_abs();
+    let decimal = |unit: u64, name: &str| {
+        let digits = unit.ilog10() as usize;
+        let text = format!("{}.{:0digits$}", nanos / unit, nanos % unit);
+        format!("{}{name}", text.trim_end_matches('0').trim_end_matches('.'))
+    };
+    let text = match nanos {
+        0 => return "0".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => decimal(1_000, "us"),
+        1_000_000..1_000_000_000 => decimal(1_000_000, "ms"),
+        _ => {
+            let seconds = nanos / 1_000_000_000;
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            let rest = std::time::Duration::from_nanos(nanos % 60_000_000_000);
+            let mut text = String::new();
+            if hours > 0 {
+                text += &format!("{hours}h");
+            }
+            if minutes > 0 {
+                text += &format!("{minutes}m");
+            }
+            if !rest.is_zero() {
+                text += &format!("{}s", rest.as_secs_f64());
+            }
+            text
+        }
+    };
+    format!("{sign}{text}")
 }
 
 fn compare(comparison: Comparison, a: &Value<'_>, b: &Value<'_>) -> bool {
@@ -275,5 +341,34 @@ mod tests {
             assert_eq!(Condition::read(text).unwrap().holds(&entry), want, "{text}");
         }
         assert!(Condition::read("metadata.a == 1").is_err());
+        for (text, want) in [
+            ("request.method", Some("GET")),
+            ("request.headers['x-a'] + '-' + string(response.code)", Some("1-404")),
+            ("response.code", Some("404")),
+            ("connection.mtls", Some("false")),
+            ("request.duration", Some("150ms")),
+            ("request.referer", None),
+        ] {
+            assert_eq!(Condition::value(text).unwrap().text(&entry).as_deref(), want, "{text}");
+        }
+        assert_eq!(Condition::value("'a'").unwrap().fixed(), Some("a"));
+        assert!(Condition::value("request.method").unwrap().fixed().is_none());
+        assert!(Condition::value("node.metadata['a']").is_err());
+    }
+
+    #[test]
+    fn durations_are_printed_as_envoy_does() {
+        for (nanos, want) in [
+            (0, "0"),
+            (7, "7ns"),
+            (1_500, "1.5us"),
+            (12_500_000, "12.5ms"),
+            (1_250_000_000, "1.25s"),
+            (3_723_000_000_000, "1h2m3s"),
+            (3_600_000_000_000, "1h"),
+            (-2_000_000, "-2ms"),
+        ] {
+            assert_eq!(printed(nanos), want);
+        }
     }
 }

@@ -5,20 +5,21 @@
 
 mod histogram;
 mod labels;
+mod read;
+mod rules;
 mod series;
 mod target;
 
+pub use rules::{Change, Expressions, Rule, Rules, Values};
 pub use series::RequestProtocol;
 pub use target::{Principals, Target};
 
-use super::{flags::Flags, identity::Identity, names};
-use labels::{Labels, Told};
-use prometheus::{
-    core::{Collector, Desc},
-    proto::{Counter, LabelPair, Metric, MetricFamily, MetricType},
-};
+use super::{flags::Flags, identity::Identity};
+use arc_swap::ArcSwap;
+use labels::Labels;
+use read::Told;
 use routing::cluster::{ClusterSpec, Workload};
-use series::{AllBounds, Outcome, TcpSeries};
+use series::{AllBounds, Outcome};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -32,7 +33,7 @@ use target::{Place, Service};
 /// Targets are looked through for ones that nothing holds when there are twice as many as were left the last time, and so many more.
 const SLACK: usize = 64;
 
-/// How often counters of connections that are not HTTP are told of (Istio: `tcp_reporting_duration`).
+/// How often counters of connections that are not HTTP are told of where nothing is said (Istio: `tcp_reporting_duration`).
 pub const REPORTING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One finished request.
@@ -54,48 +55,75 @@ pub struct Sample {
     pub response_bytes: u64,
 }
 
+impl Sample {
+    fn outcome(&self) -> Outcome {
+        Outcome::new(self.protocol, self.code, self.grpc_status, self.flags)
+    }
+
+    /// Envoy counts whole milliseconds.
+    fn numbers(&self) -> (u64, u64, u64) {
+        (millis(self.duration), self.request_bytes, self.response_bytes)
+    }
+}
+
 /// All of Istio's metrics.
 pub struct IstioMetrics {
     identity: Identity,
     bounds: AllBounds,
     targets: Mutex<Targets>,
     nowhere: Arc<Target>,
-    descriptions: Vec<Desc>,
+    in_force: ArcSwap<InForce>,
+    /// How many sets of expressions there were.
+    made: AtomicU64,
+    /// Milliseconds.
+    interval: AtomicU64,
+}
+
+/// What the configuration says.
+#[derive(Default)]
+struct InForce {
+    rules: Rules,
+    expressions: Option<Arc<Expressions>>,
 }
 
 #[derive(Default)]
 struct Targets {
     known: HashMap<Place, Arc<Target>>,
     left: usize,
+    /// What was told together with others of targets that are forgotten: without it sums would fall.
+    departed: Told,
 }
 
 impl Targets {
     /// Forgets targets that nothing else holds.
-    fn sweep(&mut self) {
-        self.known.retain(|_, target| Arc::strong_count(target) > 1);
+    fn sweep(&mut self, labels: &Labels<'_>, rules: &Rules) {
+        let departed = &mut self.departed;
+        self.known.retain(|_, target| {
+            let held = Arc::strong_count(target) > 1;
+            if !held && rules.merge() {
+                departed.depart(target, labels, rules);
+            }
+            held
+        });
         self.left = self.known.len();
     }
 }
 
 impl IstioMetrics {
     /// Of the gateway `identity`, with the upper bounds of buckets by the name of the metric.
-    ///
-    /// # Errors
-    /// When a name is none for Prometheus; that is a mistake of the module's.
-    pub fn new(identity: Identity, bounds: impl Fn(&str) -> Vec<f64>) -> Result<Self, prometheus::Error> {
+    pub fn new(identity: Identity, bounds: impl Fn(&str) -> Vec<f64>) -> Self {
         let nowhere = Place { service: None, workload: None, principals: Principals::default() };
         let nowhere = Arc::new(Target::new(nowhere));
-        let describe = |(name, help): &(&str, &str)| {
-            Desc::new((*name).to_owned(), (*help).to_owned(), Vec::new(), HashMap::new())
-        };
         let known = HashMap::from([(nowhere.place.clone(), nowhere.clone())]);
-        Ok(Self {
+        Self {
             identity,
             bounds: AllBounds::new(bounds),
-            targets: Mutex::new(Targets { known, left: 0 }),
+            targets: Mutex::new(Targets { known, ..Targets::default() }),
             nowhere,
-            descriptions: names::ISTIO.iter().map(describe).collect::<Result<_, _>>()?,
-        })
+            in_force: ArcSwap::default(),
+            made: AtomicU64::new(0),
+            interval: AtomicU64::new(millis(REPORTING_INTERVAL)),
+        }
     }
 
     /// Where requests go that go nowhere.
@@ -129,42 +157,87 @@ impl IstioMetrics {
             return known.clone();
         }
         if targets.known.len() >= targets.left * 2 + SLACK {
-            targets.sweep();
+            targets.sweep(&Labels::of(&self.identity), &self.in_force.load().rules);
         }
         let target = Arc::new(Target::new(place.clone()));
         targets.known.insert(place, target.clone());
         target
     }
 
+    /// Puts in force what is told, with the time between two updates of counters of connections; what is to be evaluated of requests,
+    /// if anything. Other labels than before begin anew.
+    pub fn set(&self, rules: Rules, interval: Duration) -> Option<Arc<Expressions>> {
+        self.interval.store(millis(interval), Ordering::Relaxed);
+        // One at a time.
+        let mut targets = self.targets();
+        let before = self.in_force.load_full();
+        if before.rules == rules {
+            return before.expressions.clone();
+        }
+        let same = before.rules.has_labels_of(&rules);
+        let expressions = match before.expressions.as_ref() {
+            Some(known) if same => Some(known.clone()),
+            _ if rules.expressions.is_empty() => None,
+            _ => {
+                let id = self.made.fetch_add(1, Ordering::Relaxed);
+                Some(Arc::new(Expressions { id, all: rules.expressions.clone() }))
+            }
+        };
+        self.in_force.store(Arc::new(InForce { rules, expressions: expressions.clone() }));
+        if !same {
+            targets.departed = Told::default();
+            targets.known.values().for_each(|target| target.reset());
+        }
+        expressions
+    }
+
     /// How often counters of connections that are not HTTP are told of.
     #[must_use]
     pub fn reporting_interval(&self) -> Duration {
-        REPORTING_INTERVAL
+        Duration::from_millis(self.interval.load(Ordering::Relaxed).max(1))
     }
 
     /// Counts a connection that is not HTTP, when its labels are known.
-    pub fn tcp_opened(&self, target: &Target, flags: Flags) {
-        target.tcp(flags).opened.fetch_add(1, Ordering::Relaxed);
+    pub fn tcp_opened(&self, target: &Target, flags: Flags, values: Option<&Values>) {
+        target.tcp(flags, self.current(values)).opened.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts bytes that clients sent and got on such a connection since the last time.
-    pub fn tcp_moved(&self, target: &Target, flags: Flags, received: u64, sent: u64) {
-        let series = target.tcp(flags);
+    pub fn tcp_moved(
+        &self,
+        target: &Target,
+        flags: Flags,
+        values: Option<&Values>,
+        (received, sent): (u64, u64),
+    ) {
+        let series = target.tcp(flags, self.current(values));
         series.received.fetch_add(received, Ordering::Relaxed);
         series.sent.fetch_add(sent, Ordering::Relaxed);
     }
 
     /// Counts the end of such a connection.
-    pub fn tcp_closed(&self, target: &Target, flags: Flags) {
-        target.tcp(flags).closed.fetch_add(1, Ordering::Relaxed);
+    pub fn tcp_closed(&self, target: &Target, flags: Flags, values: Option<&Values>) {
+        target.tcp(flags, self.current(values)).closed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one finished request.
     pub fn record(&self, target: &Target, sample: &Sample) {
-        let outcome = Outcome::new(sample.protocol, sample.code, sample.grpc_status, sample.flags);
-        // Envoy counts whole milliseconds.
-        let millis = u64::try_from(sample.duration.as_millis()).unwrap_or(u64::MAX);
-        target.observe(&self.bounds, outcome, (millis, sample.request_bytes, sample.response_bytes));
+        target.observe(&self.bounds, sample.outcome(), sample.numbers());
+    }
+
+    /// Counts one finished request, with labels that are made of it.
+    pub fn record_with(&self, target: &Target, sample: &Sample, values: Values) {
+        match self.current(Some(&values)) {
+            Some(_) => target.observe_made(&self.bounds, sample.outcome(), values, sample.numbers()),
+            None => self.record(target, sample),
+        }
+    }
+
+    /// Values of the expressions in force; those of a configuration before are told as not known.
+    fn current(&self, values: Option<&Values>) -> Option<Values> {
+        let values = values?;
+        let in_force = self.in_force.load();
+        (in_force.expressions.as_ref()?.id == values.id).then(|| values.clone())
     }
 
     /// Sums of requests, for who watches: by service, the count of each status and the cumulative counts of durations.
@@ -172,7 +245,8 @@ impl IstioMetrics {
     pub fn services(&self) -> BTreeMap<String, ServiceCounts> {
         let mut services: BTreeMap<String, ServiceCounts> = BTreeMap::new();
         for target in self.all() {
-            for series in target.series() {
+            let made = target.all_made().into_iter().map(|(_, series)| series);
+            for series in target.series().into_iter().chain(made) {
                 let host = target.place.service.as_ref().map_or("unknown", |service| &*service.host);
                 if !services.contains_key(host) {
                     let buckets = vec![0; self.bounds.duration.buckets()];
@@ -184,6 +258,12 @@ impl IstioMetrics {
             }
         }
         services
+    }
+
+    /// The bucket of a duration.
+    #[must_use]
+    pub fn duration_bucket(&self, duration: Duration) -> usize {
+        self.bounds.duration.place(millis(duration))
     }
 
     /// Upper bounds of the buckets of durations, in milliseconds.
@@ -200,65 +280,28 @@ impl IstioMetrics {
         self.targets().known.values().cloned().collect()
     }
 
-    fn families(&self) -> Vec<MetricFamily> {
+    /// Writes all of them in Prometheus' text format.
+    pub(super) fn write(&self, out: &mut String) {
         let labels = Labels::of(&self.identity);
-        let mut families = Families::default();
+        let in_force = self.in_force.load_full();
+        let rules = &in_force.rules;
         let targets = self.all();
+        let mut told = Told::default();
         for target in &targets {
-            for series in target.series() {
-                let pairs = labels.pairs(&target.place, &Told::Requests(series.outcome));
-                families.count(names::REQUESTS, &pairs, series.duration.count());
-                for (name, histogram, bounds) in [
-                    (names::REQUEST_DURATION, &series.duration, &self.bounds.duration),
-                    (names::REQUEST_BYTES, &series.request_bytes, &self.bounds.request_bytes),
-                    (names::RESPONSE_BYTES, &series.response_bytes, &self.bounds.response_bytes),
-                ] {
-                    let mut sums = histogram::Sums::default();
-                    histogram.add_to(&mut sums);
-                    let mut metric = Metric::default();
-                    metric.set_histogram(sums.to_proto(bounds));
-                    families.push((name, MetricType::HISTOGRAM), &pairs, metric);
-                }
-            }
-            for (flags, series) in target.all_tcp() {
-                let pairs = labels.pairs(&target.place, &Told::Connections(flags));
-                for (name, counter) in connections(&series) {
-                    families.count(name, &pairs, counter.load(Ordering::Relaxed));
-                }
-            }
-            if let Some((requests, responses)) = target.messages() {
-                let pairs = labels.pairs(&target.place, &Told::Messages);
-                families.count(names::REQUEST_MESSAGES, &pairs, requests);
-                families.count(names::RESPONSE_MESSAGES, &pairs, responses);
-            }
+            told.add(target, &labels, rules);
         }
+        // What nothing holds any more has been told now. Nothing of it departs before what departed is added.
+        let mut known = self.targets();
+        told.add_departed(&mut known.departed);
         drop(targets);
-        // What nothing holds any more has been told now.
-        self.targets().sweep();
-        families.finish()
+        known.sweep(&labels, rules);
+        drop(known);
+        told.write(&self.bounds, out);
     }
 }
 
-/// What a registry reads.
-pub(super) struct Read(pub(super) Arc<IstioMetrics>);
-
-impl Collector for Read {
-    fn desc(&self) -> Vec<&Desc> {
-        self.0.descriptions.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.0.families()
-    }
-}
-
-fn connections(series: &TcpSeries) -> [(&'static str, &AtomicU64); 4] {
-    [
-        (names::TCP_OPENED, &series.opened),
-        (names::TCP_CLOSED, &series.closed),
-        (names::TCP_SENT, &series.sent),
-        (names::TCP_RECEIVED, &series.received),
-    ]
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Requests of one service.
@@ -268,37 +311,4 @@ pub struct ServiceCounts {
     pub codes: BTreeMap<u16, u64>,
     /// Durations: for each bucket how many requests took so long or less; all of them last.
     pub buckets: Vec<u64>,
-}
-
-/// Metrics by name, as they are gathered.
-#[derive(Default)]
-struct Families(BTreeMap<&'static str, (MetricType, Vec<Metric>)>);
-
-impl Families {
-    fn count(&mut self, name: &'static str, labels: &[LabelPair], value: u64) {
-        let mut counter = Counter::default();
-        #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
-        counter.set_value(value as f64);
-        let mut metric = Metric::default();
-        metric.set_counter(counter);
-        self.push((name, MetricType::COUNTER), labels, metric);
-    }
-
-    fn push(&mut self, (name, kind): (&'static str, MetricType), labels: &[LabelPair], mut metric: Metric) {
-        metric.set_label(labels.to_vec());
-        self.0.entry(name).or_insert_with(|| (kind, Vec::new())).1.push(metric);
-    }
-
-    fn finish(self) -> Vec<MetricFamily> {
-        let family = |(name, (kind, metrics)): (&'static str, (MetricType, Vec<Metric>))| {
-            let mut family = MetricFamily::default();
-            family.set_name(name.to_owned());
-            let help = names::ISTIO.iter().find(|(known, _)| *known == name).map_or("", |(_, help)| help);
-            family.set_help(help.to_owned());
-            family.set_field_type(kind);
-            family.set_metric(metrics);
-            family
-        };
-        self.0.into_iter().map(family).collect()
-    }
 }

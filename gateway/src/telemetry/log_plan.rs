@@ -191,8 +191,9 @@ impl<'p> Planner<'p> {
         }
         if provider.unreadable.is_none() && provider.takes_logs() {
             self.not_yet(format!(
-                "the provider {:?} is no log that is written: use envoyFileAccessLog or envoyOtelAls",
-                provider.name
+                "the provider {:?} is no log that is written ({}): use envoyFileAccessLog or envoyOtelAls",
+                provider.name,
+                provider.foreign().unwrap_or("it is not for logs")
             ));
         }
         None

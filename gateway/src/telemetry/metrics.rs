@@ -3,17 +3,17 @@
 //! Invariant: the number of series is bounded by the configuration, never by what clients send. What is read is read off the data
 //! plane's threads.
 
-use super::{
-    identity::Identity,
-    istio::{IstioMetrics, Read},
-    names,
+use super::{buckets::Buckets, identity::Identity, istio::IstioMetrics, names};
+use prometheus::{Encoder, IntCounter, IntGauge, Opts, Registry, TextEncoder, core::Collector};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
 };
-use prometheus::{Encoder, IntCounter, IntGauge, Opts, Registry, TextEncoder};
-use std::sync::Arc;
 
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    described: Mutex<BTreeMap<String, BTreeSet<String>>>,
     /// Istio's.
     pub istio: Arc<IstioMetrics>,
     /// Generation of the configuration in force.
@@ -36,15 +36,29 @@ impl Metrics {
     /// # Errors
     /// When two metrics have one name; that is a mistake in this file.
     pub fn new(identity: Identity, version: &str) -> Result<Self, prometheus::Error> {
+        Self::with_buckets(identity, version, &Buckets::default())
+    }
+
+    /// A registry of its own, with these bounds of the buckets of Istio's histograms.
+    ///
+    /// # Errors
+    /// When two metrics have one name; that is a mistake in this file.
+    pub fn with_buckets(
+        identity: Identity,
+        version: &str,
+        buckets: &Buckets,
+    ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
+        let described = Mutex::default();
+        let register = |collector: Box<dyn Collector>| register(&registry, &described, collector);
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
+            register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
         let counter = |name: &str, help: &str| {
             let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
+            register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
         let build = IntGauge::with_opts(
@@ -53,9 +67,8 @@ impl Metrics {
                 .const_label("tag", version),
         )?;
         build.set(1);
-        registry.register(Box::new(build))?;
-        let istio = Arc::new(IstioMetrics::new(identity, |_| names::BUCKETS.to_vec())?);
-        registry.register(Box::new(Read(istio.clone())))?;
+        register(Box::new(build))?;
+        let istio = Arc::new(IstioMetrics::new(identity, |name| buckets.of(name)));
         Ok(Self {
             istio,
             config_generation: gauge(names::CONFIG_GENERATION, "Generation of the configuration in force.")?,
@@ -73,6 +86,7 @@ impl Metrics {
                 names::MIRROR_DROPPED,
                 "Copies for mirrors not made, or given up, for want of room.",
             )?,
+            described,
             registry,
         })
     }
@@ -80,7 +94,9 @@ impl Metrics {
     /// Everything in Prometheus' text format.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = String::new();
+        self.istio.write(&mut out);
+        let mut out = out.into_bytes();
         if let Err(e) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
             tracing::error!(error = %e, "metrics cannot be encoded");
         }
@@ -91,7 +107,33 @@ impl Metrics {
     ///
     /// # Errors
     /// When the name is taken.
-    pub fn register(&self, collector: Box<dyn prometheus::core::Collector>) -> Result<(), prometheus::Error> {
-        self.registry.register(collector)
+    pub fn register(&self, collector: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        register(&self.registry, &self.described, collector)
     }
+
+    /// Every metric that there may be, and its labels.
+    #[must_use]
+    pub fn described(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut all = self.described.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let istio = names::ISTIO.iter().map(|(name, _)| {
+            ((*name).to_owned(), names::istio_labels(name).into_iter().map(str::to_owned).collect())
+        });
+        all.extend(istio);
+        all
+    }
+}
+
+fn register(
+    registry: &Registry,
+    described: &Mutex<BTreeMap<String, BTreeSet<String>>>,
+    collector: Box<dyn Collector>,
+) -> Result<(), prometheus::Error> {
+    let all = collector.desc().into_iter().map(|description| {
+        let fixed = description.const_label_pairs.iter().map(|pair| pair.name().to_owned());
+        (description.fq_name.clone(), fixed.chain(description.variable_labels.iter().cloned()).collect())
+    });
+    let all: Vec<_> = all.collect();
+    registry.register(collector)?;
+    described.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
+    Ok(())
 }

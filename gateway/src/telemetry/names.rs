@@ -32,6 +32,38 @@ pub const CONFIG_GENERATION: &str = "limen_config_generation";
 pub const CONFIG_SYNCHRONIZED: &str = "limen_config_synchronized";
 /// Resources of the latest configuration that are not served as written, gauge.
 pub const CONFIG_REJECTED: &str = "limen_config_rejected_resources";
+/// Resources read from the source, gauge.
+pub const CONFIG_RESOURCES: &str = "limen_config_resources";
+/// Documents of the source that cannot be read, gauge.
+pub const CONFIG_UNPARSABLE: &str = "limen_config_unparsable_documents";
+/// What is wrong with the configuration, gauge by severity.
+pub const CONFIG_FINDINGS: &str = "limen_config_findings";
+/// States taken from the source, counter by what they led to.
+pub const CONFIG_UPDATES: &str = "limen_config_updates_total";
+/// From a changed state to the configuration in force, seconds, histogram.
+pub const CONFIG_DURATION: &str = "limen_config_update_duration_seconds";
+/// To validate and compile a state, seconds, histogram.
+pub const CONFIG_COMPILE: &str = "limen_config_compile_duration_seconds";
+/// To put in force what was compiled, seconds, histogram.
+pub const CONFIG_SWAP: &str = "limen_config_swap_duration_seconds";
+/// Listeners, gauge by whether they are bound.
+pub const LISTENERS: &str = "limen_listeners";
+/// Client connections ever accepted, counter.
+pub const CONNECTIONS: &str = "limen_connections_total";
+/// Of them those that were closed at once because there were too many, counter.
+pub const CONNECTIONS_REFUSED: &str = "limen_connections_refused_total";
+/// Client connections with TLS that is ended here, counter by what became of the handshake.
+pub const HANDSHAKES: &str = "limen_tls_handshakes_total";
+/// When a certificate that is served ends, seconds since 1970, gauge by where it comes from.
+pub const CERTIFICATE_EXPIRY: &str = "limen_certificate_expiration_timestamp_seconds";
+/// 0 while serving, 1 during a drain, 2 when the process is about to end, gauge.
+pub const DRAINING: &str = "limen_draining";
+/// Questions for addresses of names, counter by what came of them.
+pub const DNS: &str = "limen_dns_lookups_total";
+/// Connections made to endpoints of a cluster, counter.
+pub const UPSTREAM_CONNECTIONS: &str = "limen_upstream_connections_total";
+/// Retries of requests to a cluster, counter.
+pub const RETRIES: &str = "limen_upstream_retries_total";
 /// Client connections open now, gauge.
 pub const ACTIVE_CONNECTIONS: &str = "limen_active_connections";
 /// What is asked of clients for want of memory or file descriptors, 0 (nothing) to 3 (not to come), gauge.
@@ -110,6 +142,19 @@ pub const HTTP_LABELS: [&str; 25] = [
     "response_flags",
     "connection_security_policy",
 ];
+
+/// Labels of one of Istio's metrics.
+#[must_use]
+pub fn istio_labels(metric: &str) -> Vec<&'static str> {
+    let all = HTTP_LABELS.into_iter();
+    match metric {
+        REQUEST_MESSAGES | RESPONSE_MESSAGES => all.take(20).collect(),
+        TCP_OPENED | TCP_CLOSED | TCP_SENT | TCP_RECEIVED => {
+            all.filter(|label| !matches!(*label, "response_code" | "grpc_response_status")).collect()
+        }
+        _ => all.collect(),
+    }
+}
 
 /// Envoy's default buckets, for milliseconds and bytes alike.
 pub const BUCKETS: [f64; 19] = [

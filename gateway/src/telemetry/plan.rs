@@ -163,8 +163,9 @@ impl<'p> Planner<'p> {
         }
         if provider.unreadable.is_none() {
             self.not_yet(format!(
-                "the provider {:?} is no collector of traces that is spoken to: nothing is traced",
-                provider.name
+                "the provider {:?} is no collector of traces that is spoken to ({}): nothing is traced; use opentelemetry or zipkin",
+                provider.name,
+                provider.foreign().unwrap_or("it is not for traces")
             ));
         }
         None

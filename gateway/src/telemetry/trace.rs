@@ -20,6 +20,7 @@ use self::{
     span::Span,
 };
 use super::export::{self, Address, Courier, Encode, Exported, Queue};
+use crate::settings::TraceDecision;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
@@ -42,6 +43,8 @@ pub struct Tracing {
     pub propagation: Propagation,
     /// Where spans go; `None`: nowhere, and a client's context is passed on as it came.
     pub tracer: Option<Arc<Tracer>>,
+    /// Who decides about a trace that a client began.
+    pub decision: TraceDecision,
 }
 
 /// How many requests are traced where nobody asked.
@@ -122,7 +125,11 @@ impl Tracing {
         let extracted = context::extract(headers, tracer.format);
         let local = reason != Reason::None || self.sampling == Sampling::Always;
         let (trace, parent, sampled) = match extracted.incoming {
-            Incoming::Parent { trace, span, sampled } => (trace, Some(span), sampled.unwrap_or(local)),
+            Incoming::Parent { trace, span, sampled } => {
+                // Envoy 1.40's OpenTelemetry tracer; its Zipkin tracer follows the client.
+                let draws = self.decision == TraceDecision::Both && tracer.format == Format::W3c;
+                (trace, Some(span), sampled.map_or(local, |sampled| sampled && (local || !draws)))
+            }
             Incoming::Decision(sampled) => (TraceId::random(tracer.width), None, sampled),
             Incoming::Nothing => (TraceId::random(tracer.width), None, local),
         };

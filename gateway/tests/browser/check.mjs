@@ -58,7 +58,12 @@ for (const [name, scheme, width] of [["light", "light", 1400], ["dark", "dark", 
   const uptime = 'document.getElementById("uptime").title';
   const before = await evaluate(uptime);
   await eventually(`${name}: and go on`, `${uptime} !== ${JSON.stringify(before)}`);
+  await fetch(asked).catch(() => {});
+  await eventually(`${name}: rules have rates`, `[...document.querySelectorAll("#rules th[scope=row]")].length > 0`);
   await eventually(`${name}: the graph is drawn`, `document.querySelectorAll("#graph rect").length > 0`);
+  for (let n = 0; n < 20; n += 1) await fetch(asked).catch(() => {});
+  await eventually(`${name}: a rule's rate is in the graph`, `[...document.querySelectorAll("#graph [data-rule]")].some((text) => text.textContent.endsWith("/s"))`);
+  hold(`${name}: weights and health are in the graph`, await evaluate(`document.querySelectorAll("#graph circle").length > 0 && document.querySelectorAll("#graph .share").length > 0`));
   await evaluate(`document.getElementById("url").value = ${JSON.stringify(asked)}; document.getElementById("ask").requestSubmit()`);
   await eventually(`${name}: the request is explained`, `document.querySelector("#answer .verdict.good") && document.querySelector("#answer tbody tr")`);
   await eventually(`${name}: its way is lit`, `document.querySelector("#graph g.lit")`);

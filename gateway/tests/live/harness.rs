@@ -258,13 +258,21 @@ impl Limen {
         Self::start_with(files, &[])
     }
 
+    /// The same, with no flag that asks for a log.
+    pub(crate) fn start_without_log(files: &[(&str, &str)]) -> Self {
+        Self::spawn_logging(Command::new(binary()), files, &[], false).ready()
+    }
+
     /// The same, with further arguments.
     pub(crate) fn start_with(files: &[(&str, &str)], further: &[&str]) -> Self {
-        let this = Self::spawn(files, further);
+        Self::spawn(files, further).ready()
+    }
+
+    fn ready(self) -> Self {
         eventually("the gateway to be ready", || {
-            get(this.status, "localhost", "/healthz/ready").ok().filter(|r| r.status == 200)
+            get(self.status, "localhost", "/healthz/ready").ok().filter(|r| r.status == 200)
         });
-        this
+        self
     }
 
     /// Starts it, whatever becomes of it; the status port answers soon.
@@ -274,6 +282,10 @@ impl Limen {
 
     /// The same by a command that takes the arguments of `limen`, and becomes it.
     pub(crate) fn spawn_by(command: Command, files: &[(&str, &str)], further: &[&str]) -> Self {
+        Self::spawn_logging(command, files, further, true)
+    }
+
+    fn spawn_logging(command: Command, files: &[(&str, &str)], further: &[&str], log: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let logs = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -287,7 +299,9 @@ impl Limen {
             .map(Into::into)
             .collect();
         arguments.extend(["--config".into(), folder.path().into()]);
-        arguments.extend(["--access-log-file".into(), logs.path().join("access.log").into()]);
+        if log {
+            arguments.extend(["--access-log-file".into(), logs.path().join("access.log").into()]);
+        }
         arguments.extend(["--port-map".into(), format!("80={port}").into()]);
         for (flag, port) in [("--admin", admin), ("--status-addr", status), ("--metrics-addr", metrics)] {
             arguments.extend([flag.into(), format!("127.0.0.1:{port}").into()]);

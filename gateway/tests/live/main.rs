@@ -32,5 +32,6 @@ mod noise;
 mod ports;
 mod responses;
 mod scale;
+mod seen;
 mod shutdown;
 mod streams;

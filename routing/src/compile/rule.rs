@@ -292,6 +292,7 @@ impl OneRule<'_> {
                     matcher,
                     action,
                     response_headers: headers.response.clone(),
+                    taken: Arc::default(),
                 })),
                 Err((field, message)) => {
                     let message = format!("{message}: the rule takes no request");

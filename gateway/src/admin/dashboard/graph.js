@@ -110,12 +110,23 @@ const drawGraph = () => {
       drawn("title", {}, [node.title, node.sub, node.hint].filter(Boolean).join("\n")),
       drawn("rect", { x: node.x, y: node.y, width: BOX.width, height: BOX.height, rx: 6 }),
       drawn("text", { x: node.x + 9, y: node.y + 16 }, clipped(node.title, node.dot ? 26 : 30)),
-      drawn("text", { x: node.x + 9, y: node.y + 31, class: "sub" }, clipped(node.sub, 35)));
+      drawn("text", { x: node.x + 9, y: node.y + 31, class: "sub" }, clipped(node.sub, node.column === 2 ? 26 : 35)));
+    if (node.column === 2) group.append(drawn("text", { x: node.x + BOX.width - 8, y: node.y + 31, class: "sub rate", "text-anchor": "end", "data-rule": node.key }));
     if (node.dot) group.append(drawn("circle", { cx: node.x + BOX.width - 12, cy: node.y + 12, r: 4, class: `dot-${node.dot}` }));
     svg.append(group);
   }
   target.replaceChildren(svg);
+  showRuleRates();
   listGraph(columns, edges);
+};
+
+// What each rule takes now, in its box.
+const showRuleRates = () => {
+  for (const text of document.querySelectorAll("#graph [data-rule]")) {
+    const row = ruleRates.get(text.dataset.rule);
+    text.textContent = row && row.requests ? `${perSecond(row.rate)}/s` : "";
+    text.classList.toggle("bad", Boolean(row && row.server));
+  }
 };
 
 const listGraph = (columns, edges) => {

@@ -35,6 +35,40 @@ const between = (before, now) => {
   return { rows, buckets, requests: sum(rows.map((row) => row.requests)), rate: sum(rows.map((row) => row.rate)), server: sum(rows.map((row) => row.server)) };
 };
 
+const ruleKey = (rule) => `rule ${rule.host} ${rule.virtual_service} ${rule.index} ${rule.match_index}`;
+let ruleRates = new Map();
+
+// What each rule took since then; a rule that was changed counts from nothing.
+const rulesBetween = (before, now) => {
+  const seconds = Math.max(0.001, (now.uptime_ms - before.uptime_ms) / 1000);
+  const old = new Map((before.rules || []).map((rule) => [ruleKey(rule), rule]));
+  return (now.rules || []).map((rule) => {
+    const known = old.get(ruleKey(rule));
+    const then = known && sum(known.classes) <= sum(rule.classes) ? known : { classes: [], buckets: [] };
+    const classes = rule.classes.map((count, at) => Math.max(0, count - (then.classes[at] || 0)));
+    const buckets = rule.buckets.map((count, at) => Math.max(0, count - (then.buckets[at] || 0)));
+    const requests = sum(classes);
+    return { key: ruleKey(rule), rule, requests, rate: requests / seconds, client: classes[4], server: classes[5] + classes[0], buckets, all: sum(rule.classes) };
+  });
+};
+
+const numbers = (row, bounds) => {
+  const cell = (text, tone) => element("td", { class: `num ${tone || ""}` }, text);
+  const at = (part) => milliseconds(quantile(part, bounds, row.buckets));
+  return [cell(perSecond(row.rate)), cell(share(row.client, row.requests), row.client ? "warn" : ""), cell(share(row.server, row.requests), row.server ? "bad" : ""),
+    cell(at(0.5)), cell(at(0.9)), cell(at(0.99)), cell(row.all.toLocaleString())];
+};
+
+const showRules = (now) => {
+  const all = rulesBetween(samples[0], now);
+  ruleRates = new Map(all.map((row) => [row.key, row]));
+  const rows = all.sort((a, b) => b.rate - a.rate || b.all - a.all).slice(0, 100).map((row) => element("tr", {},
+    element("th", { scope: "row" }, `${row.rule.virtual_service} http[${row.rule.index}]`, " ", element("span", { class: "muted" }, row.rule.name || row.rule.match)),
+    element("td", {}, row.rule.host), ...numbers(row, now.bounds)));
+  if (rows.length) byId("rules").replaceChildren(...rows);
+  showRuleRates();
+};
+
 const share = (part, all) => (all ? `${((100 * part) / all).toFixed(part && part / all < 0.1 ? 1 : 0)} %` : "0 %");
 
 const showRates = (now) => {
@@ -44,12 +78,8 @@ const showRates = (now) => {
   byId("errors").className = view.server ? "bad" : "";
   byId("p50").textContent = milliseconds(quantile(0.5, now.bounds, view.buckets));
   byId("p99").textContent = milliseconds(quantile(0.99, now.bounds, view.buckets));
-  const rows = view.rows.sort((a, b) => b.rate - a.rate || b.all - a.all).slice(0, 100).map((row) => {
-    const cell = (text, tone) => element("td", { class: `num ${tone || ""}` }, text);
-    const at = (part) => milliseconds(quantile(part, now.bounds, row.buckets));
-    return element("tr", {}, element("th", { scope: "row" }, row.name), cell(perSecond(row.rate)), cell(share(row.client, row.requests), row.client ? "warn" : ""),
-      cell(share(row.server, row.requests), row.server ? "bad" : ""), cell(at(0.5)), cell(at(0.9)), cell(at(0.99)), cell(row.all.toLocaleString()));
-  });
+  const rows = view.rows.sort((a, b) => b.rate - a.rate || b.all - a.all).slice(0, 100)
+    .map((row) => element("tr", {}, element("th", { scope: "row" }, row.name), ...numbers(row, now.bounds)));
   if (rows.length) byId("services").replaceChildren(...rows);
 };
 
@@ -69,6 +99,7 @@ const take = (now) => {
   showSpark(now);
   samples = [...samples, now].slice(-(WINDOW + 1));
   showRates(now);
+  showRules(now);
   const state = byId("state");
   state.textContent = now.state.toLowerCase();
   state.className = now.state === "LIVE" ? "good" : "warn";

@@ -6,46 +6,54 @@
 use super::Outcome;
 use crate::{
     proxy::record::{Way, target},
-    telemetry::{Flags, IstioMetrics, istio::Target},
+    telemetry::{
+        Flags, IstioMetrics,
+        istio::{Target, Values},
+    },
 };
 use std::sync::Arc;
+
+/// Makes the labels of a connection that the configuration asks for.
+pub(super) type Made<'m> = dyn Fn(&Outcome) -> Option<Values> + Send + Sync + 'm;
 
 /// Tells metrics of a connection.
 pub(super) struct Report<'m> {
     metrics: &'m IstioMetrics,
-    begun: Option<(Arc<Target>, Flags)>,
+    made: &'m Made<'m>,
+    begun: Option<(Arc<Target>, Flags, Option<Values>)>,
     /// Bytes that were told of: from the client, and to it.
     told: (u64, u64),
 }
 
 impl<'m> Report<'m> {
-    pub(super) fn new(metrics: &'m IstioMetrics) -> Self {
-        Self { metrics, begun: None, told: (0, 0) }
+    pub(super) fn new(metrics: &'m IstioMetrics, made: &'m Made<'m>) -> Self {
+        Self { metrics, made, begun: None, told: (0, 0) }
     }
 
     /// Tells of the bytes until now: from the client, and to it.
     pub(super) fn update(&mut self, outcome: &Outcome, (received, sent): (u64, u64)) {
         let metrics = self.metrics;
-        let (target, flags) = self.begun.get_or_insert_with(|| {
+        let (target, flags, values) = self.begun.get_or_insert_with(|| {
             let way = Way {
                 cluster: outcome.cluster.as_ref(),
                 endpoint: outcome.endpoint.as_ref(),
                 principals: outcome.principals.as_ref(),
             };
             let target = target(metrics, way);
-            metrics.tcp_opened(&target, outcome.flags);
-            (target, outcome.flags)
+            let values = (self.made)(outcome);
+            metrics.tcp_opened(&target, outcome.flags, values.as_ref());
+            (target, outcome.flags, values)
         });
         let new = (received.saturating_sub(self.told.0), sent.saturating_sub(self.told.1));
-        metrics.tcp_moved(target, *flags, new.0, new.1);
+        metrics.tcp_moved(target, *flags, values.as_ref(), new);
         self.told = (received, sent);
     }
 
     /// Tells of the end, and of the bytes that there were.
     pub(super) fn end(mut self, outcome: &Outcome) {
         self.update(outcome, (outcome.received, outcome.sent));
-        if let Some((target, flags)) = &self.begun {
-            self.metrics.tcp_closed(target, *flags);
+        if let Some((target, flags, values)) = &self.begun {
+            self.metrics.tcp_closed(target, *flags, values.as_ref());
         }
     }
 }
@@ -63,7 +71,7 @@ mod tests {
             text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
         };
         let mut outcome = Outcome::default();
-        let mut report = Report::new(&metrics.istio);
+        let mut report = Report::new(&metrics.istio, &|_| None);
         assert!(read(names::TCP_OPENED).is_empty(), "nobody knows yet where it goes");
         report.update(&outcome, (3, 5));
         report.update(&outcome, (10, 5));
@@ -93,7 +101,7 @@ mod tests {
         let metrics = Metrics::new(Identity::default(), "test").unwrap();
         let mut outcome = Outcome::default();
         outcome.flags.insert(Flag::NoHealthyUpstream);
-        Report::new(&metrics.istio).end(&outcome);
+        Report::new(&metrics.istio, &|_| None).end(&outcome);
         let text = String::from_utf8(metrics.encode()).unwrap();
         let opened = text.lines().find(|line| line.starts_with(names::TCP_OPENED)).unwrap();
         assert!(opened.contains("response_flags=\"UH\""), "{opened}");

@@ -66,6 +66,54 @@ metadata:
 const TO_POD: &str = "  - name: main\n    route: [{destination: {host: reviews.shop.svc.cluster.local, port: {number: 80}}}]\n";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sizes_are_those_of_the_wire_head_and_framing_included() {
+    let gateway = gateway(&config(FORWARD, &[echo().await], "HTTP")).await;
+    let (mut requests, mut responses) = (0, 0);
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    for (number, request) in [
+        "GET /a HTTP/1.1\r\nHost: a.example\r\nX-Long:    spaces count\r\n\r\n",
+        "POST /b HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n0\r\n\r\n",
+        "POST /c HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.write_all(request.as_bytes()).await.unwrap();
+        requests += request.len();
+        responses += response(&mut client).await.len();
+        // Nothing of the next is sent before this one is counted.
+        let count = format!("}} {}", number + 1);
+        soon(&gateway, "istio_requests_total", &["response_code=\"200\"", &count]).await;
+    }
+    for (metric, bytes) in [("istio_request_bytes_sum", requests), ("istio_response_bytes_sum", responses)] {
+        let line = soon(&gateway, metric, &["response_code=\"200\""]).await;
+        assert_eq!(value(&line), bytes as f64, "{line}");
+    }
+}
+
+/// All bytes of one response with a length or in chunks.
+async fn response(client: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            let whole = match length {
+                Some(length) => body.len() >= length,
+                None => body.ends_with("0\r\n\r\n"),
+            };
+            if whole {
+                return bytes;
+            }
+        }
+        let read = tokio::time::timeout(PATIENCE, client.read_buf(&mut bytes)).await.unwrap().unwrap();
+        assert!(read > 0, "closed after {}", String::from_utf8_lossy(&bytes));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_counted_for_the_workload_that_answered() {
     let up = echo().await;
     let gateway = gateway(&(config(TO_POD, &[], "HTTP") + &pod_service(up))).await;

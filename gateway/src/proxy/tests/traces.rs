@@ -1,8 +1,9 @@
 //! Traces from a client's headers to a collector over real sockets: OTLP over gRPC and HTTP, and Zipkin.
 
 use super::*;
+use crate::settings::TraceDecision;
 use crate::telemetry::{
-    Plans,
+    Plans, Tracing,
     collectors::Collectors,
     export::Exported,
     node::Node,
@@ -139,6 +140,10 @@ struct Traced {
 
 /// A gateway that traces as its MeshConfig says.
 async fn traced(yaml: &str) -> Traced {
+    traced_by(yaml, TraceDecision::Client).await
+}
+
+async fn traced_by(yaml: &str, decision: TraceDecision) -> Traced {
     let gateway = gateway(yaml).await;
     let parsed = config_model::parse::parse("test.yaml", yaml);
     let mut set = config_model::set::ResourceSet::default();
@@ -161,7 +166,7 @@ async fn traced(yaml: &str) -> Traced {
     let courier = Arc::new(Caller::new(gateway.cell.clone()));
     let dropped = metrics.access_log_dropped.clone();
     let mut collectors = Collectors::new(courier, exported, dropped, Handle::current());
-    let tracing = collectors.tracing(plan);
+    let tracing = Tracing { decision, ..collectors.tracing(plan) };
     let telemetry = Arc::new(Plans { tracing, ..Plans::default() });
     gateway.cell.publish(Snapshot { telemetry, ..Snapshot::clone(&gateway.cell.load()) });
     Traced { gateway, exported: metrics, _collectors: collectors }
@@ -380,6 +385,25 @@ fn check(said: Option<(String, u8)>, want: Option<(&str, u8)>, place: &str) {
             }
         }
         (said, want) => assert_eq!(said.is_some(), want.is_some(), "{place}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_yes_needs_the_gateways_where_envoy_is_followed() {
+    for (provider, protocol, percent, flags, want) in [
+        (GRPC, "GRPC", "0", "01", "00"),
+        (GRPC, "GRPC", "100", "01", "01"),
+        (GRPC, "GRPC", "100", "00", "00"),
+        (ZIPKIN, "HTTP", "0", "01", "01"),
+    ] {
+        let collector = collector(Mood::Takes).await;
+        let yaml = with(&[echo().await], &collector, protocol, &mesh(provider, percent));
+        let traced = traced_by(&yaml, TraceDecision::Both).await;
+        let headers = format!("traceparent: 00-{TRACE}-{SPAN}-{flags}\r\n");
+        let (_, _, body) = traced.gateway.send(&get("/x", &headers)).await;
+        let said = told(&body, "traceparent").unwrap();
+        assert!(said.starts_with(&format!("00-{TRACE}-")), "the trace goes on: {said}");
+        assert!(said.ends_with(&format!("-{want}")), "{provider} at {percent} %, {flags}: {said}");
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Invariant: an observation is two additions, and no lock. What is read meanwhile may lack it; nothing is ever read twice.
 
-use prometheus::proto;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds of buckets, ascending; one without a bound follows.
@@ -41,7 +40,8 @@ impl Bounds {
         &self.upper
     }
 
-    fn place(&self, value: u64) -> usize {
+    /// The bucket that a value falls into.
+    pub(super) fn place(&self, value: u64) -> usize {
         self.whole.partition_point(|bound| *bound < value)
     }
 }
@@ -63,6 +63,11 @@ impl Histogram {
             count.fetch_add(1, Ordering::Relaxed);
             self.sum.fetch_add(value, Ordering::Relaxed);
         }
+    }
+
+    /// Forgets everything.
+    pub(super) fn reset(&self) {
+        self.counts.iter().chain([&self.sum]).for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
     /// How many observations there were.
@@ -90,7 +95,7 @@ impl Histogram {
 }
 
 /// What several histograms come to together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sums {
     /// Cumulative.
     pub(super) buckets: Vec<u64>,
@@ -98,20 +103,13 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// In the form that is encoded.
-    pub(super) fn to_proto(&self, bounds: &Bounds) -> proto::Histogram {
-        let mut histogram = proto::Histogram::default();
-        let buckets = bounds.upper().iter().zip(&self.buckets).map(|(bound, count)| {
-            let mut bucket = proto::Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(*count);
-            bucket
-        });
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(self.buckets.last().copied().unwrap_or_default());
-        #[expect(clippy::cast_precision_loss, reason = "Prometheus has no other numbers")]
-        histogram.set_sample_sum(self.sum as f64);
-        histogram
+    /// Adds those of others.
+    pub(super) fn add(&mut self, other: &Sums) {
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        self.buckets.iter_mut().zip(&other.buckets).for_each(|(own, more)| *own += more);
+        self.sum += other.sum;
     }
 }
 
@@ -135,10 +133,8 @@ mod tests {
         let mut sums = Sums::default();
         histogram.add_to(&mut sums);
         assert_eq!((histogram.count(), sums.sum), (4, 4_000_008));
-        let read = sums.to_proto(&bounds);
-        assert_eq!(read.get_sample_count(), 4);
-        let counts: Vec<u64> = read.get_bucket().iter().take(4).map(|b| b.cumulative_count()).collect();
-        assert_eq!(counts, [1, 2, 2, 3]);
+        assert_eq!(sums.buckets[..4], [1, 2, 2, 3]);
+        assert_eq!(sums.buckets.last(), Some(&4));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use super::{
     target::{Place, Principals},
 };
 use crate::telemetry::{flags::Flags, identity::Identity, names};
-use prometheus::proto::LabelPair;
+use std::borrow::Cow;
 
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 const LATEST: &str = "latest";
 
 /// Labels that all metrics have; the first of each list of names.
@@ -26,6 +26,9 @@ pub(super) enum Told {
     Messages,
 }
 
+/// Names and values of labels.
+pub(super) type Pairs<'p> = Vec<(&'static str, Cow<'p, str>)>;
+
 /// Labels of series, for one gateway.
 pub(super) struct Labels<'i> {
     identity: &'i Identity,
@@ -37,11 +40,11 @@ impl<'i> Labels<'i> {
     }
 
     /// Names and values, in the order of [`names::HTTP_LABELS`].
-    pub(super) fn pairs(&self, place: &Place, told: &Told) -> Vec<LabelPair> {
+    pub(super) fn pairs<'p>(&'p self, place: &'p Place, told: &Told) -> Pairs<'p> {
         let mut pairs = Vec::with_capacity(names::HTTP_LABELS.len());
         let mut labels = names::HTTP_LABELS.into_iter();
         for (name, value) in labels.by_ref().take(COMMON).zip(self.common(place)) {
-            pairs.push(pair(name, value));
+            pairs.push((name, Cow::Borrowed(value)));
         }
         let (protocol, code, grpc, flags) = match told {
             Told::Messages => return pairs,
@@ -51,14 +54,15 @@ impl<'i> Labels<'i> {
             }
             Told::Connections(flags) => (RequestProtocol::Tcp, None, None, *flags),
         };
-        let flags = flags.to_string();
         // The source side never knows what the destination's proxy does: the policy is unknown.
-        let rest = [Some(protocol.as_str()), code.as_deref(), grpc.as_deref(), Some(&*flags), Some(UNKNOWN)];
-        for (name, value) in labels.zip(rest) {
-            if let Some(value) = value {
-                pairs.push(pair(name, value));
-            }
-        }
+        let rest = [
+            Some(protocol.as_str().into()),
+            code.map(Cow::Owned),
+            grpc.map(Cow::Owned),
+            Some(flags.to_string().into()),
+            Some(UNKNOWN.into()),
+        ];
+        pairs.extend(labels.zip(rest).filter_map(|(name, value)| Some((name, value?))));
         pairs
     }
 
@@ -100,13 +104,6 @@ impl<'i> Labels<'i> {
     }
 }
 
-fn pair(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
 fn known<'a>(value: &'a str, otherwise: &'a str) -> &'a str {
     if value.is_empty() { otherwise } else { value }
 }
@@ -133,8 +130,9 @@ mod tests {
             },
             ..Identity::default()
         };
-        let pairs = Labels::of(&identity).pairs(place, told);
-        pairs.iter().map(|pair| (pair.name().to_owned(), pair.value().to_owned())).collect()
+        let labels = Labels::of(&identity);
+        let pairs = labels.pairs(place, told);
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
     }
 
     fn service() -> Service {

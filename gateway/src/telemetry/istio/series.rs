@@ -108,6 +108,11 @@ impl Series {
         }
     }
 
+    /// Forgets everything.
+    pub(super) fn reset(&self) {
+        [&self.duration, &self.request_bytes, &self.response_bytes].into_iter().for_each(Histogram::reset);
+    }
+
     pub(super) fn observe(
         &self,
         bounds: &AllBounds,
@@ -138,6 +143,13 @@ pub(super) struct Messages {
 }
 
 impl Messages {
+    /// Forgets everything.
+    pub(super) fn reset(&self) {
+        [&self.requests, &self.responses, &self.calls]
+            .into_iter()
+            .for_each(|n| n.store(0, Ordering::Relaxed));
+    }
+
     pub(super) fn read(&self) -> Option<(u64, u64)> {
         (self.calls.load(Ordering::Relaxed) > 0)
             .then(|| (self.requests.load(Ordering::Relaxed), self.responses.load(Ordering::Relaxed)))

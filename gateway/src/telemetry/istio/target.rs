@@ -3,7 +3,10 @@
 //! Invariant: the number of series is bounded by the configuration: beyond so many outcomes of one target, further ones are counted
 //! by the class of their status. Looking a series up takes no lock; making one, once, does.
 
-use super::series::{AllBounds, Messages, Outcome, Series, TcpSeries};
+use super::{
+    rules::Values,
+    series::{AllBounds, Messages, Outcome, Series, TcpSeries},
+};
 use crate::telemetry::flags::Flags;
 use arc_swap::ArcSwap;
 use routing::cluster::{ClusterSpec, Workload};
@@ -16,6 +19,8 @@ use std::{
 const FIRST: usize = 4;
 /// Outcomes of one target that are told apart.
 const MOST_OUTCOMES: usize = 256;
+/// Series of one target whose labels the configuration makes of requests; what is beyond is told with labels that are not known.
+const MOST_MADE: usize = 1024;
 
 /// Names in certificates of the connection to an upstream, as far as it verified them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,10 +61,15 @@ pub struct Target {
     first: [OnceLock<Arc<Series>>; FIRST],
     more: ArcSwap<Outcomes>,
     making: Mutex<()>,
-    tcp: Mutex<BTreeMap<Flags, Arc<TcpSeries>>>,
+    made: ArcSwap<Made>,
+    tcp: Mutex<BTreeMap<Connections, Arc<TcpSeries>>>,
     messages: Messages,
 }
 
+/// What tells connections of one target apart.
+type Connections = (Flags, Option<Values>);
+/// Series with labels that are made of requests.
+type Made = HashMap<Values, BTreeMap<Outcome, Arc<Series>>>;
 type Outcomes = HashMap<Outcome, Arc<Series>, foldhash::fast::RandomState>;
 
 impl Target {
@@ -69,6 +79,7 @@ impl Target {
             first: std::array::from_fn(|_| OnceLock::new()),
             more: ArcSwap::from_pointee(Outcomes::default()),
             making: Mutex::new(()),
+            made: ArcSwap::from_pointee(Made::default()),
             tcp: Mutex::new(BTreeMap::new()),
             messages: Messages::default(),
         }
@@ -105,6 +116,52 @@ impl Target {
         }
     }
 
+    /// Counts one request with labels that are made of it.
+    pub(super) fn observe_made(
+        &self,
+        bounds: &AllBounds,
+        outcome: Outcome,
+        values: Values,
+        numbers: (u64, u64, u64),
+    ) {
+        if let Some(series) = self.made.load().get(&values).and_then(|outcomes| outcomes.get(&outcome)) {
+            return series.observe(bounds, numbers);
+        }
+        let one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.made.load_full();
+        if known.values().map(BTreeMap::len).sum::<usize>() >= MOST_MADE
+            && known.get(&values).is_none_or(|outcomes| !outcomes.contains_key(&outcome))
+        {
+            drop(one_at_a_time);
+            return self.observe(bounds, outcome, numbers);
+        }
+        let mut next = (*known).clone();
+        let outcomes = next.entry(values).or_default();
+        let series =
+            outcomes.entry(outcome).or_insert_with(|| Arc::new(Series::new(outcome, bounds))).clone();
+        self.made.store(Arc::new(next));
+        series.observe(bounds, numbers);
+    }
+
+    /// Every series with labels that are made of requests.
+    pub(super) fn all_made(&self) -> Vec<(Values, Arc<Series>)> {
+        let made = self.made.load();
+        let mut all: Vec<_> = made
+            .iter()
+            .flat_map(|(values, outcomes)| outcomes.values().map(|series| (values.clone(), series.clone())))
+            .collect();
+        all.sort_by(|(a, one), (b, other)| (a, one.outcome).cmp(&(b, other.outcome)));
+        all
+    }
+
+    /// Begins anew: what is told from now on has other labels.
+    pub(super) fn reset(&self) {
+        self.series().iter().for_each(|series| series.reset());
+        self.made.store(Arc::default());
+        self.tcp.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.messages.reset();
+    }
+
     #[cold]
     fn make(&self, bounds: &AllBounds, outcome: Outcome) -> Arc<Series> {
         let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,15 +191,17 @@ impl Target {
         self.first.iter().filter_map(OnceLock::get).cloned().chain(rest).collect()
     }
 
-    /// The counters of connections with these flags.
-    pub(super) fn tcp(&self, flags: Flags) -> Arc<TcpSeries> {
-        self.tcp.lock().unwrap_or_else(PoisonError::into_inner).entry(flags).or_default().clone()
+    /// The counters of connections with these flags, and labels that are made of them.
+    pub(super) fn tcp(&self, flags: Flags, values: Option<Values>) -> Arc<TcpSeries> {
+        let mut tcp = self.tcp.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = values.filter(|_| tcp.len() < MOST_MADE);
+        tcp.entry((flags, values)).or_default().clone()
     }
 
-    /// The counters of connections, by flags.
-    pub(super) fn all_tcp(&self) -> Vec<(Flags, Arc<TcpSeries>)> {
+    /// The counters of connections, by flags and made labels.
+    pub(super) fn all_tcp(&self) -> Vec<(Connections, Arc<TcpSeries>)> {
         let tcp = self.tcp.lock().unwrap_or_else(PoisonError::into_inner);
-        tcp.iter().map(|(flags, series)| (*flags, series.clone())).collect()
+        tcp.iter().map(|(key, series)| (key.clone(), series.clone())).collect()
     }
 
     /// Notes that there was a gRPC call, so that its messages are shown though there be none.

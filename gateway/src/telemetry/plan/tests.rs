@@ -60,6 +60,8 @@ const OTEL: &str = "extensionProviders:\n- {name: otel, opentelemetry: {service:
         - {name: zipkin, zipkin: {service: obs/c.example, port: 9411, enable64bitTraceId: true, path: spans, \
         headers: [{name: authorization, envName: TOKEN}]}}\n- {name: dd, datadog: {service: c.example, port: 1}}\n";
 
+const SKYWALKING: &str = "- {name: sw, skywalking: {service: c.example, port: 1}}\n";
+
 #[test]
 fn the_share_of_requests_is_the_narrowest_that_is_given() {
     let for_all = telemetry("a", "istio-system", "{tracing: [{providers: [{name: otel}]}]}");
@@ -152,7 +154,8 @@ fn what_cannot_be_done_is_said_and_nothing_is_traced() {
         telemetry("a", "istio-system", &format!("{{tracing: [{{providers: [{{name: {name}}}]}}]}}"))
     };
     for (mesh, more, want) in [
-        (OTEL.to_owned(), with("dd"), "no collector of traces"),
+        (OTEL.to_owned(), with("dd"), "no collector of traces that is spoken to (datadog)"),
+        (OTEL.to_owned() + SKYWALKING, with("sw"), "no collector of traces that is spoken to (skywalking)"),
         (
             OTEL.replace("port: 4317", "port: 4318"),
             with("otel"),
