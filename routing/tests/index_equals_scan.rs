@@ -88,6 +88,7 @@ fn route() -> impl Strategy<Value = Route> {
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
         response_headers: HeaderOps::default(),
+        taken: Arc::default(),
     })
 }
 

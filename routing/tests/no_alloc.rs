@@ -35,6 +35,7 @@ fn route(name: String, path: PathMatch, conditions: Vec<Condition>) -> Arc<Route
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
         response_headers: HeaderOps::default(),
+        taken: Arc::default(),
     })
 }
 

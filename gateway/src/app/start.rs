@@ -62,7 +62,8 @@ impl From<prometheus::Error> for StartError {
 pub(super) fn start(builder: GatewayBuilder) -> Result<Gateway, StartError> {
     let started = Instant::now();
     let GatewayBuilder { settings, source, policies, handler, log, collectors: own, level, .. } = builder;
-    let metrics = Arc::new(Metrics::with_buckets(workload(&settings), VERSION, &own_telemetry::buckets(&settings))?);
+    let metrics =
+        Arc::new(Metrics::with_buckets(workload(&settings), VERSION, &own_telemetry::buckets(&settings))?);
     let pipeline_metrics = pipeline::Metrics::register(&metrics)?;
     if builder.panics == Panics::Count {
         std::panic::set_hook(Box::new(panics::hook(panics::register(&metrics)?)));
