@@ -377,9 +377,10 @@ async fn the_page_has_what_it_asks_for() {
     assert_eq!((&first["changed"]["count"], &first["removed"]["count"]), (&0.into(), &0.into()));
 }
 
-#[test]
-fn events_arrive_while_the_connection_is_open() {
-    let rig = rig(Surface::Admin);
+#[tokio::test]
+async fn events_arrive_while_the_connection_is_open() {
+    let mut rig = rig(Surface::Admin);
+    assert_eq!(rig.pipeline.step().await, Step::Published);
     let sample = crate::telemetry::istio::Sample {
         protocol: crate::telemetry::istio::RequestProtocol::Http,
         code: 200,
