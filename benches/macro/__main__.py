@@ -33,6 +33,7 @@ def arguments():
     parser.add_argument("--peers", default="", help="which, with commas between; all without")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of load in each round")
+    parser.add_argument("--note", default="", help="what a reader of the results should know of this run")
     parser.add_argument("--out", type=Path, default=tools.ROOT / "benches/results")
     return parser.parse_args()
 
@@ -54,6 +55,7 @@ def find_peers(wanted, certificate, key, limen, examples):
         raise tools.Missing(f"no peer {', '.join(unknown)}; there are {', '.join(kind.name for kind in peers.ALL)}")
     for kind in peers.ALL:
         if wanted and kind.name.lower() not in map(str.lower, wanted):
+            found[kind.name] = (None, "left out of this run")
             continue
         binary, version, why = tools.find(kind.name, limen, examples)
         found[kind.name] = (kind(binary, certificate, key) if binary else None, why)
@@ -113,6 +115,7 @@ def main():
                 "seconds": asked.seconds,
                 "rows": rows,
                 "skipped": skipped,
+                "note": asked.note,
             }
             say("\n".join(report.table(rows)))
             for peer, why in skipped.items():

@@ -71,7 +71,8 @@ def page(results, notes):
     for name, scenario in results["scenarios"].items():
         lines += ["", f"## {scenario['title']}", ""]
         what = f"{scenario['rounds']} rounds of {scenario['seconds']:g} s" if scenario["rounds"] else "one run"
-        lines += [f"`make bench SCENARIO={name}`, {scenario['date']}, {what}.", "", *table(scenario["rows"])]
+        note = f"; {scenario['note']}" if scenario.get("note") else ""
+        lines += [f"`make bench SCENARIO={name}`, {scenario['date']}, {what}{note}.", "", *table(scenario["rows"])]
         for peer, why in scenario["skipped"].items():
             lines += ["", f"{peer} is not in it: {why}."]
     return "\n".join(lines) + "\n"
