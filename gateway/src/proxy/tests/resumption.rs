@@ -44,7 +44,10 @@ fn upstream(authority: &Authority, name: &str, newest: SslVersion, speaks: Speak
                 let said = match speaks {
                     Speaks::Bytes => said,
                     Speaks::Http => {
-                        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len())
+                        format!(
+                            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{said}",
+                            said.len()
+                        )
                     }
                 };
                 drop(stream.write_all(said.as_bytes()));
@@ -170,7 +173,7 @@ async fn connections_with_the_mesh_resume_the_session_of_the_last() {
     let workload = routing::compile::WorkloadFiles::within(&folder.path().to_string_lossy());
     let registry = Registry::with_workload(Arc::new(SystemResolver::new()), Handle::current(), workload);
     let gateway = gateway_with(&yaml, registry).await;
-    // This upstream closes each connection after its answer.
+    // This upstream closes each connection after its answer, and says so.
     for how in ["full", "resumed", "resumed"] {
         let (status, _, body) = gateway.get("/x").await;
         assert_eq!((status, body), (200, format!("{how} TLSv1.3 outbound_.80_._.up.example")));
