@@ -1,8 +1,9 @@
 //! Gateways and upstreams in this process, for tests: ours, and those of programs that embed the gateway. Feature `testing`.
 //!
 //! A [`TestGateway`] is a gateway as any other, from [`Gateway::builder`](crate::Gateway::builder) on, with real sockets on loopback, on ports that the system
-//! chose, and configuration from text. [`Upstream`]s are good or hostile as told, and keep what they saw. [`Pass`] leads one request
-//! past policies without any socket.
+//! chose, and configuration from text. [`Upstream`]s are good or hostile as told, and keep what they saw. A
+//! [`FaultProxy`] breaks what passes between the two, and [`Names`] answers for names. [`Pass`] leads one request past policies without any
+//! socket.
 //!
 //! Invariant: nothing sleeps in the hope that it will be enough; what is waited for is asked for until it holds, or [`PATIENCE`] ends, with
 //! a panic that says what it was. What breaks a promise panics: this is a test's own code.
@@ -46,7 +47,9 @@
 
 mod answer;
 mod configuration;
+mod faults;
 mod gateway;
+mod names;
 mod pass;
 #[cfg(test)]
 mod tests;
@@ -54,7 +57,9 @@ mod upstream;
 
 pub use answer::Answer;
 pub use configuration::{FORWARD, config, service};
+pub use faults::{Fault, FaultProxy};
 pub use gateway::TestGateway;
+pub use names::{Known, Names};
 pub use pass::{Pass, ok};
 #[cfg(test)]
 pub(crate) use upstream::read_request;

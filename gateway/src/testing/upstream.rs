@@ -213,12 +213,16 @@ async fn play(mut stream: TcpStream, upstream: Upstream, acts: Arc<[Act]>, turn:
             Act::SayAndReset(_) => {
                 // Long enough for what was written to be read: a reset drops what was not.
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-                return;
+                return reset(&stream);
             }
             Act::SayAndHalfClose(_) => stream.shutdown().await.unwrap_or_default(),
         }
     }
+}
+
+/// Has the connection end by a reset when it is dropped.
+pub(super) fn reset(stream: &TcpStream) {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// One request with its body, as it came; `None` when the other side has left.
