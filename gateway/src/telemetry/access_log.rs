@@ -91,7 +91,7 @@ thread_local! {
 }
 
 impl AccessLog {
-    /// Opens the target and starts the writer. `dropped` counts lines that did not fit.
+    /// Opens the target and starts the writer. `dropped` counts lines that did not fit, or could not be written.
     ///
     /// # Errors
     /// When the file cannot be opened for appending, or no thread can be started.
@@ -114,10 +114,10 @@ impl AccessLog {
         dropped: IntCounter,
     ) -> io::Result<Self> {
         let pending = Arc::new(Pending::default());
-        let lines = pending.clone();
+        let (lines, lost) = (pending.clone(), dropped.clone());
         let writer = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_lines(&lines, target.as_ref(), out))?;
+            .spawn(move || write_lines(&lines, target.as_ref(), out, &lost))?;
         Ok(Self { format, pending, writer: Some(writer), dropped })
     }
 
@@ -175,7 +175,12 @@ fn open(target: &Target) -> io::Result<Box<dyn Write + Send>> {
     })
 }
 
-fn write_lines(pending: &Pending, target: Option<&Target>, mut out: Box<dyn Write + Send>) {
+fn write_lines(
+    pending: &Pending,
+    target: Option<&Target>,
+    mut out: Box<dyn Write + Send>,
+    dropped: &IntCounter,
+) {
     let mut broken = false;
     let mut batch = Vec::new();
     loop {
@@ -202,9 +207,12 @@ fn write_lines(pending: &Pending, target: Option<&Target>, mut out: Box<dyn Writ
         match out.write_all(&batch).and_then(|()| out.flush()) {
             Ok(()) => broken = false,
             Err(e) => {
+                // Some of them may have been written.
+                dropped.inc_by(memchr::memchr_iter(b'\n', &batch).count() as u64);
                 // Said once until it works again: the log of the gateway must not fill up with the log of requests.
                 if !broken {
-                    tracing::error!(error = %e, "the access log cannot be written");
+                    let target = target.map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(error = %e, target, "the access log cannot be written; its lines are lost");
                 }
                 broken = true;
             }
@@ -266,6 +274,20 @@ mod tests {
         drop(log);
         assert_eq!(std::fs::read_to_string(&moved).unwrap(), "201\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "202\n");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let target = Target::File(Path::new("/dev/full").into());
+        let log =
+            AccessLog::start(Format::parse("%RESPONSE_CODE%").unwrap(), &target, dropped.clone()).unwrap();
+        let headers = http::HeaderMap::new();
+        for _ in 0..10 {
+            log.log(&Entry::empty(&headers));
+        }
+        drop(log);
+        assert_eq!(dropped.get(), 10);
     }
 
     #[test]
