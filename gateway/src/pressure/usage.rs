@@ -2,6 +2,7 @@
 //!
 //! Invariant: what cannot be read is no limit. Cheap enough for twenty times a second: a handful of small files.
 
+use rustix::io::Errno;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -47,6 +48,8 @@ pub trait UsageReader: Send {
 pub struct System {
     root: PathBuf,
     groups: Vec<Group>,
+    /// Of descriptors, as last read.
+    most_files: Option<u64>,
 }
 
 /// A control group that may limit memory.
@@ -105,7 +108,7 @@ impl System {
             groups.extend(above.map(|folder| Group { folder: folder.to_owned(), names }));
         }
         groups.retain(|group| group.folder.join(group.names.limit).exists());
-        System { root: root.to_owned(), groups }
+        System { root: root.to_owned(), groups, most_files: None }
     }
 
     fn memory(&self, limit: Option<u64>) -> Option<Part> {
@@ -126,17 +129,24 @@ impl System {
         Some(kib * 1024)
     }
 
-    fn files(&self, limit: Option<u64>) -> Option<Part> {
-        let limit = limit.or_else(|| {
+    fn files(&mut self, limit: Option<u64>) -> Option<Part> {
+        let given = || {
             let limits = fs::read_to_string(self.root.join("proc/self/limits")).ok()?;
             let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
             // "unlimited" is no number.
             line.split_whitespace().next()?.parse().ok()
-        })?;
+        };
+        // A process without any descriptor left cannot read its limit either, and must not take that for none.
+        self.most_files = given().or(self.most_files);
+        let limit = limit.or(self.most_files)?;
         let folder = self.root.join("proc/self/fd");
-        // Since Linux 6.2 the folder's size is the number of descriptors; before, they have to be counted.
+        // Since Linux 6.2 the folder's size is the number of descriptors; before, they have to be counted, which takes one.
         let used = match fs::metadata(&folder).map_or(0, |found| found.len()) {
-            0 => fs::read_dir(&folder).ok()?.count() as u64,
+            0 => match fs::read_dir(&folder) {
+                Ok(found) => found.count() as u64,
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => limit,
+                Err(_) => return None,
+            },
             size => size,
         };
         Some(Part { used, limit })
@@ -236,6 +246,16 @@ mod tests {
         assert_eq!(usage.memory.map(Part::percent), Some(50));
         assert_eq!(usage.files.map(|part| part.limit), Some(10));
         assert_eq!(system.read(&Limits::default()).files.map(|part| part.limit), Some(1024));
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_any_more_holds() {
+        let line = "Max open files            1024    4096   files\n";
+        let (folder, mut system) = machine(&[("proc/self/limits", line), ("proc/self/fd/0", "")]);
+        let limit = |system: &mut System| system.read(&Limits::default()).files.map(|part| part.limit);
+        assert_eq!(limit(&mut system), Some(1024));
+        fs::remove_file(folder.path().join("proc/self/limits")).unwrap();
+        assert_eq!(limit(&mut system), Some(1024), "as where no descriptor is left to open it with");
     }
 
     #[test]
