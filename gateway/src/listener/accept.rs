@@ -267,12 +267,30 @@ impl Accepted<'_> {
         (draining, close_idle): (watch::Receiver<bool>, watch::Receiver<bool>),
     ) {
         let Accepted { endpoints, config, edge, .. } = self;
-        let shutdown = shutdown_for(begun.0, draining.clone(), close_idle.clone());
+        let protocol = begun.0;
+        let mut shutdown = shutdown_for(protocol, draining.clone(), close_idle.clone());
         let limits = config.limits;
         let pressure = edge.pressure.clone();
         let info = Arc::new(ConnectionInfo::new(endpoints, sni, tls, config, draining, pressure));
         let stream = EdgeStream::new(stream, info.clone(), begun, limits, close_idle);
-        edge.handler.serve(Box::new(stream), info, shutdown).await;
+        if protocol == Protocol::Http1 {
+            return edge.handler.serve(Box::new(stream), info, shutdown).await;
+        }
+        // Only one signal makes the engine tell a client of HTTP/2 to go.
+        let mut leaving = info.leaving();
+        let (tell, told) = watch::channel(*shutdown.borrow());
+        let either = async {
+            tokio::select! {
+                _ = shutdown.wait_for(|told| *told) => {}
+                _ = leaving.wait_for(|told| *told) => {}
+            }
+            tell.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = edge.handler.serve(Box::new(stream), info, told) => {}
+            () = either => {}
+        }
     }
 
     async fn tunnel(

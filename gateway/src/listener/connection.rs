@@ -70,6 +70,8 @@ pub struct ConnectionInfo {
     exchange_over: AtomicBool,
     peer_header: HeaderValue,
     draining: watch::Receiver<bool>,
+    /// Turned on when this connection alone is to go.
+    leaving: watch::Sender<bool>,
     pressure: Arc<Pressure>,
 }
 
@@ -119,6 +121,7 @@ impl ConnectionInfo {
             peer_header: HeaderValue::try_from(peer.ip().to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
             draining,
+            leaving: watch::Sender::new(false),
             pressure,
         }
     }
@@ -157,6 +160,16 @@ impl ConnectionInfo {
     /// Whether responses should ask the client to go (`Connection: close`).
     pub fn draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// The client is told to go: it has been idle for too long.
+    pub(super) fn ask_to_go(&self) {
+        self.leaving.send_replace(true);
+    }
+
+    /// Turns true when the client is to be told to go.
+    pub(super) fn leaving(&self) -> watch::Receiver<bool> {
+        self.leaving.subscribe()
     }
 
     /// What the process asks of clients for want of memory or file descriptors.

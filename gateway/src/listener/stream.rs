@@ -6,6 +6,7 @@
 
 mod head_out;
 mod http1_side;
+mod http2_side;
 mod timer;
 
 use std::{
@@ -33,15 +34,15 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use http1_side::{Http1Side, Ready};
+use http1_side::Http1Side;
+use http2_side::Http2Side;
 use timer::Timer;
 
 use super::{
     EdgeLimits,
     connection::{self, ConnectionInfo},
     http1::Flaw,
-    http2::{self, Frames},
-    idle,
+    http2, idle,
     socket::Readable,
 };
 
@@ -91,15 +92,6 @@ enum Side {
     Http2(Http2Side),
 }
 
-struct Http2Side {
-    ready: Ready,
-    frames: Frames,
-    /// When the preface must be complete.
-    deadline: Instant,
-    /// Too much was sent that is no request.
-    flood: bool,
-}
-
 impl<S: IO> EdgeStream<S> {
     /// Wraps a stream whose protocol is known, and of which `begun` has been read. `close_idle` turning true ends the connection as
     /// soon as no request is on it.
@@ -115,11 +107,7 @@ impl<S: IO> EdgeStream<S> {
             Protocol::Http1 => Side::Http1(Http1Side::new(limits.head, begun)),
             Protocol::Http2 => {
                 let deadline = Instant::now() + limits.request_head;
-                let mut side =
-                    Http2Side { ready: Ready::default(), frames: Frames::default(), deadline, flood: false };
-                side.flood = side.frames.read(&begun).is_err();
-                side.ready.add(begun);
-                Side::Http2(side)
+                Side::Http2(Http2Side::new(deadline, begun))
             }
         };
         EdgeStream {
@@ -195,7 +183,13 @@ impl<S: IO> EdgeStream<S> {
                     if let Poll::Ready(over) = poll_exchange(&self.info, &mut self.exchange, cx) {
                         return Poll::Ready(Err(over));
                     }
-                    if let Some(deadline) = side.deadline {
+                    if self.info.switched() {
+                        // A tunnel is one stream: silent both ways for too long it ends.
+                        let Some(limit) = self.limits.stream_idle else { return Poll::Pending };
+                        let moved = self.info.bytes_received().wrapping_add(self.info.bytes_sent());
+                        ready!(self.timer.poll_idle(limit, moved, cx));
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    } else if let Some(deadline) = side.deadline {
                         ready!(self.timer.poll_deadline(deadline, cx));
                         side.held = Vec::new();
                         let stop = side.reader.refuse(Flaw::HeadTimeout);
@@ -251,14 +245,7 @@ impl<S: IO> EdgeStream<S> {
                 ready!(self.timer.poll_deadline(side.deadline, cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
-            Poll::Pending => {
-                let (Some(limit), true) = (self.limits.stream_idle, self.info.is_busy()) else {
-                    return Poll::Pending;
-                };
-                let progress = side.frames.progress().wrapping_add(self.info.bytes_sent());
-                ready!(self.timer.poll_idle(limit, progress, cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+            Poll::Pending => side.poll_quiet(&self.info, &self.limits, &mut self.timer, cx).map(Err),
         }
     }
 
