@@ -428,7 +428,7 @@ impl ProxyHttp for GatewayProxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Box<Ctx>) -> FailToProxy {
-        let started = session.response_written().is_some_and(|r| !r.status.is_informational());
+        let started = session.response_written().is_some_and(reply::begins);
         let mut failure = failure::classify(e, ctx.connection.as_ref().and_then(|c| c.refusal()));
         if started {
             failure = failure.after_start(ctx.upstream_version);

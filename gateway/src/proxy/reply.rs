@@ -6,7 +6,7 @@
 use super::{ctx::Ctx, edge, facts::Stage, heads::edit_response, policies, response};
 use crate::{policy, telemetry::Flag};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::protocols::http::{ServerSession as HttpSession, date::get_cached_date};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
@@ -132,6 +132,11 @@ pub(super) fn overloaded() -> LocalReply {
         .headers(vec![(header::RETRY_AFTER, HeaderValue::from_static("1"))])
         .flag(Flag::Overloaded)
         .close()
+}
+
+/// Whether this head begins what the client asked for, so that no reply of ours can come behind it. A 101 does: the rest is a tunnel's.
+pub(super) fn begins(head: &ResponseHeader) -> bool {
+    !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Writes a reply and notes it for the log.
