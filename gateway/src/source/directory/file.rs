@@ -76,6 +76,8 @@ pub(super) enum Opened {
     Same { read_at: SystemTime },
     /// It has another content.
     Changed { read_at: SystemTime, hash: u64, documents: Result<Vec<(Document, Gave)>, Box<Parsed>> },
+    /// Nothing is in it any more: somebody is about to write it, or a disk is full. Who means it deletes the file.
+    Emptied { read_at: SystemTime, hash: u64 },
     /// It is not there any more.
     Gone,
     /// It cannot be read.
@@ -116,6 +118,9 @@ impl File {
         if self.hash == Some(hash) {
             return Opened::Same { read_at };
         }
+        if self.has_been_read() && bytes.iter().all(u8::is_ascii_whitespace) {
+            return Opened::Emptied { read_at, hash };
+        }
         let documents = parse::documents(&self.path.to_string_lossy(), &bytes)
             .map(|documents| self.read(documents, alone))
             .map_err(Box::new);
@@ -135,6 +140,10 @@ impl File {
             Opened::Changed { read_at, hash, documents } => {
                 (self.read_at, self.hash) = (Some(read_at), Some(hash));
                 self.change(documents);
+            }
+            Opened::Emptied { read_at, hash } => {
+                (self.read_at, self.hash) = (Some(read_at), Some(hash));
+                self.empty();
             }
             // It stays as it was, and is tried again at the next look.
             Opened::Failed(error) => (self.read_at, self.trouble) = (None, Some(error.to_string())),
@@ -174,6 +183,24 @@ impl File {
         if documents.len() > 1 {
             self.documents = documents;
         }
+    }
+
+    /// Keeps what it gave.
+    fn empty(&mut self) {
+        self.documents.clear();
+        let Contents { mut resources, kept, .. } = mem::take(&mut self.contents);
+        resources.extend(kept);
+        self.contents.kept = Known::new(resources).0.into_values().collect();
+        if self.contents.kept.is_empty() {
+            return;
+        }
+        let message = format!("the file is empty; kept as last read: {}", names(&self.contents.kept));
+        self.contents.diagnostics.push(
+            Diagnostic::new(Code::UNREADABLE, message)
+                .severity(Severity::Warning)
+                .hint("delete the file to remove them")
+                .from_origin(Origin::new(self.path.to_string_lossy().as_ref(), 1, 1)),
+        );
     }
 
     /// What each document gave when it was read before, or gives now.
@@ -278,15 +305,19 @@ impl Contents {
         if self.kept.is_empty() {
             return;
         }
-        let names: Vec<_> = self.kept.iter().map(|resource| resource.key().to_string()).collect();
         let message =
-            format!("a document of this file cannot be read; kept as last read: {}", names.join(", "));
+            format!("a document of this file cannot be read; kept as last read: {}", names(&self.kept));
         self.diagnostics.push(
             Diagnostic::new(Code::SYNTAX, message)
                 .severity(Severity::Warning)
                 .from_origin(first.origin.clone()),
         );
     }
+}
+
+fn names(resources: &[AnyResource]) -> String {
+    let names: Vec<_> = resources.iter().map(|resource| resource.key().to_string()).collect();
+    names.join(", ")
 }
 
 /// Reads no more than the parser takes; one byte above tells it that there is more.

@@ -108,6 +108,32 @@ fn a_half_written_file_keeps_what_it_gave() {
 }
 
 #[test]
+fn a_file_that_is_emptied_keeps_what_it_gave() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, format!("{}---\n{}", service("one"), service("two"))).unwrap();
+    let mut source = Directory::new(vec![folder.path().into()]);
+    let _first = source.load();
+    for nothing in ["", "\n \n"] {
+        fs::write(&file, nothing).unwrap();
+        let emptied = source.load();
+        assert_eq!(names(&emptied), ["one", "two"]);
+        let finding = emptied.diagnostics.iter().next().unwrap();
+        assert!(finding.message.contains("is empty") && finding.hint.is_some(), "{finding:?}");
+    }
+    fs::write(&file, format!("{}---\nkind: Service\nmetadata: {{name: tw", service("one"))).unwrap();
+    assert_eq!(names(&source.load()), ["one", "two"], "what is about to be written");
+    fs::write(&file, "# nothing, and it is meant\n").unwrap();
+    assert_eq!(names(&source.load()).len(), 0, "who says so is believed");
+    fs::write(&file, service("one")).unwrap();
+    assert_eq!(names(&source.load()), ["one"]);
+    fs::write(&file, "").unwrap();
+    assert_eq!(names(&source.load()), ["one"]);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(names(&source.load()).len(), 0, "a file that is deleted is meant to be");
+}
+
+#[test]
 fn a_broken_document_does_not_hold_on_to_others_that_were_removed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.yaml");
