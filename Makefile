@@ -5,7 +5,7 @@ CARGO ?= cargo
 TEST_FLAGS := --workspace --locked --features gateway/testing
 
 .DEFAULT_GOAL := help
-.PHONY: help deps run build pgo test fuzz smoke fmt lint docs bench bench-micro chart ci
+.PHONY: help deps run build pgo test torture fuzz sbom auditable smoke fmt lint docs bench bench-micro chart ci
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +32,21 @@ test: test-deps ## every test, and every benchmark once
 	$(CARGO) test $(TEST_FLAGS)
 	$(CARGO) test $(TEST_FLAGS) --bench '*'
 	python3 -m unittest discover -q -s benches/macro
+	python3 -m unittest discover -q -s gateway/tests/torture
+	python3 gateway/tests/torture check
+
+torture: test-deps ## every fault and attack we know of, a line each and a total; SCOPE=quick ONLY=F1,S9 WRITE=1
+	@SCOPE="$(SCOPE)" ONLY="$(ONLY)" WRITE="$(WRITE)" python3 gateway/tests/torture
 
 fuzz: deps ## look for inputs that break a law of the parsers; SECONDS=20 for each target
 	config-model/fuzz/run $(or $(SECONDS),20)
 	gateway/fuzz/run $(or $(SECONDS),20)
+
+sbom: ## the bill of materials of limen, in target/limen.cdx.json (CycloneDX)
+	@.ci/sbom
+
+auditable: deps ## build limen for release with the list of its crates inside, for cargo audit bin
+	@CARGO_BUILD="auditable build" benches/load/release.sh
 
 smoke: ## ask a running demo for its pages
 	deploy/samples/bookinfo/smoke.sh

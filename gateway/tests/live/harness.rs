@@ -258,9 +258,9 @@ impl Limen {
         Self::start_with(files, &[])
     }
 
-    /// The same, with no flag that asks for a log.
-    pub(crate) fn start_without_log(files: &[(&str, &str)]) -> Self {
-        Self::spawn_logging(Command::new(binary()), files, &[], false).ready()
+    /// The same, with no flag of ours that asks for a log.
+    pub(crate) fn start_without_log(files: &[(&str, &str)], further: &[&str]) -> Self {
+        Self::spawn_logging(Command::new(binary()), files, further, false).ready()
     }
 
     /// The same, with further arguments.
@@ -292,9 +292,11 @@ impl Limen {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let [port, admin, status, metrics] = [free_port(), free_port(), free_port(), free_port()];
+        // Unless a test has its own.
+        let drain: &[&str] = if further.contains(&"--drain-time") { &[] } else { &["--drain-time", "15s"] };
         let mut arguments: Vec<OsString> = ["run", "--bind", "127.0.0.1", "--min-drain-time", "1s"]
             .iter()
-            .chain(&["--drain-time", "15s"])
+            .chain(drain)
             .chain(further)
             .map(Into::into)
             .collect();

@@ -12,12 +12,14 @@
     reason = "a broken promise ends the test, in the harness as in the test"
 )]
 
+mod attacks;
 mod changes;
 mod corpus;
 mod credentials;
 mod edge;
 mod egress;
 mod errors;
+mod faults;
 mod front;
 mod handover;
 mod harness;

@@ -80,7 +80,10 @@ impl Drop for Group {
 fn a_process_in_a_group_with_little_memory_sheds_before_the_kernel_acts() {
     let group = match Group::make() {
         Ok(group) => group,
-        Err(why) => return say_loudly(&format!("NOT TRIED: a memory limit of the kernel's ({why})")),
+        Err(why) => {
+            let this = "memory_limit::a_process_in_a_group_with_little_memory_sheds_before_the_kernel_acts";
+            return say_loudly(&format!("NOT TRIED: {this} ({why})"));
+        }
     };
     let up = Upstream::start("up");
     let config = [GATEWAY.to_owned(), virtual_service("up", ""), service("up", &[up.port])].concat();

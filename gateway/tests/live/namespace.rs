@@ -13,18 +13,20 @@ use crate::harness::say_loudly;
 /// Set inside.
 const INSIDE: &str = "LIMEN_TEST_NAMESPACE";
 
-/// Addresses and names become those of `$0`, then the arguments are run.
+/// Addresses and names become those of the folder `$0`, then the arguments are run.
 const SCRIPT: &str = r#"
 set -eu
 ip link set lo up
 while read -r address _; do
   case $address in 127.*) ;; *) ip address add "$address/32" dev lo 2>/dev/null || true ;; esac
-done < "$0"
-mount --bind "$0" /etc/hosts
+done < "$0/hosts"
+mount --bind "$0/hosts" /etc/hosts
+mount --bind "$0/resolv.conf" /etc/resolv.conf
 exec "$@"
 "#;
 
-/// Runs `body` on a network where each of these names has the address beside it, and listeners may take any of them.
+/// Runs `body` on a network where each of these names has the address beside it, and listeners may take any of them. For other names
+/// the test may answer, on port 53.
 /// `test` is the path of the calling test, by which it is run again.
 pub(crate) fn apart(test: &str, hosts: &[(&str, &str)], body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
@@ -35,13 +37,15 @@ pub(crate) fn apart(test: &str, hosts: &[(&str, &str)], body: impl FnOnce()) {
             "NOT TRIED: {test} (this machine gives no namespaces by unshare and ip)"
         ));
     };
-    let file = tempfile::NamedTempFile::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let lines: String = hosts.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
-    fs::write(file.path(), format!("127.0.0.1 localhost\n{lines}")).unwrap();
+    fs::write(folder.path().join("hosts"), format!("127.0.0.1 localhost\n{lines}")).unwrap();
+    let resolver = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
+    fs::write(folder.path().join("resolv.conf"), resolver).unwrap();
     let output = Command::new("unshare")
         .args(flags)
         .args(["sh", "-c", SCRIPT])
-        .arg(file.path())
+        .arg(folder.path())
         .arg(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
@@ -59,7 +63,7 @@ fn possible() -> Option<&'static [&'static str]> {
     WAYS.into_iter().find(|flags| {
         Command::new("unshare")
             .args(*flags)
-            .args(["sh", "-c", "ip link set lo up && mount --bind /etc/hosts /etc/hosts"])
+            .args(["sh", "-c", "ip link set lo up && mount --bind /etc/hosts /etc/hosts && mount --bind /etc/resolv.conf /etc/resolv.conf"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()

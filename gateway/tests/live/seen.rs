@@ -173,7 +173,7 @@ spec:
     filter: {{expression: 'response.code == 200 && request.url_path != \"/quiet\"'}}
 "
     );
-    let limen = Limen::start_without_log(&[("all.yaml", &(one_service(&up) + &more))]);
+    let limen = Limen::start_without_log(&[("all.yaml", &(one_service(&up) + &more))], &[]);
     for path in ["/quiet", "/told"] {
         assert_eq!(get(limen.port, "up.example.com", path).unwrap().status, 200);
     }

@@ -17,15 +17,16 @@ if [ -z "${LIMEN:-}" ]; then
   LIMEN=$target_dir/debug/limen
 fi
 
-# need COMMAND PACKAGE: installs what is missing, where that is allowed.
+# need COMMAND PACKAGE: installs what is missing, where that is allowed. Ends with 77 where it cannot be had: then nothing was tried.
 need() {
   command -v "$1" >/dev/null && return
   if [ "$(id -u)" = 0 ]; then
-    apt-get update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2" >/dev/null
+    apt-get update >/dev/null 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$2" >/dev/null 2>&1 && return
+    echo "no $1 here, and $2 cannot be installed"
   else
-    echo "missing: sudo apt-get install $2" >&2
-    exit 1
+    echo "no $1 here: sudo apt-get install $2"
   fi
+  exit 77
 }
 
 port() {
