@@ -46,7 +46,8 @@ sbom: ## the bill of materials of limen, in target/limen.cdx.json (CycloneDX)
 	@.ci/sbom
 
 auditable: deps ## build limen for release with the list of its crates inside, for cargo audit bin
-	@CARGO_BUILD="auditable build" benches/load/release.sh
+	@command -v cargo-auditable >/dev/null || $(CARGO) install cargo-auditable --version 0.7.7 --locked
+	@AUDITABLE=on benches/load/release.sh
 
 smoke: ## ask a running demo for its pages
 	deploy/samples/bookinfo/smoke.sh

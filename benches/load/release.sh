@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # limen as it is shipped: built for release, and laid out by what it does under load, as limen.profdata has it. Prints the path of
-# the binary, target/release/limen. With PROFILE=off it is laid out as the compiler guesses.
+# the binary, target/release/limen. With PROFILE=off it is laid out as the compiler guesses; AUDITABLE=on puts the list of its crates into it,
+# as cargo-auditable does, for `cargo audit bin`.
 #
 # Usage: benches/load/release.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 built=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 profile=benches/load/limen.profdata
+build=(build)
+[ "${AUDITABLE:-off}" = off ] || build=(auditable build)
 if [ "${PROFILE:-on}" = off ]; then
-  cargo build --release --locked -p gateway --bin limen >&2
+  cargo "${build[@]}" --release --locked -p gateway --bin limen >&2
   echo "$built/release/limen"
   exit
 fi
@@ -23,6 +26,6 @@ counted=$built/pgo/$(sha256sum "$profile" | cut -c1-16).profdata
 install -D -m 0644 "$profile" "$counted"
 # Naming the target keeps the flag away from what runs while building.
 CARGO_TARGET_DIR=$built RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$counted" \
-  cargo build --release --locked -p gateway --bin limen --target "$host" >&2
+  cargo "${build[@]}" --release --locked -p gateway --bin limen --target "$host" >&2
 install -D -m 0755 "$built/$host/release/limen" "$built/release/limen"
 echo "$built/release/limen"

@@ -10,6 +10,8 @@ pub mod dynamic;
 pub mod endpoint;
 pub mod limits;
 pub mod metrics;
+#[cfg(test)]
+mod model;
 pub mod outlier;
 pub mod registry;
 pub mod remote;

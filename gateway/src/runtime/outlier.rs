@@ -199,7 +199,7 @@ pub(super) async fn care(cluster: Weak<Cluster>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::runtime::testing::{cluster, ip, spec};
     use routing::cluster::ClusterSpec;
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    fn watched(outlier: Outlier, count: u8) -> Arc<Cluster> {
+    pub(in crate::runtime) fn watched(outlier: Outlier, count: u8) -> Arc<Cluster> {
         let spec = ClusterSpec { outlier: Some(outlier), ..spec() };
         cluster(spec, (0..count).map(|i| ip([10, 0, 0, i])).collect())
     }
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    fn ejected(cluster: &Cluster) -> Vec<usize> {
+    pub(in crate::runtime) fn ejected(cluster: &Cluster) -> Vec<usize> {
         let view = cluster.endpoints();
         (0..view.all.len()).filter(|i| view.all[*i].record().is_ejected()).collect()
     }

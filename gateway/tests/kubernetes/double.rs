@@ -68,6 +68,8 @@ struct State {
     read_whole: BTreeSet<&'static str>,
     /// What was written: method, resource and name, body.
     writes: Vec<(String, String, Value)>,
+    /// With what the next requests are refused, whatever they are.
+    overloaded: std::collections::VecDeque<u16>,
     /// What nobody may do: verb and resource.
     forbidden: BTreeSet<(String, String)>,
     /// Conditions that somebody else writes just before the next writes of a status.
@@ -292,6 +294,16 @@ impl Double {
     /// Lets lists wait, or go on.
     pub(crate) fn hold_lists(&self, held: bool) {
         self.change(|state| state.held = held);
+    }
+
+    /// The next requests are refused with these statuses, whatever they are.
+    pub(crate) fn be_overloaded(&self, statuses: &[u16]) {
+        self.change(|state| state.overloaded.extend(statuses));
+    }
+
+    /// How many of these are still to come.
+    pub(crate) fn overload_left(&self) -> usize {
+        self.state.lock().unwrap().overloaded.len()
     }
 
     /// Takes a right away from everybody.

@@ -209,6 +209,69 @@ async fn while_the_server_is_away_the_state_stays_and_is_called_stale() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_overloaded_is_asked_again_and_nothing_is_lost_meanwhile() {
+    const REFUSALS: [u16; 12] = [429, 503, 500, 429, 504, 502, 429, 500, 503, 429, 500, 503];
+    let double = Double::start(ALL).await;
+    double.apply(&service("a", 80));
+    double.be_overloaded(&REFUSALS);
+    let mut source = source(&double);
+    // Nothing is told of what was only half read.
+    let first = next(&mut source).await;
+    assert!(has(&first, "Service shop/a"), "{:?}", names(&first));
+    // And again once everything was there: all watches end, and what they are asked for anew is refused.
+    double.be_overloaded(&REFUSALS);
+    double.apply(&service("a", 81));
+    double.disconnect();
+    let always = |loaded: &Loaded| port(loaded, "a").is_some();
+    let current = |loaded: &Loaded| loaded.health == Health::Synchronized && port(loaded, "a") == Some(81);
+    let _back = until(&mut source, always, current).await;
+    double.apply(&service("a", 82));
+    let _followed = until(&mut source, always, |loaded| port(loaded, "a") == Some(82)).await;
+    let left = timeout(PATIENCE, async {
+        while double.overload_left() > 0 {
+            double.disconnect();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    left.await.expect("every refusal was met");
+}
+
+#[tokio::test]
+async fn a_secret_that_may_not_be_read_any_more_stays_in_use() {
+    let double = Double::start(ALL).await;
+    let secret = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: named, namespace: istio-system}}\ndata: {{tls.key: {value}}}\n"
+        )
+    };
+    double.apply(&GATEWAY.replace(
+        "port: {number: 80, name: http, protocol: HTTP}",
+        "port: {number: 443, name: https, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: named}",
+    ));
+    double.apply(&secret("b25l"));
+    double.apply(&service("a", 80));
+    let mut source = source(&double);
+    let there = |loaded: &Loaded| has(loaded, "Secret istio-system/named");
+    let _first = until(&mut source, |_| true, there).await;
+    for verb in ["get", "list", "watch"] {
+        double.forbid(verb, "secrets");
+    }
+    double.disconnect();
+    // Others are followed as before, and the Secret stays.
+    double.apply(&service("a", 81));
+    let _followed = until(&mut source, there, |loaded| port(loaded, "a") == Some(81)).await;
+    double.apply(&secret("dHdv"));
+    double.allow_all();
+    let value = |loaded: &Loaded| {
+        loaded.resources.iter().find_map(|resource| match resource {
+            AnyResource::Secret(secret) => secret.spec.get("tls.key").map(<[u8]>::to_vec),
+            _ => None,
+        })
+    };
+    let _back = until(&mut source, there, |loaded| value(loaded).as_deref() == Some(b"two")).await;
+}
+
+#[tokio::test]
 async fn an_object_that_cannot_be_read_keeps_its_last_version() {
     let double = Double::start(ALL).await;
     double.apply(GATEWAY);

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use crate::{
     faults::clients::{END_HEADERS, END_STREAM, HEADERS, frame, speaks_http2},
     harness::*,
+    keys::{Pair, secured, secured_as},
 };
 
 /// `deny` of paths for the whole gateway.
@@ -326,4 +327,147 @@ fn lines_of_the_log_are_the_gateways_own() {
         assert!(line.bytes().all(|byte| byte >= 0x20), "{line:?}");
     }
     assert!(limen.process_log().bytes().all(|byte| byte >= 0x20 || byte == b'\n' || byte == b'\t'));
+}
+
+/// A gateway of one port with these HTTPS servers, by name and settings; each has a certificate for all of them.
+fn https(port: u16, servers: &[(&str, &str)], authority: &Pair) -> (Limen, Upstream) {
+    let up = Upstream::start("up");
+    let mut config = "---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: public, namespace: istio-system}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+"
+    .to_owned();
+    for (name, mode) in servers {
+        config += &format!(
+            "    - {{port: {{number: {port}, name: https-{name}, protocol: HTTPS}}, hosts: [{name}.example.com], tls: {{mode: {mode}, credentialName: same}}}}\n"
+        );
+    }
+    config +=
+        &Pair::alone("*.example.com").secret("istio-system", "same", &[("ca.crt", &authority.certificate())]);
+    for (name, _) in servers {
+        config += &virtual_service(name, "").replace(&format!("{{host: {name}}}"), "{host: up}");
+    }
+    config += &service("up", &[up.port]);
+    (Limen::start(&[("all.yaml", &config)]), up)
+}
+
+#[test]
+fn a_connection_of_http2_is_no_way_to_a_server_that_asks_who_one_is() {
+    let port = free_port();
+    let (_limen, _up) = https(port, &[("a", "SIMPLE"), ("c", "MUTUAL")], &Pair::authority("clients"));
+    // The first byte of the answer's head on one connection, shaken hands for `a`, with streams for others. 0x88: `:status 200`.
+    let mut client = secured_as(port, "a.example.com", |builder| {
+        builder.set_alpn_protos(b"\x02h2").unwrap();
+    })
+    .unwrap();
+    client.send(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()).unwrap();
+    for (at, (host, let_in)) in
+        [("a.example.com", true), ("c.example.com", false), ("a.example.com", true)].into_iter().enumerate()
+    {
+        let stream = u32::try_from(2 * at + 1).unwrap();
+        let length = u8::try_from(host.len()).unwrap();
+        let block = [&[0x82, 0x87, 0x84, 0x01, length], host.as_bytes()].concat();
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)).unwrap();
+        let answered = loop {
+            let head = client.read_exact(9).unwrap();
+            let payload =
+                client.read_exact(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize).unwrap();
+            if head[3] == HEADERS && u32::from(head[8]) == stream {
+                break payload[0];
+            }
+        };
+        assert_eq!(answered == 0x88, let_in, "{host}: {answered:#x}");
+    }
+}
+
+#[test]
+fn clients_whose_certificates_are_not_whole_are_not_let_in() {
+    let port = free_port();
+    let root = Pair::authority("clients");
+    let (limen, _up) = https(port, &[("c", "MUTUAL")], &root);
+    let between = root.below("between");
+    let leaf = between.issue(&[("CN", "leaf")], &[]);
+    let asks = |own: &Pair, chain: &[&Pair]| {
+        let mut client = secured_as(port, "c.example.com", |builder| {
+            builder.set_certificate(&own.certificate).unwrap();
+            builder.set_private_key(&own.key).unwrap();
+            for one in chain {
+                builder.add_extra_chain_cert(one.certificate.clone()).unwrap();
+            }
+        })
+        .ok()?;
+        client.get("c.example.com", "/").ok().map(|answer| answer.status)
+    };
+    assert_eq!(asks(&root.issue(&[("CN", "friend")], &[]), &[]), Some(200));
+    assert_eq!(asks(&leaf, &[&between]), Some(200));
+    // One between is missing; it was good until yesterday; it is good from tomorrow; a stranger has the same name.
+    assert_eq!(asks(&leaf, &[]), None);
+    assert_eq!(asks(&root.issue_dated("old", (-9, -1)), &[]), None);
+    assert_eq!(asks(&root.issue_dated("young", (1, 9)), &[]), None);
+    assert_eq!(asks(&Pair::authority("clients").issue(&[("CN", "friend")], &[]), &[]), None);
+    // A leaf is no authority for another.
+    let forged = leaf.issue(&[("CN", "forged")], &[]);
+    assert_eq!(asks(&forged, &[&leaf, &between]), None);
+    // Twenty of them, one below the other: whichever, and nothing breaks.
+    let mut chain = vec![root.below("0")];
+    for n in 1..20 {
+        let next = chain.last().unwrap().below(&n.to_string());
+        chain.push(next);
+    }
+    let deep = chain.last().unwrap().issue(&[("CN", "deep")], &[]);
+    let _either = asks(&deep, &chain.iter().rev().collect::<Vec<_>>());
+    assert_eq!(asks(&root.issue(&[("CN", "friend")], &[]), &[]), Some(200));
+    assert!(!limen.process_log().contains("panicked"), "{}", limen.process_log());
+    let mut nobody = secured(port, "c.example.com", None);
+    assert!(nobody.as_mut().map_or(true, |client| client.get("c.example.com", "/").is_err()));
+}
+
+#[test]
+fn what_traces_carry_is_bounded_as_all_fields_are() {
+    let (limen, _up) = gateway("", "", &[]);
+    for (length, wants) in [(8 << 10, 200), (64 << 10, 431)] {
+        let answer = raw(
+            limen.port,
+            format!(
+                "GET /x HTTP/1.1\r\nHost: up.example.com\r\nBaggage: a={}\r\nConnection: close\r\n\r\n",
+                "b".repeat(length)
+            )
+            .as_bytes(),
+        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {wants} ")), "{length}: {answer:.100}");
+    }
+}
+
+#[test]
+fn a_body_that_would_unpack_to_a_thousand_times_its_size_goes_on_as_it_came() {
+    use gateway::testing::Upstream as Peer;
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..64 {
+        packer.write_all(&vec![0; 1 << 20]).unwrap();
+    }
+    let bomb = packer.finish().unwrap();
+    assert!(bomb.len() < 80_000, "{}", bomb.len());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let peer = runtime.block_on(Peer::echo());
+    let config =
+        [GATEWAY.to_owned(), virtual_service("up", ""), service("up", &[peer.address().port()])].concat();
+    let limen = Limen::start(&[("all.yaml", &config)]);
+    let (before, _) = crate::measure::memory(limen.child.id());
+    for _ in 0..10 {
+        let head = format!(
+            "POST /bomb HTTP/1.1\r\nHost: up.example.com\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            bomb.len()
+        );
+        assert!(raw(limen.port, &[head.as_bytes(), &bomb].concat()).starts_with("HTTP/1.1 200 "));
+    }
+    for seen in peer.seen() {
+        assert_eq!(seen.header("content-length"), Some(&*bomb.len().to_string()));
+        assert_eq!(seen.header("content-encoding"), Some("gzip"));
+    }
+    let (_, most) = crate::measure::memory(limen.child.id());
+    assert!(most < before + 16, "{before} MiB before, {most} at the most");
 }

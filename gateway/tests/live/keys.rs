@@ -36,12 +36,22 @@ pub(crate) const GOOD: Days = (-1, 99);
 impl Pair {
     /// An authority of its own.
     pub(crate) fn authority(name: &str) -> Pair {
-        build(&[("CN", name)], &[], ec_key(), None, GOOD)
+        build(&[("CN", name)], &[], ec_key(), None, GOOD, Role::Authority)
     }
 
     /// A leaf with this subject and these names (`scheme://` is a URI), signed by this one.
     pub(crate) fn issue(&self, subject: &[(&str, &str)], names: &[&str]) -> Pair {
-        build(subject, names, ec_key(), Some(self), GOOD)
+        build(subject, names, ec_key(), Some(self), GOOD, Role::Leaf)
+    }
+
+    /// An authority below this one.
+    pub(crate) fn below(&self, name: &str) -> Pair {
+        build(&[("CN", name)], &[], ec_key(), Some(self), GOOD, Role::Authority)
+    }
+
+    /// A leaf with this subject and other days, signed by this one.
+    pub(crate) fn issue_dated(&self, name: &str, days: Days) -> Pair {
+        build(&[("CN", name)], &[], ec_key(), Some(self), days, Role::Leaf)
     }
 
     /// A leaf for one DNS name that nobody vouches for.
@@ -52,12 +62,12 @@ impl Pair {
     /// The same with an RSA key.
     pub(crate) fn rsa(name: &str) -> Pair {
         let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
-        build(&[("CN", name)], &[name], key, Some(&Pair::authority("nobody")), GOOD)
+        build(&[("CN", name)], &[name], key, Some(&Pair::authority("nobody")), GOOD, Role::Leaf)
     }
 
     /// The same with other days.
     pub(crate) fn dated(name: &str, days: Days) -> Pair {
-        build(&[("CN", name)], &[name], ec_key(), Some(&Pair::authority("nobody")), days)
+        build(&[("CN", name)], &[name], ec_key(), Some(&Pair::authority("nobody")), days, Role::Leaf)
     }
 
     pub(crate) fn certificate(&self) -> String {
@@ -90,12 +100,20 @@ fn ec_key() -> PKey<Private> {
     PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
 }
 
+/// What a certificate is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Authority,
+    Leaf,
+}
+
 fn build(
     subject: &[(&str, &str)],
     names: &[&str],
     key: PKey<Private>,
     issuer: Option<&Pair>,
     (from, until): Days,
+    role: Role,
 ) -> Pair {
     let mut name = X509Name::builder().unwrap();
     for (kind, value) in subject {
@@ -116,7 +134,7 @@ fn build(
     builder.set_not_before(&day(from)).unwrap();
     builder.set_not_after(&day(until)).unwrap();
     builder.set_pubkey(&key).unwrap();
-    if issuer.is_none() {
+    if role == Role::Authority {
         builder.append_extension(&BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
     }
     if !names.is_empty() {

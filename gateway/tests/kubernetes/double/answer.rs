@@ -89,6 +89,9 @@ pub(super) async fn answer(
             state.unauthorized += 1;
             return refusal(401, "Unauthorized", "Unauthorized");
         }
+        if let Some(code) = state.overloaded.pop_front() {
+            return refusal(code, "TooManyRequests", "come back later");
+        }
         state.types.iter().copied().collect()
     };
     let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();

@@ -121,3 +121,18 @@ fn one_that_opens_no_window_holds_its_own_client_up_and_no_memory() {
     singing.end("without window");
     assert!(!limen.process_log().contains("panicked"), "{}", limen.process_log());
 }
+
+#[test]
+fn one_that_does_not_answer_a_ping_is_given_up() {
+    let pool =
+        "connectionPool: {http: {h2UpgradePolicy: UPGRADE, http2KeepAlive: {interval: 1s, timeout: 5s}}}";
+    let scene = Scene::start("", &destination_rule("up", pool));
+    let held = Footprint::of(scene.limen.child.id()).descriptors;
+    assert_eq!(scene.proxy.open(), 1, "one connection is pooled");
+    scene.proxy.set(gateway::testing::Fault::StallAfter(0));
+    // After a second without a word it is asked, and after five without an answer it is closed.
+    eventually("the connection to be given up", || {
+        (Footprint::of(scene.limen.child.id()).descriptors < held).then_some(())
+    });
+    scene.heals();
+}
