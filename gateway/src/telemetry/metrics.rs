@@ -80,7 +80,7 @@ impl Metrics {
             active_connections: gauge(names::ACTIVE_CONNECTIONS, "Client connections open now.")?,
             access_log_dropped: counter(
                 names::ACCESS_LOG_DROPPED,
-                "Access log lines lost to a slow reader.",
+                "Access log lines lost: to a slow reader, or because they could not be written.",
             )?,
             mirror_dropped: counter(
                 names::MIRROR_DROPPED,
