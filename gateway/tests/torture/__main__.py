@@ -91,10 +91,9 @@ def main(arguments):
     chosen = [row for row in rows if (scope != "quick" or row.kind == "quick") and (not only or row.id in only)]
     begin = time.monotonic()
     outcomes, measured = run(chosen, programs)
-    verdicts = [(row, report.verdict(row, outcomes)) for row in rows]
+    verdicts = [(row, report.verdict(row, outcomes)) for row in rows if not only or row.id in only]
     for row, (word, why) in verdicts:
-        if not only or row.id in only:
-            print(report.line(row, word, why))
+        print(report.line(row, word, why))
     print(report.total(verdicts))
     if os.environ.get("WRITE"):
         SCOREBOARD.write_text(report.page(verdicts, measured, len(outcomes), time.monotonic() - begin, scope))
