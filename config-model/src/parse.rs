@@ -11,6 +11,7 @@ pub mod locate;
 mod mesh;
 mod object;
 mod split;
+mod strict;
 mod suggest;
 
 use std::sync::Arc;

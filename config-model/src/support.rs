@@ -122,14 +122,25 @@ impl Node {
         self.below.get(name)
     }
 
-    /// The finding that use of this field gives (with a value, when it is a text), or `None`.
-    pub(crate) fn finding(&self, name: &str, value: Option<&str>) -> Option<Diagnostic> {
+    /// Whether use of this field (with a value, when it is a text) gives no finding.
+    pub(crate) fn is_silent(&self, value: Option<&str>) -> bool {
+        self.said(value).is_none_or(|(support, _)| support == Support::Honoured)
+    }
+
+    /// What is done with this field, and the value that this is about.
+    fn said(&self, value: Option<&str>) -> Option<(Support, Option<&'static str>)> {
         let of_value =
             value.and_then(|value| self.values.iter().find(|(known, _)| known.eq_ignore_ascii_case(value)));
-        let (support, what) = match of_value {
-            Some((value, support)) => (*support, format!("{name}: {value}")),
-            None => (self.support?, name.to_owned()),
-        };
+        match of_value {
+            Some((value, support)) => Some((*support, Some(value))),
+            None => Some((self.support?, None)),
+        }
+    }
+
+    /// The finding that use of this field gives (with a value, when it is a text), or `None`.
+    pub(crate) fn finding(&self, name: &str, value: Option<&str>) -> Option<Diagnostic> {
+        let (support, value) = self.said(value)?;
+        let what = value.map_or_else(|| name.to_owned(), |value| format!("{name}: {value}"));
         match support {
             Support::Honoured => None,
             Support::NoEffectOnGateway(why) => {

@@ -17,7 +17,7 @@ use super::{
     FailedDocument, IgnoredDocument, MAX_DOCUMENT_BYTES, MAX_OBJECTS, Parsed,
     broken::{content_line, recover_key, syntax_error},
     content::{Item, deepest_path, joined},
-    fail, guard, locate, suggest,
+    fail, guard, locate, strict, suggest,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
@@ -101,10 +101,22 @@ fn read_text(file: &Arc<str>, text: &Arc<str>, begin: u32, parsed: &mut Parsed) 
         return;
     }
     let origin = Origin::with_source(Arc::clone(file), first_line, 1, source);
+    let mut hasher = DefaultHasher::new();
+    document.hash(&mut hasher);
+    let hash = hasher.finish();
+    if let Some(resource) = strict::read(document, &origin, hash) {
+        parsed.resources.push(resource);
+        return;
+    }
+    by_value(document, begin, &origin, hash, parsed);
+}
+
+/// Reads a document by way of a tree of values, and says whatever there is to be said of it.
+pub(super) fn by_value(document: &str, begin: u32, origin: &Origin, hash: u64, parsed: &mut Parsed) {
     let mut value = match serde_yaml::from_str::<Value>(document) {
         Ok(value) => value,
         Err(error) => {
-            let (message, place) = syntax_error(&error, document, begin, &origin);
+            let (message, place) = syntax_error(&error, document, begin, origin);
             fail(parsed, Code::SYNTAX, place, recover_key(document), message);
             return;
         }
@@ -112,15 +124,13 @@ fn read_text(file: &Arc<str>, text: &Arc<str>, begin: u32, parsed: &mut Parsed) 
     if document.contains("<<")
         && let Err(error) = value.apply_merge()
     {
-        fail(parsed, Code::SYNTAX, origin, recover_key(document), error.to_string());
+        fail(parsed, Code::SYNTAX, origin.clone(), recover_key(document), error.to_string());
         return;
     }
     if value.is_null() {
         return;
     }
-    let mut hasher = DefaultHasher::new();
-    document.hash(&mut hasher);
-    object(value, &origin, hasher.finish(), parsed);
+    object(value, origin, hash, parsed);
 }
 
 /// The header that every object has.
@@ -271,8 +281,21 @@ fn metadata(kind: Kind, value: &Value) -> Result<Metadata, (String, String)> {
     let empty = Value::Mapping(Mapping::new());
     let raw = value.get("metadata").unwrap_or(&empty);
     let mut track = serde_path_to_error::Track::new();
-    let mut meta = Metadata::deserialize(serde_path_to_error::Deserializer::new(raw, &mut track))
+    let meta = Metadata::deserialize(serde_path_to_error::Deserializer::new(raw, &mut track))
         .map_err(|error| (joined("metadata", &deepest_path(&track.path())), error.to_string()))?;
+    let mut meta = settled(kind, meta)?;
+    meta.conditions = conditions(value);
+    let allocated = value.get("status").and_then(|status| status.get("addresses"));
+    meta.has_allocated_addresses =
+        allocated.and_then(Value::as_sequence).is_some_and(|list| !list.is_empty());
+    if kind == Kind::Service {
+        meta.load_balancers = load_balancers(value);
+    }
+    Ok(meta)
+}
+
+/// Metadata as written, with its namespace filled in; it must have a name.
+pub(super) fn settled(kind: Kind, mut meta: Metadata) -> Result<Metadata, (String, String)> {
     if meta.name.is_empty() {
         return Err(("metadata".to_owned(), "metadata.name is missing".to_owned()));
     }
@@ -280,13 +303,6 @@ fn metadata(kind: Kind, value: &Value) -> Result<Metadata, (String, String)> {
         meta.namespace.clear();
     } else if meta.namespace.is_empty() {
         meta.namespace.push_str("default");
-    }
-    meta.conditions = conditions(value);
-    let allocated = value.get("status").and_then(|status| status.get("addresses"));
-    meta.has_allocated_addresses =
-        allocated.and_then(Value::as_sequence).is_some_and(|list| !list.is_empty());
-    if kind == Kind::Service {
-        meta.load_balancers = load_balancers(value);
     }
     Ok(meta)
 }
