@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use routing::{
-    action::{headers::HeaderOps, reply::DirectReply},
+    action::reply::DirectReply,
     path::PathMatch,
     request::{RequestHead, Scheme},
     route::{Action, Route, RouteMatch, RouteOrigin},
@@ -26,7 +26,7 @@ fn route(index: usize, prefix: String) -> Arc<Route> {
             conditions: [].into(),
         },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
-        response_headers: HeaderOps::default(),
+        response_headers: Default::default(),
         taken: Default::default(),
     })
 }

@@ -8,6 +8,7 @@ mod header_name;
 mod host;
 pub mod labels;
 pub mod lenient;
+pub mod list;
 mod percent;
 mod port;
 mod protocol;

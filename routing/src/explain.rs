@@ -75,7 +75,7 @@ pub fn explain(table: &RouteTable, head: &RequestHead<'_>) -> Explanation {
 mod tests {
     use super::*;
     use crate::{
-        action::{headers::HeaderOps, reply::DirectReply},
+        action::reply::DirectReply,
         header::HeaderKey,
         matcher::StringMatcher,
         path::PathMatch,
@@ -97,7 +97,7 @@ mod tests {
                 conditions: conditions.into(),
             },
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),
-            response_headers: HeaderOps::default(),
+            response_headers: Default::default(),
             taken: Default::default(),
         })
     }

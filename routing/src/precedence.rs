@@ -32,7 +32,7 @@ pub fn order<R: Borrow<Route>>(lists: Vec<Vec<R>>) -> Vec<R> {
 mod tests {
     use super::*;
     use crate::{
-        action::{headers::HeaderOps, reply::DirectReply},
+        action::reply::DirectReply,
         matcher::StringMatcher,
         path::PathMatch,
         route::{Action, Condition, RouteMatch, RouteOrigin},
@@ -53,7 +53,7 @@ mod tests {
                 conditions: [].into(),
             },
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),
-            response_headers: HeaderOps::default(),
+            response_headers: Default::default(),
             taken: Default::default(),
         }
     }

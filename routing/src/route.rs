@@ -21,7 +21,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -38,7 +38,7 @@ pub struct Route {
     pub action: Action,
     /// The rule's own response operations, for the replies that have no destination: redirect, direct reply, and
     /// errors before one was chosen. A destination's plan already contains them.
-    pub response_headers: HeaderOps,
+    pub response_headers: Arc<HeaderOps>,
     /// What was counted of it.
     pub taken: Arc<Taken>,
 }
@@ -49,7 +49,11 @@ const BUCKETS: usize = 32;
 /// What was counted of the requests that a rule took, for as long as it stands as it is: each of them is one addition for its status
 /// and one for its duration.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct Taken(OnceLock<Box<Counts>>);
+
+/// There is one from the first request on: of many rules few are asked for.
+#[derive(Debug, Default)]
+struct Counts {
     /// By the first digit of the status; 0 where none was sent.
     classes: [AtomicU64; 6],
     durations: [AtomicU64; BUCKETS],
@@ -58,9 +62,10 @@ pub struct Taken {
 impl Taken {
     /// Counts one request; `bucket` is that of its duration, whatever the caller's bounds are.
     pub fn count(&self, status: u16, bucket: usize) {
-        let class = usize::from(status / 100).min(self.classes.len() - 1);
+        let counts = self.0.get_or_init(Box::default);
+        let class = usize::from(status / 100).min(counts.classes.len() - 1);
         for count in
-            [self.classes.get(class), self.durations.get(bucket.min(BUCKETS - 1))].into_iter().flatten()
+            [counts.classes.get(class), counts.durations.get(bucket.min(BUCKETS - 1))].into_iter().flatten()
         {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -69,13 +74,16 @@ impl Taken {
     /// Requests by the first digit of their status.
     #[must_use]
     pub fn classes(&self) -> [u64; 6] {
-        self.classes.each_ref().map(|count| count.load(Ordering::Relaxed))
+        self.0
+            .get()
+            .map_or([0; 6], |counts| counts.classes.each_ref().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// Requests in each of the first `buckets` and those before it.
     #[must_use]
     pub fn durations(&self, buckets: usize) -> Vec<u64> {
-        let counts = self.durations.iter().map(|count| count.load(Ordering::Relaxed));
+        let Some(counts) = self.0.get() else { return vec![0; buckets.min(BUCKETS)] };
+        let counts = counts.durations.iter().map(|count| count.load(Ordering::Relaxed));
         let below = counts.scan(0, |below, count| {
             *below += count;
             Some(*below)
@@ -353,7 +361,7 @@ pub struct Destination {
     /// Share, relative to the sum of all; entries of weight 0 are not compiled.
     pub weight: u32,
     /// Header operations and authority of this destination (and the rule's, in Istio's order).
-    pub headers: HeaderPlan,
+    pub headers: Arc<HeaderPlan>,
 }
 
 /// How a rule forwards.
@@ -364,7 +372,7 @@ pub struct Forward {
     /// Sum of the weights.
     pub total_weight: u32,
     /// Path rewrite.
-    pub rewrite: Option<PathRewrite>,
+    pub rewrite: Option<Box<PathRewrite>>,
     /// Authority sent upstream instead of the client's (`rewrite.authority`; beats the header operations').
     pub authority: Option<Arc<str>>,
     /// Limit from the end of the request to the end of the response; `None`: no limit (Istio's default).
@@ -507,7 +515,7 @@ mod tests {
         let destination = |name: &str, weight| Destination {
             cluster: ClusterName::outbound(80, "", name),
             weight,
-            headers: HeaderPlan::default(),
+            headers: Arc::default(),
         };
         let forward = Forward {
             destinations: [destination("a", 1), destination("b", 3)].into(),
@@ -527,11 +535,8 @@ mod tests {
 
     #[test]
     fn one_destination_takes_all_whatever_its_weight() {
-        let only = Destination {
-            cluster: ClusterName::outbound(80, "", "a"),
-            weight: 0,
-            headers: HeaderPlan::default(),
-        };
+        let only =
+            Destination { cluster: ClusterName::outbound(80, "", "a"), weight: 0, headers: Arc::default() };
         let mut forward = Forward {
             destinations: [only].into(),
             total_weight: 0,

@@ -138,7 +138,7 @@ impl RouteTable {
 mod tests {
     use super::*;
     use crate::{
-        action::{headers::HeaderOps, reply::DirectReply},
+        action::reply::DirectReply,
         header::HeaderKey,
         matcher::{Pattern, StringMatcher},
         path::PathMatch,
@@ -157,7 +157,7 @@ mod tests {
             },
             matcher: RouteMatch { path, conditions: conditions.into_iter().collect() },
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),
-            response_headers: HeaderOps::default(),
+            response_headers: Default::default(),
             taken: Default::default(),
         })
     }

@@ -170,7 +170,7 @@ fn forward(weights: &[u32]) -> Forward {
     let destination = |(n, weight): (usize, &u32)| Destination {
         cluster: ClusterName::outbound(80, "", &format!("s{n}")),
         weight: *weight,
-        headers: HeaderPlan::default(),
+        headers: Default::default(),
     };
     Forward {
         destinations: weights.iter().enumerate().map(destination).collect(),

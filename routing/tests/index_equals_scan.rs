@@ -5,7 +5,7 @@
 
 use proptest::prelude::*;
 use routing::{
-    action::{headers::HeaderOps, reply::DirectReply},
+    action::reply::DirectReply,
     claims::{Claim, ClaimPath, Claims},
     decision::{Decision, NotFound},
     explain::explain,
@@ -87,7 +87,7 @@ fn route() -> impl Strategy<Value = Route> {
         },
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
-        response_headers: HeaderOps::default(),
+        response_headers: Default::default(),
         taken: Arc::default(),
     })
 }

@@ -6,7 +6,7 @@
 
 use config_model::{diagnostic::Effect, parse::parse, set::ResourceSet, validate::validate};
 use routing::{
-    action::{headers::HeaderOps, reply::DirectReply},
+    action::reply::DirectReply,
     authz::{Connection, Facts, Peer, Verdict},
     balance::{self, EndpointSet, LoadView, Turn, configured},
     claims::{Claim, ClaimPath, Claims},
@@ -34,7 +34,7 @@ fn route(name: String, path: PathMatch, conditions: Vec<Condition>) -> Arc<Route
         },
         matcher: RouteMatch { path, conditions: conditions.into() },
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
-        response_headers: HeaderOps::default(),
+        response_headers: Default::default(),
         taken: Arc::default(),
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{WorkloadSelector, virtual_service::PortSelector};
-use crate::scalar::{Duration, HeaderName, HostPattern, PortNumber, lenient};
+use crate::scalar::{Duration, HeaderName, HostPattern, PortNumber, lenient, list};
 
 /// A DestinationRule's spec.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -17,10 +17,10 @@ pub struct DestinationRule {
     #[serde(default)]
     pub traffic_policy: Option<TrafficPolicy>,
     /// Named sets of endpoints.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::exact")]
     pub subsets: Vec<Subset>,
     /// Namespaces that may see this: `*`, `.`, or names.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::exact")]
     pub export_to: Vec<String>,
     /// Client pods (of the rule's namespace) that this is for.
     #[serde(default)]
@@ -52,6 +52,7 @@ pub struct TrafficPolicy {
     /// TLS towards the endpoints.
     pub tls: Option<ClientTlsSettings>,
     /// Policies for single ports; they replace, not overlay.
+    #[serde(deserialize_with = "list::exact")]
     pub port_level_settings: Vec<PortTrafficPolicy>,
     /// Wrap TCP in an HTTP CONNECT.
     pub tunnel: Option<TunnelSettings>,
@@ -141,6 +142,7 @@ pub struct HttpCookie {
     /// Lifetime; absent never creates one, zero makes a session cookie.
     pub ttl: Option<Duration>,
     /// Further attributes.
+    #[serde(deserialize_with = "list::exact")]
     pub attributes: Vec<CookieAttribute>,
 }
 
@@ -177,10 +179,13 @@ pub struct Maglev {
 #[serde(default, rename_all = "camelCase")]
 pub struct LocalityLbSetting {
     /// Explicit shares.
+    #[serde(deserialize_with = "list::exact")]
     pub distribute: Vec<LocalityDistribute>,
     /// Explicit failover between regions.
+    #[serde(deserialize_with = "list::exact")]
     pub failover: Vec<LocalityFailover>,
     /// Labels whose equality gives priority.
+    #[serde(deserialize_with = "list::exact")]
     pub failover_priority: Vec<String>,
     /// Absent inherits the mesh's setting.
     pub enabled: Option<bool>,
@@ -214,8 +219,10 @@ pub struct ZoneAwareLbSetting {
     /// Absent inherits the mesh's setting.
     pub enabled: Option<bool>,
     /// Explicit failover between regions.
+    #[serde(deserialize_with = "list::exact")]
     pub failover: Vec<LocalityFailover>,
     /// Labels whose equality gives priority.
+    #[serde(deserialize_with = "list::exact")]
     pub failover_priority: Vec<String>,
     /// Least number of endpoints.
     #[serde(deserialize_with = "lenient::option_int")]
@@ -373,6 +380,7 @@ pub struct ClientTlsSettings {
     /// A Secret in the gateway pod's namespace.
     pub credential_name: String,
     /// One of these must be in the server's certificate.
+    #[serde(deserialize_with = "list::exact")]
     pub subject_alt_names: Vec<String>,
     /// Server name to send.
     pub sni: String,

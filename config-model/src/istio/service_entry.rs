@@ -3,29 +3,35 @@
 use serde::Deserialize;
 
 use super::{WorkloadEntry, WorkloadSelector};
-use crate::scalar::{HostPattern, PortNumber};
+use crate::scalar::{HostPattern, PortNumber, list};
 
 /// A ServiceEntry's spec.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ServiceEntry {
     /// Each becomes one service.
+    #[serde(deserialize_with = "list::exact")]
     pub hosts: Vec<HostPattern>,
     /// Virtual addresses; without meaning on a gateway.
+    #[serde(deserialize_with = "list::exact")]
     pub addresses: Vec<String>,
     /// Service ports.
+    #[serde(deserialize_with = "list::exact")]
     pub ports: Vec<ServicePort>,
     /// Inside or outside the mesh.
     pub location: Location,
     /// How endpoints are found.
     pub resolution: Resolution,
     /// Endpoints given in place.
+    #[serde(deserialize_with = "list::exact")]
     pub endpoints: Vec<WorkloadEntry>,
     /// Endpoints by labels of WorkloadEntries and Pods; not together with `endpoints`.
     pub workload_selector: Option<WorkloadSelector>,
     /// Namespaces that may see this: `*`, `.`, `~`, or names.
+    #[serde(deserialize_with = "list::exact")]
     pub export_to: Vec<String>,
     /// Names for the server certificate when the DestinationRule gives none.
+    #[serde(deserialize_with = "list::exact")]
     pub subject_alt_names: Vec<String>,
 }
 

@@ -4,23 +4,31 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::scalar::{Duration, HeaderName, HostPattern, Percent, PortNumber, StringMatch, Weight, lenient};
+use crate::scalar::{
+    Duration, HeaderName, HostPattern, Percent, PortNumber, StringMatch, Weight, lenient, list,
+};
 
 /// A VirtualService's spec.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct VirtualService {
     /// Hosts; empty makes it a delegate. A short name stands for the Service in the VirtualService's namespace.
+    #[serde(deserialize_with = "list::exact")]
     pub hosts: Vec<HostPattern>,
     /// Gateways (`name`, `ns/name`, `mesh`); empty is `mesh` alone, which no gateway serves.
+    #[serde(deserialize_with = "list::exact")]
     pub gateways: Vec<String>,
     /// Ordered HTTP rules.
+    #[serde(deserialize_with = "list::exact")]
     pub http: Vec<HttpRoute>,
     /// Ordered rules for passed-through TLS.
+    #[serde(deserialize_with = "list::exact")]
     pub tls: Vec<TlsRoute>,
     /// Ordered rules for opaque TCP.
+    #[serde(deserialize_with = "list::exact")]
     pub tcp: Vec<TcpRoute>,
     /// Namespaces that may see this: `*`, `.`, or names.
+    #[serde(deserialize_with = "list::exact")]
     pub export_to: Vec<String>,
 }
 
@@ -31,37 +39,39 @@ pub struct HttpRoute {
     /// Name for logs.
     pub name: String,
     /// Alternatives; empty matches every request.
-    #[serde(rename = "match")]
+    #[serde(rename = "match", deserialize_with = "list::exact")]
     pub matches: Vec<HttpMatchRequest>,
     /// Weighted destinations.
+    #[serde(deserialize_with = "list::exact")]
     pub route: Vec<HttpRouteDestination>,
     /// Answer with a redirect.
-    pub redirect: Option<HttpRedirect>,
+    pub redirect: Option<Box<HttpRedirect>>,
     /// Answer with a fixed reply.
-    pub direct_response: Option<HttpDirectResponse>,
+    pub direct_response: Option<Box<HttpDirectResponse>>,
     /// Take the rules of another VirtualService here.
-    pub delegate: Option<Delegate>,
+    pub delegate: Option<Box<Delegate>>,
     /// Change path and authority before forwarding.
-    pub rewrite: Option<HttpRewrite>,
+    pub rewrite: Option<Box<HttpRewrite>>,
     /// Time for the whole response; absent or zero is none.
     pub timeout: Option<Duration>,
     /// Retry policy; absent is Istio's default of two.
-    pub retries: Option<HttpRetry>,
+    pub retries: Option<Box<HttpRetry>>,
     /// Injected delays and aborts.
-    pub fault: Option<HttpFaultInjection>,
+    pub fault: Option<Box<HttpFaultInjection>>,
     /// A destination that gets a copy.
-    pub mirror: Option<Destination>,
+    pub mirror: Option<Box<Destination>>,
     /// Deprecated integer percentage of the mirror.
     #[serde(alias = "mirror_percent", deserialize_with = "lenient::option_int")]
     pub mirror_percent: Option<u32>,
     /// Share of requests that are mirrored; beats `mirror_percent`.
     pub mirror_percentage: Option<Percent>,
     /// Several mirrors; not together with `mirror`.
+    #[serde(deserialize_with = "list::exact")]
     pub mirrors: Vec<HttpMirrorPolicy>,
     /// Cross-origin policy.
-    pub cors_policy: Option<CorsPolicy>,
+    pub cors_policy: Option<Box<CorsPolicy>>,
     /// Header operations of the rule.
-    pub headers: Option<Headers>,
+    pub headers: Option<Box<Headers>>,
 }
 
 /// Conditions that all must hold.
@@ -86,6 +96,7 @@ pub struct HttpMatchRequest {
     /// Labels of the gateway pod itself.
     pub source_labels: BTreeMap<String, String>,
     /// Restricts to some of the VirtualService's gateways.
+    #[serde(deserialize_with = "list::exact")]
     pub gateways: Vec<String>,
     /// Query parameter conditions.
     pub query_params: BTreeMap<String, Option<StringMatch>>,
@@ -111,7 +122,7 @@ pub struct HttpRouteDestination {
     pub weight: Weight,
     /// Header operations of the destination.
     #[serde(default)]
-    pub headers: Option<Headers>,
+    pub headers: Option<Box<Headers>>,
 }
 
 /// A weighted destination of a TCP or TLS rule.
@@ -186,6 +197,7 @@ pub struct HeaderOperations {
     /// Appends.
     pub add: BTreeMap<HeaderName, String>,
     /// Removes.
+    #[serde(deserialize_with = "list::exact")]
     pub remove: Vec<HeaderName>,
 }
 
@@ -361,14 +373,19 @@ pub const GRPC_STATUS_NAMES: [&str; 17] = [
 #[serde(default, rename_all = "camelCase")]
 pub struct CorsPolicy {
     /// Deprecated list of exact origins.
+    #[serde(deserialize_with = "list::exact")]
     pub allow_origin: Vec<String>,
     /// Origins that are allowed.
+    #[serde(deserialize_with = "list::exact")]
     pub allow_origins: Vec<StringMatch>,
     /// Methods told to preflights.
+    #[serde(deserialize_with = "list::exact")]
     pub allow_methods: Vec<String>,
     /// Headers told to preflights.
+    #[serde(deserialize_with = "list::exact")]
     pub allow_headers: Vec<String>,
     /// Headers that scripts may read.
+    #[serde(deserialize_with = "list::exact")]
     pub expose_headers: Vec<String>,
     /// How long a preflight may be cached.
     pub max_age: Option<Duration>,
@@ -406,9 +423,10 @@ pub struct HttpMirrorPolicy {
 #[serde(default, rename_all = "camelCase")]
 pub struct TlsRoute {
     /// Alternatives; at least one.
-    #[serde(rename = "match")]
+    #[serde(rename = "match", deserialize_with = "list::exact")]
     pub matches: Vec<TlsMatchAttributes>,
     /// Weighted destinations.
+    #[serde(deserialize_with = "list::exact")]
     pub route: Vec<RouteDestination>,
 }
 
@@ -417,8 +435,10 @@ pub struct TlsRoute {
 #[serde(default, rename_all = "camelCase")]
 pub struct TlsMatchAttributes {
     /// Server names of the ClientHello.
+    #[serde(deserialize_with = "list::exact")]
     pub sni_hosts: Vec<HostPattern>,
     /// Not evaluated on gateways.
+    #[serde(deserialize_with = "list::exact")]
     pub destination_subnets: Vec<String>,
     /// The Gateway server's port number.
     #[serde(deserialize_with = "PortNumber::or_zero")]
@@ -426,6 +446,7 @@ pub struct TlsMatchAttributes {
     /// Not evaluated on gateways.
     pub source_labels: BTreeMap<String, String>,
     /// Restricts to some of the VirtualService's gateways.
+    #[serde(deserialize_with = "list::exact")]
     pub gateways: Vec<String>,
     /// Not evaluated on gateways.
     pub source_namespace: String,
@@ -436,9 +457,10 @@ pub struct TlsMatchAttributes {
 #[serde(default, rename_all = "camelCase")]
 pub struct TcpRoute {
     /// Alternatives; empty matches every connection.
-    #[serde(rename = "match")]
+    #[serde(rename = "match", deserialize_with = "list::exact")]
     pub matches: Vec<L4MatchAttributes>,
     /// Weighted destinations.
+    #[serde(deserialize_with = "list::exact")]
     pub route: Vec<RouteDestination>,
 }
 
@@ -447,6 +469,7 @@ pub struct TcpRoute {
 #[serde(default, rename_all = "camelCase")]
 pub struct L4MatchAttributes {
     /// Not evaluated on gateways.
+    #[serde(deserialize_with = "list::exact")]
     pub destination_subnets: Vec<String>,
     /// The Gateway server's port number.
     #[serde(deserialize_with = "PortNumber::or_zero")]
@@ -456,6 +479,7 @@ pub struct L4MatchAttributes {
     /// Not evaluated on gateways.
     pub source_labels: BTreeMap<String, String>,
     /// Restricts to some of the VirtualService's gateways.
+    #[serde(deserialize_with = "list::exact")]
     pub gateways: Vec<String>,
     /// Not evaluated on gateways.
     pub source_namespace: String,

@@ -2,7 +2,10 @@
 //!
 //! Invariant: an error rejects the resource, as admission would; a warning never does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{Arguments, Display},
+};
 
 use super::names;
 use crate::{
@@ -14,6 +17,9 @@ use crate::{
 
 /// Most findings that are kept for one resource; a list of a million wrong hosts is one mistake.
 const MAX_FINDINGS: usize = 100;
+
+/// The path of a field, which is written out for a finding and else costs nothing.
+pub(super) type At<'p> = Arguments<'p>;
 
 /// The findings about one resource, being made.
 pub(super) struct Check<'a, T> {
@@ -32,28 +38,25 @@ impl<'a, T> Check<'a, T> {
     }
 
     /// Admission refuses this.
-    pub(super) fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.push(Diagnostic::new(Code::SCHEMA, message).at(path).rejected());
+    pub(super) fn error(&mut self, path: impl Display, message: impl Into<String>) {
+        self.push(Diagnostic::new(Code::SCHEMA, message).at(path.to_string()).rejected());
     }
 
     /// Admission refuses this, and the way out is worth a word.
-    pub(super) fn refuse(
-        &mut self,
-        path: impl Into<String>,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        self.push(Diagnostic::new(Code::SCHEMA, message).at(path).hint(hint).rejected());
+    pub(super) fn refuse(&mut self, path: impl Display, message: impl Into<String>, hint: impl Into<String>) {
+        self.push(Diagnostic::new(Code::SCHEMA, message).at(path.to_string()).hint(hint).rejected());
     }
 
     /// Admission warns of this.
-    pub(super) fn warn(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.push(Diagnostic::new(Code::SCHEMA_WARNING, message).at(path));
+    pub(super) fn warn(&mut self, path: impl Display, message: impl Into<String>) {
+        self.push(Diagnostic::new(Code::SCHEMA_WARNING, message).at(path.to_string()));
     }
 
     /// The API has deprecated this field.
-    pub(super) fn deprecated(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.push(Diagnostic::new(Code::DEPRECATED, format!("Deprecated: {}", message.into())).at(path));
+    pub(super) fn deprecated(&mut self, path: impl Display, message: impl Into<String>) {
+        self.push(
+            Diagnostic::new(Code::DEPRECATED, format!("Deprecated: {}", message.into())).at(path.to_string()),
+        );
     }
 
     /// Any finding, about this resource.
@@ -116,7 +119,7 @@ impl<'a, T> Check<'a, T> {
     }
 
     /// A duration of at least one millisecond, in whole milliseconds (Istio: ValidateDuration).
-    pub(super) fn duration(&mut self, path: &str, value: Option<Duration>) {
+    pub(super) fn duration(&mut self, path: impl Display, value: Option<Duration>) {
         let Some(value) = value else { return };
         if value < Duration::from_millis(1) {
             self.error(path, format!("duration must be greater than 1ms, not {value}"));
@@ -126,14 +129,14 @@ impl<'a, T> Check<'a, T> {
     }
 
     /// A list or map of at most so many members; a rule of the schema.
-    pub(super) fn at_most(&mut self, path: &str, count: usize, limit: usize) {
+    pub(super) fn at_most(&mut self, path: impl Display, count: usize, limit: usize) {
         if count > limit {
             self.error(path, format!("must have at most {limit} items, not {count}"));
         }
     }
 
     /// A text of at most so many characters; a rule of the schema.
-    pub(super) fn at_most_long(&mut self, path: &str, text: &str, limit: usize) {
+    pub(super) fn at_most_long(&mut self, path: impl Display, text: &str, limit: usize) {
         if text.len() > limit && text.chars().count() > limit {
             self.error(path, format!("may not be longer than {limit} characters"));
         }
@@ -178,10 +181,10 @@ impl<'a, T> Check<'a, T> {
     }
 
     /// Label keys and values, as Kubernetes allows them.
-    pub(super) fn labels(&mut self, path: &str, labels: &BTreeMap<String, String>) {
+    pub(super) fn labels(&mut self, path: impl Display, labels: &BTreeMap<String, String>) {
         for (key, value) in labels {
             if !names::is_label_key(key) {
-                self.error(path, format!("invalid tag key: {key:?}"));
+                self.error(&path, format!("invalid tag key: {key:?}"));
             } else if !names::is_label_value(value) {
                 self.error(format!("{path}.{key}"), format!("invalid tag value: {value:?}"));
             }
@@ -189,14 +192,14 @@ impl<'a, T> Check<'a, T> {
     }
 
     /// Labels that select: no star, no empty key, values of at most 63 characters.
-    pub(super) fn selector(&mut self, path: &str, labels: &BTreeMap<String, String>, most: usize) {
-        self.at_most(path, labels.len(), most);
+    pub(super) fn selector(&mut self, path: impl Display, labels: &BTreeMap<String, String>, most: usize) {
+        self.at_most(&path, labels.len(), most);
         for (key, value) in labels {
             if key.is_empty() {
-                self.error(path, format!("empty key is not supported in selector: \"{key}={value}\""));
+                self.error(&path, format!("empty key is not supported in selector: \"{key}={value}\""));
             }
             if key.contains('*') || value.contains('*') {
-                self.error(path, format!("wildcard is not supported in selector: \"{key}={value}\""));
+                self.error(&path, format!("wildcard is not supported in selector: \"{key}={value}\""));
             }
             self.at_most_long(&format!("{path}.{key}"), value, 63);
         }

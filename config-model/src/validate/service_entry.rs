@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{check::Check, names, workload_entry};
+use super::{
+    check::{At, Check},
+    names, workload_entry,
+};
 use crate::{
     diagnostic::Diagnostics,
     istio::{
@@ -30,7 +33,7 @@ pub(super) fn check(resource: &Resource<ServiceEntry>, out: &mut Diagnostics) {
 fn selector(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
     let Some(selector) = &spec.workload_selector else { return };
     let path = "spec.workloadSelector";
-    check.selector(&format!("{path}.labels"), &selector.labels, 256);
+    check.selector(format_args!("{path}.labels"), &selector.labels, 256);
     if selector.labels.is_empty() {
         check.warn(
             path,
@@ -51,7 +54,7 @@ fn hosts(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
     }
     check.at_most("spec.hosts", spec.hosts.len(), 256);
     for (index, host) in spec.hosts.iter().enumerate() {
-        let path = format!("spec.hosts[{index}]");
+        let path = format_args!("spec.hosts[{index}]");
         if host.is_any() {
             check.error(path, "invalid host *");
         } else if !names::is_wildcard_domain(host.as_str()) {
@@ -73,7 +76,7 @@ fn hosts(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
 fn addresses(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
     check.at_most("spec.addresses", spec.addresses.len(), 256);
     for (index, address) in spec.addresses.iter().enumerate() {
-        let path = format!("spec.addresses[{index}]");
+        let path = format_args!("spec.addresses[{index}]");
         if !names::is_ip_or_cidr(address) {
             let what = if address.contains('/') { "CIDR block" } else { "IP" };
             check.error(path, format!("{address} is not a valid {what}"));
@@ -88,7 +91,7 @@ fn ports(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
     let (mut numbers, mut port_names) = (BTreeSet::new(), BTreeSet::new());
     let mut tells_hosts_apart = true;
     for (index, port) in spec.ports.iter().enumerate() {
-        let path = format!("spec.ports[{index}]");
+        let path = format_args!("spec.ports[{index}]");
         if !port_names.insert(&port.name) {
             let message = format!("service entry port name {:?} already defined", port.name);
             check.error(format!("{path}.name"), message);
@@ -102,7 +105,7 @@ fn ports(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
         if !names::is_label(&port.name) {
             check.error(format!("{path}.name"), format!("invalid port name: {}", port.name));
         }
-        let protocol = protocol(check, &path, port);
+        let protocol = protocol(check, path, port);
         tells_hosts_apart &= protocol.is_some_and(|protocol| protocol.is_http() || protocol.is_tls());
     }
     if spec.hosts.len() > 1 && spec.resolution != Resolution::None && !tells_hosts_apart {
@@ -114,7 +117,7 @@ fn ports(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
     }
 }
 
-fn protocol(check: &mut Check<'_, ServiceEntry>, path: &str, port: &ServicePort) -> Option<Protocol> {
+fn protocol(check: &mut Check<'_, ServiceEntry>, path: At<'_>, port: &ServicePort) -> Option<Protocol> {
     if port.protocol.is_empty() {
         return None;
     }
@@ -167,9 +170,9 @@ fn endpoints(check: &mut Check<'_, ServiceEntry>, spec: &ServiceEntry) {
     }
     let port_names: BTreeSet<&str> = spec.ports.iter().map(|port| port.name.as_str()).collect();
     for (index, entry) in spec.endpoints.iter().enumerate() {
-        let path = format!("spec.endpoints[{index}]");
+        let path = format_args!("spec.endpoints[{index}]");
         let takes = if by_name { workload_entry::Takes::Names } else { workload_entry::Takes::Addresses };
-        workload_entry::check_entry(check, &path, entry, takes);
+        workload_entry::check_entry(check, path, entry, takes);
         for name in entry.ports.keys().filter(|name| !port_names.contains(name.as_str())) {
             check.error(
                 format!("{path}.ports.{name}"),

@@ -14,7 +14,10 @@ mod retry;
 
 use std::collections::BTreeSet;
 
-use super::{check::Check, names};
+use super::{
+    check::{At, Check},
+    names,
+};
 use crate::{
     annotation,
     diagnostic::{Code, Diagnostic, Diagnostics, Severity},
@@ -46,9 +49,9 @@ pub(super) fn check(resource: &Resource<VirtualService>, out: &mut Diagnostics) 
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
         check.error("spec", "http, tcp or tls must be provided in virtual service");
     }
-    gateway_names(&mut check, "spec.gateways", &spec.gateways);
+    gateway_names(&mut check, format_args!("spec.gateways"), &spec.gateways);
     for (index, route) in spec.http.iter().enumerate() {
-        http::check(&mut check, &format!("spec.http[{index}]"), route, is_delegate, scope);
+        http::check(&mut check, format_args!("spec.http[{index}]"), route, is_delegate, scope);
     }
     l4::check(&mut check, spec);
     check.export_to(&spec.export_to, false);
@@ -86,7 +89,7 @@ fn hosts(check: &mut Check<'_, VirtualService>, spec: &VirtualService, scope: Sc
     let sni = spec.tls.iter().any(|route| route.matches.iter().any(|entry| !entry.sni_hosts.is_empty()));
     let mut all_valid = true;
     for (index, host) in spec.hosts.iter().enumerate() {
-        let path = format!("spec.hosts[{index}]");
+        let path = format_args!("spec.hosts[{index}]");
         if host.is_any() && scope == Scope::Mesh {
             check.refuse(
                 path,
@@ -118,7 +121,7 @@ fn duplicate_hosts(check: &mut Check<'_, VirtualService>, hosts: &[HostPattern])
     let mut seen = BTreeSet::new();
     let wildcards: BTreeSet<&str> = hosts.iter().filter_map(HostPattern::suffix).collect();
     for (index, host) in hosts.iter().enumerate() {
-        let path = format!("spec.hosts[{index}]");
+        let path = format_args!("spec.hosts[{index}]");
         let message =
             |other: &str| format!("duplicate hosts in virtual service: {other} & {}", host.as_str());
         if !seen.insert(host.as_str()) {
@@ -151,11 +154,11 @@ fn generated(resource: &Resource<VirtualService>, entry: &str) -> Diagnostic {
 }
 
 /// Names of Gateways: `name`, `namespace/name`, `mesh`, or the old `name.namespace.svc.domain` (Istio: validateGatewayNames).
-fn gateway_names(check: &mut Check<'_, VirtualService>, path: &str, gateways: &[String]) {
+fn gateway_names(check: &mut Check<'_, VirtualService>, path: At<'_>, gateways: &[String]) {
     for (index, entry) in gateways.iter().enumerate() {
-        let path = format!("{path}[{index}]");
+        let path = format_args!("{path}[{index}]");
         if is_generated(entry) {
-            check.push(generated(check.resource, entry).at(path));
+            check.push(generated(check.resource, entry).at(path.to_string()));
             continue;
         }
         match entry.split_once('/') {
@@ -190,7 +193,7 @@ fn gateway_names(check: &mut Check<'_, VirtualService>, path: &str, gateways: &[
 /// With several destinations the weights must add up to something.
 fn weights(
     check: &mut Check<'_, VirtualService>,
-    path: &str,
+    path: At<'_>,
     weights: impl ExactSizeIterator<Item = Weight>,
 ) {
     let several = weights.len() > 1;
@@ -200,7 +203,7 @@ fn weights(
     }
 }
 
-fn destination(check: &mut Check<'_, VirtualService>, path: &str, destination: &Destination) {
+fn destination(check: &mut Check<'_, VirtualService>, path: At<'_>, destination: &Destination) {
     let host = destination.host.as_str();
     if destination.host.is_unset() {
         check.error(path, "missing field `host`");
@@ -208,7 +211,7 @@ fn destination(check: &mut Check<'_, VirtualService>, path: &str, destination: &
         check.error(format!("{path}.host"), format!("invalid destination host {host}"));
     } else if !names::is_wildcard_domain(host) {
         let message = format!("domain name {host:?} invalid");
-        let path = format!("{path}.host");
+        let path = format_args!("{path}.host");
         if names::is_ip(host) {
             check.refuse(path, message, "an address needs a ServiceEntry with endpoints; name its host here");
         } else {

@@ -1,6 +1,9 @@
 //! What admission demands of a WorkloadEntry, alone or in a ServiceEntry (Istio: validateWorkloadEntry, and the schema).
 
-use super::{check::Check, names};
+use super::{
+    check::{At, Check},
+    names,
+};
 use crate::{diagnostic::Diagnostics, istio::WorkloadEntry, meta::Resource};
 
 /// What an address may be.
@@ -18,32 +21,32 @@ pub(super) enum Takes {
 
 pub(super) fn check(resource: &Resource<WorkloadEntry>, out: &mut Diagnostics) {
     let mut check = Check::new(resource, out);
-    check_entry(&mut check, "spec", &resource.spec, Takes::Any);
+    check_entry(&mut check, format_args!("spec"), &resource.spec, Takes::Any);
 }
 
-pub(super) fn check_entry<T>(check: &mut Check<'_, T>, path: &str, entry: &WorkloadEntry, takes: Takes) {
+pub(super) fn check_entry<T>(check: &mut Check<'_, T>, path: At<'_>, entry: &WorkloadEntry, takes: Takes) {
     address(check, path, entry, takes);
-    check.at_most(&format!("{path}.ports"), entry.ports.len(), 128);
+    check.at_most(format_args!("{path}.ports"), entry.ports.len(), 128);
     for name in entry.ports.keys() {
         if name.len() > 62 || !names::is_label(name) {
             check.error(format!("{path}.ports.{name}"), format!("invalid port name: {name}"));
         }
     }
-    check.at_most(&format!("{path}.labels"), entry.labels.len(), 256);
-    check.labels(&format!("{path}.labels"), &entry.labels);
+    check.at_most(format_args!("{path}.labels"), entry.labels.len(), 256);
+    check.labels(format_args!("{path}.labels"), &entry.labels);
     for (field, text, limit) in [
         ("address", &entry.address, 256),
         ("network", &entry.network, 2048),
         ("locality", &entry.locality, 2048),
         ("serviceAccount", &entry.service_account, 253),
     ] {
-        check.at_most_long(&format!("{path}.{field}"), text, limit);
+        check.at_most_long(format_args!("{path}.{field}"), text, limit);
     }
 }
 
-fn address<T>(check: &mut Check<'_, T>, path: &str, entry: &WorkloadEntry, takes: Takes) {
+fn address<T>(check: &mut Check<'_, T>, path: At<'_>, entry: &WorkloadEntry, takes: Takes) {
     let address = entry.address.as_str();
-    let at = format!("{path}.address");
+    let at = format_args!("{path}.address");
     if address.is_empty() {
         match (takes, entry.network.is_empty()) {
             (Takes::AnyOrNone, _) => {}

@@ -20,7 +20,12 @@ pub(super) fn check(resource: &Resource<WorkloadGroup>, out: &mut Diagnostics) {
     match &spec.template {
         None => check.error("spec", "template is required"),
         Some(template) => {
-            workload_entry::check_entry(&mut check, "spec.template", template, Takes::AnyOrNone);
+            workload_entry::check_entry(
+                &mut check,
+                format_args!("spec.template"),
+                template,
+                Takes::AnyOrNone,
+            );
         }
     }
     if let Some(metadata) = &spec.metadata {

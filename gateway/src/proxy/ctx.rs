@@ -202,7 +202,7 @@ impl Ctx {
     pub(super) fn response_ops(&self) -> Option<&HeaderOps> {
         match self.destination() {
             Some(destination) => Some(&destination.headers.response),
-            None => self.route.as_deref().map(|r| &r.response_headers),
+            None => self.route.as_deref().map(|r| &*r.response_headers),
         }
     }
 }

@@ -91,7 +91,7 @@ impl Actions {
         mirrors: Box<[Mirror]>,
     ) -> (Option<Box<RouteFilters>>, Vec<(String, String)>) {
         let mut problems = Vec::new();
-        let fault = rule.fault.as_ref().and_then(compile_fault);
+        let fault = rule.fault.as_deref().and_then(compile_fault);
         let cors = rule.cors_policy.as_ref().map(|cors| compile_cors(cors, &mut problems));
         let any = fault.is_some() || cors.is_some() || !mirrors.is_empty();
         (any.then(|| Box::new(RouteFilters { fault, cors, mirrors })), problems)

@@ -13,6 +13,7 @@ use super::{
     registry::Registry,
 };
 use crate::{
+    action::headers::{HeaderOps, HeaderPlan},
     path::PathMatch,
     request::Scheme,
     route::{DelegateOrigin, Route, RouteMatch, RouteMetadata, RouteOrigin},
@@ -29,6 +30,7 @@ use config_model::{
 use matching::Matchers;
 use std::{
     borrow::Cow,
+    fmt,
     hash::{BuildHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -92,6 +94,14 @@ pub(super) struct RuleCompiler<'a> {
     delegates: Delegates<'a>,
     actions: Actions,
     matchers: Matchers,
+    plain: Plain,
+}
+
+/// What rules without header operations share.
+#[derive(Default)]
+struct Plain {
+    whole: Arc<HeaderPlan>,
+    response: Arc<HeaderOps>,
 }
 
 /// One rule on its way to routes.
@@ -100,7 +110,7 @@ struct Subject<'s> {
     namespace: &'s str,
     rule: &'s HttpRoute,
     /// Where it stands, as in `spec.http[0]`.
-    path: String,
+    path: fmt::Arguments<'s>,
 }
 
 impl<'a> RuleCompiler<'a> {
@@ -110,7 +120,14 @@ impl<'a> RuleCompiler<'a> {
         mesh: &MeshConfig,
         delegates: Delegates<'a>,
     ) -> Self {
-        Self { registry, identity, delegates, actions: Actions::new(mesh), matchers: Matchers::default() }
+        Self {
+            registry,
+            identity,
+            delegates,
+            actions: Actions::new(mesh),
+            matchers: Matchers::default(),
+            plain: Plain::default(),
+        }
     }
 
     /// End of the full names of Services.
@@ -184,7 +201,7 @@ impl<'a> RuleCompiler<'a> {
     pub(super) fn compile(&mut self, resource: &Resource<VirtualService>, site: Site<'_>) -> RouteList {
         let origin = name_of(&resource.key);
         let mut list = RouteList { routes: Vec::new(), findings: Vec::new() };
-        let Self { registry, identity, delegates, actions, matchers } = self;
+        let Self { registry, identity, delegates, actions, matchers, plain } = self;
         let own: Vec<Rule<'_>>;
         let rules = match delegates.expanded(&resource.key) {
             Some(expanded) => {
@@ -203,7 +220,7 @@ impl<'a> RuleCompiler<'a> {
             }
         };
         let metadata = Arc::new(RouteMetadata::of(&resource.meta));
-        let mut one = OneRule { registry, identity, actions, matchers, site, metadata };
+        let mut one = OneRule { registry, identity, actions, matchers, plain, site, metadata };
         for rule in rules {
             let stops = one.compile(&resource.key.namespace, rule, &origin, &mut list);
             // Istio: route.go `BuildHTTPRoutesForVirtualService` ends at the first catch-all, and always at a rule
@@ -212,6 +229,7 @@ impl<'a> RuleCompiler<'a> {
                 break;
             }
         }
+        list.routes.shrink_to_fit();
         list
     }
 
@@ -226,6 +244,7 @@ struct OneRule<'c> {
     identity: &'c Identity,
     actions: &'c Actions,
     matchers: &'c mut Matchers,
+    plain: &'c Plain,
     site: Site<'c>,
     metadata: Arc<RouteMetadata>,
 }
@@ -240,7 +259,7 @@ impl OneRule<'_> {
             Some(lent) => lent.matches.get(merged).copied().unwrap_or_default(),
             None => (merged, merged),
         };
-        let subject = Subject { namespace, rule: &rule.rule, path: format!("spec.http[{written}]") };
+        let subject = Subject { namespace, rule: &rule.rule, path: format_args!("spec.http[{written}]") };
         let Subject { rule: http, path, .. } = &subject;
         let mut entries: Vec<(usize, Option<&str>, RouteMatch)> = Vec::new();
         if http.matches.is_empty() {
@@ -269,7 +288,12 @@ impl OneRule<'_> {
         }
         let Some((_, _, last)) = entries.last() else { return false };
         let stops = last.is_catch_all();
-        let headers = doing::headers(http.headers.as_ref(), &format!("{path}.headers"), &mut notes);
+        let headers = doing::headers(http.headers.as_deref(), format_args!("{path}.headers"), &mut notes);
+        let response_headers = match &headers {
+            Some(headers) => Arc::new(headers.response.clone()),
+            None => Arc::clone(&self.plain.response),
+        };
+        let headers = headers.map_or_else(|| Arc::clone(&self.plain.whole), Arc::new);
         let shared = self.shared(&subject, &headers, &mut notes);
         let delegate = lent.map(|lent| (name_of(&lent.resource.key), lent.index));
         for (at, name, matcher) in entries {
@@ -291,7 +315,7 @@ impl OneRule<'_> {
                     },
                     matcher,
                     action,
-                    response_headers: headers.response.clone(),
+                    response_headers: Arc::clone(&response_headers),
                     taken: Arc::default(),
                 })),
                 Err((field, message)) => {

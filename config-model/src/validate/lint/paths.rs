@@ -10,18 +10,19 @@ use crate::{
     },
     meta::Resource,
     scalar::StringMatch,
+    validate::check::At,
 };
 
 pub(super) fn check(resource: &Resource<VirtualService>, out: &mut Diagnostics) {
     for (rule, route) in resource.spec.http.iter().enumerate() {
-        let path = format!("spec.http[{rule}]");
+        let path = format_args!("spec.http[{rule}]");
         for (index, entry) in route.matches.iter().enumerate() {
             let Some(prefix) = prefix_of(entry) else { continue };
-            if let Some(finding) = within_a_name(prefix, &format!("{path}.match[{index}].uri.prefix")) {
+            if let Some(finding) = within_a_name(prefix, format_args!("{path}.match[{index}].uri.prefix")) {
                 out.push(finding.about(&resource.key, &resource.origin));
             }
         }
-        if let Some(finding) = joint(route, &path) {
+        if let Some(finding) = joint(route, path) {
             out.push(finding.about(&resource.key, &resource.origin));
         }
     }
@@ -35,7 +36,7 @@ fn prefix_of(entry: &HttpMatchRequest) -> Option<&str> {
 }
 
 /// `/foo` takes `/foobar` too. A prefix that ends in another sign than a letter or digit was cut there on purpose.
-fn within_a_name(prefix: &str, path: &str) -> Option<Diagnostic> {
+fn within_a_name(prefix: &str, path: At<'_>) -> Option<Diagnostic> {
     let inside = prefix.starts_with('/') && prefix.ends_with(|c: char| c.is_ascii_alphanumeric());
     inside.then(|| {
         let message = format!(
@@ -43,12 +44,12 @@ fn within_a_name(prefix: &str, path: &str) -> Option<Diagnostic> {
             format!("{prefix}bar")
         );
         let hint = format!("if the folder is meant, match prefix \"{prefix}/\" and exact {prefix:?}");
-        Diagnostic::new(Code::PREFIX_WITHIN_NAME, message).at(path).hint(hint)
+        Diagnostic::new(Code::PREFIX_WITHIN_NAME, message).at(path.to_string()).hint(hint)
     })
 }
 
 /// What a rewrite makes where the prefix ended: `//`, or two names in one.
-fn joint(route: &HttpRoute, path: &str) -> Option<Diagnostic> {
+fn joint(route: &HttpRoute, path: At<'_>) -> Option<Diagnostic> {
     let rewrite = route.rewrite.as_ref().map(|rewrite| (rewrite.uri.as_str(), "rewrite.uri"));
     let redirect =
         route.redirect.as_ref().map(|redirect| (redirect.prefix_rewrite.as_str(), "redirect.prefixRewrite"));

@@ -5,16 +5,26 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     istio::{VirtualService, virtual_service::Destination},
     meta::{Kind, Resource, ResourceKey},
+    validate::check::At,
 };
 
 /// What one VirtualService sends to.
 pub(super) fn of(scene: &Scene<'_>, resource: &Resource<VirtualService>, out: Out<'_>) {
+    // Rules of one VirtualService tend to send to one place.
+    let mut good: Option<&Destination> = None;
     each(resource, |path, destination, what| {
-        if let Some(finding) = destination_of(scene, resource, &path, destination, what) {
+        if good == Some(destination) {
+            return;
+        }
+        let before = out.len();
+        if let Some(finding) = destination_of(scene, resource, path, destination, what) {
             out.push(finding);
         }
-        if let Some(finding) = subset_of(scene, resource, &path, destination, what) {
+        if let Some(finding) = subset_of(scene, resource, path, destination, what) {
             out.push(finding);
+        }
+        if out.len() == before {
+            good = Some(destination);
         }
     });
 }
@@ -34,25 +44,29 @@ enum Use {
 }
 
 /// Walks over all destinations with the paths of their fields.
-fn each(resource: &Resource<VirtualService>, mut visit: impl FnMut(String, &Destination, Use)) {
+fn each<'r>(resource: &'r Resource<VirtualService>, mut visit: impl FnMut(At<'_>, &'r Destination, Use)) {
     let spec = &resource.spec;
     for (rule, route) in spec.http.iter().enumerate() {
-        let path = format!("spec.http[{rule}]");
+        let path = format_args!("spec.http[{rule}]");
         for (index, to) in route.route.iter().enumerate() {
-            visit(format!("{path}.route[{index}].destination"), &to.destination, Use::Route);
+            visit(format_args!("{path}.route[{index}].destination"), &to.destination, Use::Route);
         }
         if let Some(mirror) = &route.mirror {
-            visit(format!("{path}.mirror"), mirror, Use::Mirror);
+            visit(format_args!("{path}.mirror"), mirror, Use::Mirror);
         }
         for (index, mirror) in route.mirrors.iter().enumerate() {
-            visit(format!("{path}.mirrors[{index}].destination"), &mirror.destination, Use::Mirror);
+            visit(format_args!("{path}.mirrors[{index}].destination"), &mirror.destination, Use::Mirror);
         }
     }
     let tls = spec.tls.iter().map(|route| &route.route).enumerate().map(|(rule, to)| ("tls", rule, to));
     let tcp = spec.tcp.iter().map(|route| &route.route).enumerate().map(|(rule, to)| ("tcp", rule, to));
     for (kind, rule, routes) in tls.chain(tcp) {
         for (index, to) in routes.iter().enumerate() {
-            visit(format!("spec.{kind}[{rule}].route[{index}].destination"), &to.destination, Use::Route);
+            visit(
+                format_args!("spec.{kind}[{rule}].route[{index}].destination"),
+                &to.destination,
+                Use::Route,
+            );
         }
     }
 }
@@ -60,7 +74,7 @@ fn each(resource: &Resource<VirtualService>, mut visit: impl FnMut(String, &Dest
 fn destination_of(
     scene: &Scene<'_>,
     resource: &Resource<VirtualService>,
-    path: &str,
+    path: At<'_>,
     destination: &Destination,
     what: Use,
 ) -> Option<Diagnostic> {
@@ -99,7 +113,7 @@ fn destination_of(
 fn subset_of(
     scene: &Scene<'_>,
     resource: &Resource<VirtualService>,
-    path: &str,
+    path: At<'_>,
     destination: &Destination,
     what: Use,
 ) -> Option<Diagnostic> {

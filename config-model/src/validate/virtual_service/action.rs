@@ -1,6 +1,6 @@
 //! What an HTTP rule does: forward, redirect, reply, or delegate. One of them, and each by its own rules.
 
-use super::Check;
+use super::{At, Check};
 use crate::{
     istio::{
         VirtualService,
@@ -13,7 +13,12 @@ use crate::{
 const MAX_BODY: usize = 1 << 20;
 const LARGE_BODY: usize = 100 << 10;
 
-pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, route: &HttpRoute, is_delegate: bool) {
+pub(super) fn check(
+    check: &mut Check<'_, VirtualService>,
+    path: At<'_>,
+    route: &HttpRoute,
+    is_delegate: bool,
+) {
     if route.delegate.is_some() && !is_delegate {
         root(check, path, route);
     } else {
@@ -23,18 +28,18 @@ pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, route: &H
         one_action(check, path, route);
     }
     if let Some(redirect) = &route.redirect {
-        check_redirect(check, &format!("{path}.redirect"), redirect, route);
+        check_redirect(check, format_args!("{path}.redirect"), redirect, route);
     }
     if let Some(response) = &route.direct_response {
-        check_response(check, &format!("{path}.directResponse"), response);
+        check_response(check, format_args!("{path}.directResponse"), response);
     }
     if let Some(rewrite) = &route.rewrite {
-        check_rewrite(check, &format!("{path}.rewrite"), rewrite);
+        check_rewrite(check, format_args!("{path}.rewrite"), rewrite);
     }
 }
 
 /// A rule that delegates does nothing else. Istio does not look at directResponse here.
-fn root(check: &mut Check<'_, VirtualService>, path: &str, route: &HttpRoute) {
+fn root(check: &mut Check<'_, VirtualService>, path: At<'_>, route: &HttpRoute) {
     for (field, used) in [("redirect", route.redirect.is_some()), ("route", !route.route.is_empty())] {
         if used {
             check.error(
@@ -45,7 +50,7 @@ fn root(check: &mut Check<'_, VirtualService>, path: &str, route: &HttpRoute) {
     }
 }
 
-fn one_action(check: &mut Check<'_, VirtualService>, path: &str, route: &HttpRoute) {
+fn one_action(check: &mut Check<'_, VirtualService>, path: At<'_>, route: &HttpRoute) {
     let forwards = !route.route.is_empty();
     let what = match (&route.redirect, &route.direct_response) {
         (Some(_), replies) => {
@@ -82,7 +87,7 @@ fn one_action(check: &mut Check<'_, VirtualService>, path: &str, route: &HttpRou
 
 fn check_redirect(
     check: &mut Check<'_, VirtualService>,
-    path: &str,
+    path: At<'_>,
     redirect: &HttpRedirect,
     route: &HttpRoute,
 ) {
@@ -121,7 +126,7 @@ fn check_redirect(
     }
 }
 
-fn check_response(check: &mut Check<'_, VirtualService>, path: &str, response: &HttpDirectResponse) {
+fn check_response(check: &mut Check<'_, VirtualService>, path: At<'_>, response: &HttpDirectResponse) {
     if !(200..=599).contains(&response.status) {
         check.error(
             format!("{path}.status"),
@@ -146,7 +151,7 @@ fn check_response(check: &mut Check<'_, VirtualService>, path: &str, response: &
     }
 }
 
-fn check_rewrite(check: &mut Check<'_, VirtualService>, path: &str, rewrite: &HttpRewrite) {
+fn check_rewrite(check: &mut Check<'_, VirtualService>, path: At<'_>, rewrite: &HttpRewrite) {
     if *rewrite == HttpRewrite::default() {
         check.error(path, "rewrite must specify at least one of URI, UriRegexRewrite, or authority");
     }
@@ -154,7 +159,7 @@ fn check_rewrite(check: &mut Check<'_, VirtualService>, path: &str, rewrite: &Ht
     if !rewrite.uri.is_empty() {
         check.error(path, "rewrite may only contain one of URI or UriRegexRewrite");
     }
-    let path = format!("{path}.uriRegexRewrite");
+    let path = format_args!("{path}.uriRegexRewrite");
     if regex.pattern.is_empty() || regex.rewrite.is_empty() {
         check.error(path, "UriRegexRewrite requires both Rewrite and Match fields to be specified");
     } else if let Some(reason) = check_regex(&regex.pattern) {

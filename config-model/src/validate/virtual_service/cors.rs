@@ -1,6 +1,6 @@
 //! Cross-origin policies (Istio: validateCORSPolicy).
 
-use super::{Check, matching};
+use super::{At, Check, matching};
 use crate::{
     istio::{VirtualService, virtual_service::CorsPolicy},
     scalar::{Duration, StringMatch},
@@ -9,12 +9,12 @@ use crate::{
 const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
 
-pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, cors: &CorsPolicy) {
+pub(super) fn check(check: &mut Check<'_, VirtualService>, path: At<'_>, cors: &CorsPolicy) {
     if !cors.allow_origin.is_empty() {
         check.deprecated(format!("{path}.allowOrigin"), "allowOrigin is deprecated; use allowOrigins");
     }
     for (index, origin) in cors.allow_origins.iter().enumerate() {
-        let path = format!("{path}.allowOrigins[{index}]");
+        let path = format_args!("{path}.allowOrigins[{index}]");
         let text = match origin {
             StringMatch::Exact(text) | StringMatch::Prefix(text) | StringMatch::Regex(text) => text.as_str(),
             StringMatch::Present => "",
@@ -22,7 +22,7 @@ pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, cors: &Co
         if text.is_empty() {
             check.error(path, "'' is not a valid match type for CORS allow origins");
         } else {
-            matching::regex(check, &path, origin);
+            matching::regex(check, path, origin);
         }
     }
     for (index, method) in cors.allow_methods.iter().enumerate() {
@@ -44,7 +44,7 @@ pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, cors: &Co
         }
     }
     let Some(age) = cors.max_age else { return };
-    let path = format!("{path}.maxAge");
+    let path = format_args!("{path}.maxAge");
     if age < Duration::from_secs(1) {
         check.error(path, format!("duration must be at least 1s, not {age}"));
     } else if age.as_std().subsec_nanos() != 0 {

@@ -1,6 +1,6 @@
 //! Injected faults (Istio: validateHTTPFaultInjection).
 
-use super::Check;
+use super::{At, Check};
 use crate::{
     istio::{
         VirtualService,
@@ -9,20 +9,20 @@ use crate::{
     scalar::Percent,
 };
 
-pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, fault: &HttpFaultInjection) {
+pub(super) fn check(check: &mut Check<'_, VirtualService>, path: At<'_>, fault: &HttpFaultInjection) {
     if fault.delay.is_none() && fault.abort.is_none() {
         check.error(path, "HTTP fault injection must have an abort and/or a delay");
     }
     if let Some(abort) = &fault.abort {
-        check_abort(check, &format!("{path}.abort"), abort);
+        check_abort(check, format_args!("{path}.abort"), abort);
     }
     if let Some(delay) = &fault.delay {
-        check_delay(check, &format!("{path}.delay"), delay);
+        check_delay(check, format_args!("{path}.delay"), delay);
     }
 }
 
-fn check_abort(check: &mut Check<'_, VirtualService>, path: &str, abort: &FaultAbort) {
-    percentage(check, &format!("{path}.percentage"), abort.percentage);
+fn check_abort(check: &mut Check<'_, VirtualService>, path: At<'_>, abort: &FaultAbort) {
+    percentage(check, format_args!("{path}.percentage"), abort.percentage);
     let arms = [abort.http_status.is_some(), abort.grpc_status.is_some(), abort.http2_error.is_some()];
     match arms.iter().filter(|set| **set).count() {
         0 => check.warn(path, "abort configured, but error type not set"),
@@ -48,8 +48,8 @@ fn check_abort(check: &mut Check<'_, VirtualService>, path: &str, abort: &FaultA
     }
 }
 
-fn check_delay(check: &mut Check<'_, VirtualService>, path: &str, delay: &FaultDelay) {
-    percentage(check, &format!("{path}.percentage"), delay.percentage);
+fn check_delay(check: &mut Check<'_, VirtualService>, path: At<'_>, delay: &FaultDelay) {
+    percentage(check, format_args!("{path}.percentage"), delay.percentage);
     if delay.percent > 0 {
         let message = "HTTPRoute.fault.delay.percent is deprecated; use HTTPRoute.fault.delay.percentage";
         check.deprecated(format!("{path}.percent"), message);
@@ -62,11 +62,11 @@ fn check_delay(check: &mut Check<'_, VirtualService>, path: &str, delay: &FaultD
     } else if delay.fixed_delay.is_none() {
         check.warn(path, "delay configured, but fixedDelay not set");
     }
-    check.duration(&format!("{path}.fixedDelay"), delay.fixed_delay);
+    check.duration(format_args!("{path}.fixedDelay"), delay.fixed_delay);
 }
 
 /// Envoy's granularity is a millionth: less than that but more than nothing would be nothing.
-fn percentage(check: &mut Check<'_, VirtualService>, path: &str, percentage: Option<Percent>) {
+fn percentage(check: &mut Check<'_, VirtualService>, path: At<'_>, percentage: Option<Percent>) {
     if let Some(value) = percentage.map(Percent::value)
         && value > 0.0
         && value < 0.0001

@@ -1,6 +1,6 @@
 //! Header operations: which headers may be touched, and the form of values (Istio: ValidateHTTPHeaderValue).
 
-use super::Check;
+use super::{At, Check};
 use crate::{
     istio::{
         VirtualService,
@@ -9,18 +9,18 @@ use crate::{
     scalar::HeaderName,
 };
 
-pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, headers: Option<&Headers>) {
+pub(super) fn check(check: &mut Check<'_, VirtualService>, path: At<'_>, headers: Option<&Headers>) {
     let Some(headers) = headers else { return };
     if let Some(request) = &headers.request {
-        operations(check, &format!("{path}.request"), request, true);
+        operations(check, format_args!("{path}.request"), request, true);
     }
     if let Some(response) = &headers.response {
-        operations(check, &format!("{path}.response"), response, false);
+        operations(check, format_args!("{path}.response"), response, false);
     }
 }
 
 /// The authority may be set in one place only (Istio: validateAuthorityRewrite).
-pub(super) fn authority_once(check: &mut Check<'_, VirtualService>, path: &str, route: &HttpRoute) {
+pub(super) fn authority_once(check: &mut Check<'_, VirtualService>, path: At<'_>, route: &HttpRoute) {
     let rewrite = route.rewrite.as_ref().map(|rewrite| rewrite.authority.as_str());
     let request = route.headers.as_ref().and_then(|headers| headers.request.as_ref());
     let by_headers = request.into_iter().flat_map(|request| request.set.iter().chain(&request.add));
@@ -39,15 +39,15 @@ pub(super) fn authority_once(check: &mut Check<'_, VirtualService>, path: &str, 
 /// The request's authority may be set or added; nothing else that begins with a colon, nor `host`, may be touched.
 fn operations(
     check: &mut Check<'_, VirtualService>,
-    path: &str,
+    path: At<'_>,
     operations: &HeaderOperations,
     is_request: bool,
 ) {
     for (field, map) in [("set", &operations.set), ("add", &operations.add)] {
         for (name, value) in map {
-            let path = format!("{path}.{field}.{name}");
+            let path = format_args!("{path}.{field}.{name}");
             if is_internal(name) && !(is_request && is_authority(name)) {
-                check.error(path.as_str(), refusal(name));
+                check.error(path, refusal(name));
             }
             if value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
                 check.error(path, format!("header value configuration {value:?} is invalid"));

@@ -1,55 +1,55 @@
 //! One HTTP rule of a VirtualService: which parts it may combine, and each part (Istio: validateHTTPRoute).
 
-use super::{Check, Scope, action, cors, destination, fault, headers, matching, retry, weights};
+use super::{At, Check, Scope, action, cors, destination, fault, headers, matching, retry, weights};
 use crate::istio::{VirtualService, virtual_service::HttpRoute};
 
 pub(super) fn check(
     check: &mut Check<'_, VirtualService>,
-    path: &str,
+    path: At<'_>,
     route: &HttpRoute,
     is_delegate: bool,
     scope: Scope,
 ) {
     action::check(check, path, route, is_delegate);
     for (index, entry) in route.matches.iter().enumerate() {
-        matching::check(check, &format!("{path}.match[{index}]"), entry, scope);
+        matching::check(check, format_args!("{path}.match[{index}]"), entry, scope);
     }
     for (index, to) in route.route.iter().enumerate() {
-        let path = format!("{path}.route[{index}]");
-        destination(check, &format!("{path}.destination"), &to.destination);
-        headers::check(check, &format!("{path}.headers"), to.headers.as_ref());
+        let path = format_args!("{path}.route[{index}]");
+        destination(check, format_args!("{path}.destination"), &to.destination);
+        headers::check(check, format_args!("{path}.headers"), to.headers.as_deref());
     }
-    weights(check, &format!("{path}.route"), route.route.iter().map(|to| to.weight));
-    headers::check(check, &format!("{path}.headers"), route.headers.as_ref());
+    weights(check, format_args!("{path}.route"), route.route.iter().map(|to| to.weight));
+    headers::check(check, format_args!("{path}.headers"), route.headers.as_deref());
     headers::authority_once(check, path, route);
-    check.duration(&format!("{path}.timeout"), route.timeout);
+    check.duration(format_args!("{path}.timeout"), route.timeout);
     if let Some(retries) = &route.retries {
-        retry::check(check, &format!("{path}.retries"), retries);
+        retry::check(check, format_args!("{path}.retries"), retries);
     }
     if let Some(cors) = &route.cors_policy {
-        cors::check(check, &format!("{path}.corsPolicy"), cors);
+        cors::check(check, format_args!("{path}.corsPolicy"), cors);
     }
     if let Some(fault) = &route.fault {
-        fault::check(check, &format!("{path}.fault"), fault);
+        fault::check(check, format_args!("{path}.fault"), fault);
     }
     mirrors(check, path, route);
 }
 
-fn mirrors(check: &mut Check<'_, VirtualService>, path: &str, route: &HttpRoute) {
+fn mirrors(check: &mut Check<'_, VirtualService>, path: At<'_>, route: &HttpRoute) {
     if route.mirror.is_some() && !route.mirrors.is_empty() {
         check.error(format!("{path}.mirrors"), "HTTP route cannot contain both mirror and mirrors");
     }
     if let Some(mirror) = &route.mirror {
-        destination(check, &format!("{path}.mirror"), mirror);
+        destination(check, format_args!("{path}.mirror"), mirror);
     }
     for (index, mirror) in route.mirrors.iter().enumerate() {
-        destination(check, &format!("{path}.mirrors[{index}].destination"), &mirror.destination);
+        destination(check, format_args!("{path}.mirrors[{index}].destination"), &mirror.destination);
     }
     if let Some(percent) = route.mirror_percent {
-        let path = format!("{path}.mirrorPercent");
+        let path = format_args!("{path}.mirrorPercent");
         if percent > 100 {
             let message = format!("mirror_percent must have a max value of 100 (it has {percent})");
-            check.error(path.as_str(), message);
+            check.error(path, message);
         }
         check.warn(path, "using deprecated setting \"mirrorPercent\", use \"mirrorPercentage\" instead");
     }

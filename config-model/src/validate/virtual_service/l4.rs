@@ -1,6 +1,6 @@
 //! TLS and TCP rules: what a connection is told by, and where it goes.
 
-use super::{Scope, destination, gateway_names, is_host, names, weights};
+use super::{At, Scope, destination, gateway_names, is_host, names, weights};
 use crate::{
     istio::{
         VirtualService,
@@ -12,39 +12,39 @@ use crate::{
 
 pub(super) fn check(check: &mut Check<'_, VirtualService>, spec: &VirtualService) {
     for (index, route) in spec.tls.iter().enumerate() {
-        let path = format!("spec.tls[{index}]");
+        let path = format_args!("spec.tls[{index}]");
         if route.matches.is_empty() {
             check.refuse(
-                &path,
+                path,
                 "TLS route must have at least one match condition",
                 "add a match with sniHosts",
             );
         }
         for (index, entry) in route.matches.iter().enumerate() {
-            let path = format!("{path}.match[{index}]");
-            server_names(check, &path, entry, spec);
-            subnets(check, &path, &entry.destination_subnets);
-            check.labels(&format!("{path}.sourceLabels"), &entry.source_labels);
-            gateway_names(check, &format!("{path}.gateways"), &entry.gateways);
+            let path = format_args!("{path}.match[{index}]");
+            server_names(check, path, entry, spec);
+            subnets(check, path, &entry.destination_subnets);
+            check.labels(format_args!("{path}.sourceLabels"), &entry.source_labels);
+            gateway_names(check, format_args!("{path}.gateways"), &entry.gateways);
         }
-        destinations(check, &path, &route.route, "TLS");
+        destinations(check, path, &route.route, "TLS");
     }
     for (index, route) in spec.tcp.iter().enumerate() {
-        let path = format!("spec.tcp[{index}]");
+        let path = format_args!("spec.tcp[{index}]");
         for (index, entry) in route.matches.iter().enumerate() {
-            let path = format!("{path}.match[{index}]");
-            subnets(check, &path, &entry.destination_subnets);
-            check.labels(&format!("{path}.sourceLabels"), &entry.source_labels);
-            gateway_names(check, &format!("{path}.gateways"), &entry.gateways);
+            let path = format_args!("{path}.match[{index}]");
+            subnets(check, path, &entry.destination_subnets);
+            check.labels(format_args!("{path}.sourceLabels"), &entry.source_labels);
+            gateway_names(check, format_args!("{path}.gateways"), &entry.gateways);
         }
-        destinations(check, &path, &route.route, "TCP");
+        destinations(check, path, &route.route, "TCP");
     }
 }
 
 /// Server names are names, and each is one of the hosts or narrower (Istio: validateSniHost).
 fn server_names(
     check: &mut Check<'_, VirtualService>,
-    path: &str,
+    path: At<'_>,
     entry: &TlsMatchAttributes,
     spec: &VirtualService,
 ) {
@@ -55,7 +55,7 @@ fn server_names(
     let on_mesh = spec.gateways.iter().any(|gateway| gateway == "mesh");
     let scope = if on_mesh { Scope::Mesh } else { Scope::Gateways };
     for (index, host) in entry.sni_hosts.iter().enumerate() {
-        let path = format!("{path}.sniHosts[{index}]");
+        let path = format_args!("{path}.sniHosts[{index}]");
         let text = host.as_str();
         if !is_host(host, scope, true) {
             match names::is_ip(text) {
@@ -79,7 +79,7 @@ fn server_names(
     }
 }
 
-fn subnets(check: &mut Check<'_, VirtualService>, path: &str, subnets: &[String]) {
+fn subnets(check: &mut Check<'_, VirtualService>, path: At<'_>, subnets: &[String]) {
     for (index, subnet) in subnets.iter().enumerate() {
         if !names::is_ip_or_cidr(subnet) {
             let what = if subnet.contains('/') { "CIDR block" } else { "IP" };
@@ -91,14 +91,19 @@ fn subnets(check: &mut Check<'_, VirtualService>, path: &str, subnets: &[String]
     }
 }
 
-fn destinations(check: &mut Check<'_, VirtualService>, path: &str, routes: &[RouteDestination], what: &str) {
+fn destinations(
+    check: &mut Check<'_, VirtualService>,
+    path: At<'_>,
+    routes: &[RouteDestination],
+    what: &str,
+) {
     if routes.is_empty() {
         check.error(path, format!("{what} route is required"));
     }
     for (index, route) in routes.iter().enumerate() {
-        destination(check, &format!("{path}.route[{index}].destination"), &route.destination);
+        destination(check, format_args!("{path}.route[{index}].destination"), &route.destination);
     }
-    weights(check, &format!("{path}.route"), routes.iter().map(|route| route.weight));
+    weights(check, format_args!("{path}.route"), routes.iter().map(|route| route.weight));
 }
 
 #[cfg(test)]

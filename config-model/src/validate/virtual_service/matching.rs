@@ -1,6 +1,6 @@
 //! One match of an HTTP rule (Istio: validateHTTPRouteMatchRequest).
 
-use super::{Check, Scope, gateway_names, names};
+use super::{At, Check, Scope, gateway_names, names};
 use crate::{
     istio::{VirtualService, virtual_service::HttpMatchRequest},
     scalar::{HeaderName, StringMatch},
@@ -9,51 +9,51 @@ use crate::{
 
 pub(super) fn check(
     check: &mut Check<'_, VirtualService>,
-    path: &str,
+    path: At<'_>,
     entry: &HttpMatchRequest,
     scope: Scope,
 ) {
     // An empty prefix of the path is tolerated: it matches every path.
     if let Some(uri) = &entry.uri {
-        regex(check, &format!("{path}.uri"), uri);
+        regex(check, format_args!("{path}.uri"), uri);
     }
     for (field, condition) in
         [("scheme", &entry.scheme), ("method", &entry.method), ("authority", &entry.authority)]
     {
         if let Some(condition) = condition {
-            string_match(check, &format!("{path}.{field}"), condition);
+            string_match(check, format_args!("{path}.{field}"), condition);
         }
     }
     for (name, condition) in &entry.headers {
-        let path = format!("{path}.headers.{name}");
-        header_name(check, &path, name, scope);
+        let path = format_args!("{path}.headers.{name}");
+        header_name(check, path, name, scope);
         match condition {
             None => check.refuse(
                 path,
                 format!("header match {name} cannot be null"),
                 "write {} to ask for the header with any value",
             ),
-            Some(condition) => string_match(check, &path, condition),
+            Some(condition) => string_match(check, path, condition),
         }
     }
     for (name, condition) in &entry.without_headers {
-        let path = format!("{path}.withoutHeaders.{name}");
-        header_name(check, &path, name, scope);
+        let path = format_args!("{path}.withoutHeaders.{name}");
+        header_name(check, path, name, scope);
         // The regex "*", which is none, means presence here.
         let condition = condition.as_ref();
         if let Some(condition) =
             condition.filter(|condition| !matches!(condition, StringMatch::Regex(text) if text == "*"))
         {
-            string_match(check, &path, condition);
+            string_match(check, path, condition);
         }
     }
     for (name, condition) in &entry.query_params {
         if let Some(condition) = condition {
-            string_match(check, &format!("{path}.queryParams.{name}"), condition);
+            string_match(check, format_args!("{path}.queryParams.{name}"), condition);
         }
     }
-    check.labels(&format!("{path}.sourceLabels"), &entry.source_labels);
-    gateway_names(check, &format!("{path}.gateways"), &entry.gateways);
+    check.labels(format_args!("{path}.sourceLabels"), &entry.source_labels);
+    gateway_names(check, format_args!("{path}.gateways"), &entry.gateways);
     if !entry.source_namespace.is_empty() && !names::is_label(&entry.source_namespace) {
         check.error(
             format!("{path}.sourceNamespace"),
@@ -63,7 +63,7 @@ pub(super) fn check(
 }
 
 /// A header, a pseudo-header, or for gateways a claim of a token.
-fn header_name(check: &mut Check<'_, VirtualService>, path: &str, name: &str, scope: Scope) {
+fn header_name(check: &mut Check<'_, VirtualService>, path: At<'_>, name: &str, scope: Scope) {
     if is_claim(name) {
         if scope == Scope::Mesh {
             check.refuse(
@@ -96,7 +96,7 @@ pub(in crate::validate) fn is_claim(name: &str) -> bool {
 }
 
 /// An empty prefix or regex is a mistake, and a regex must be one.
-fn string_match(check: &mut Check<'_, VirtualService>, path: &str, condition: &StringMatch) {
+fn string_match(check: &mut Check<'_, VirtualService>, path: At<'_>, condition: &StringMatch) {
     match condition {
         StringMatch::Prefix(prefix) if prefix.is_empty() => check.refuse(
             format!("{path}.prefix"),
@@ -108,9 +108,9 @@ fn string_match(check: &mut Check<'_, VirtualService>, path: &str, condition: &S
 }
 
 /// The regex of a condition, if it has one.
-pub(super) fn regex(check: &mut Check<'_, VirtualService>, path: &str, condition: &StringMatch) {
+pub(super) fn regex(check: &mut Check<'_, VirtualService>, path: At<'_>, condition: &StringMatch) {
     let StringMatch::Regex(pattern) = condition else { return };
-    let path = format!("{path}.regex");
+    let path = format_args!("{path}.regex");
     if pattern.is_empty() {
         check.error(path, "regex string match should not be empty");
     } else if let Some(reason) = check_regex(pattern) {

@@ -4,11 +4,12 @@
 //! they mean is compared here: one covers the other when whatever the other demands implies all that it demands.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     fmt::Debug,
+    hash::{Hash, Hasher},
 };
 
-use super::Check;
+use super::{At, Check};
 use crate::{
     diagnostic::{Code, Diagnostic},
     istio::{
@@ -26,11 +27,11 @@ pub(super) fn check(check: &mut Check<'_, VirtualService>, spec: &VirtualService
 
 fn http(check: &mut Check<'_, VirtualService>, routes: &[HttpRoute]) {
     let mut catch_all: Option<usize> = None;
-    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut seen: HashMap<Demands<'_>, usize> = HashMap::new();
     let mut prefixes = Prefixes::default();
     for (rule, route) in routes.iter().enumerate() {
-        let path = format!("spec.http[{rule}]");
-        let name = rule_name(rule, &route.name);
+        let path = format_args!("spec.http[{rule}]");
+        let name = || rule_name(rule, &route.name);
         if let Some(earlier) = catch_all {
             let reason = if route.matches.is_empty() {
                 "only the last rule can have no matches"
@@ -39,31 +40,33 @@ fn http(check: &mut Check<'_, VirtualService>, routes: &[HttpRoute]) {
             } else {
                 "a route that matches every request is defined before"
             };
-            unreachable(check, path, &name, reason);
+            unreachable(check, path, &name(), reason);
             continue;
         }
         let mut duplicates = 0;
         for (index, entry) in route.matches.iter().enumerate() {
-            let at = format!("{path}.match[{index}]");
-            let earlier = match seen.get(&conditions(entry)) {
-                Some(earlier) => {
+            let earlier = match seen.entry(Demands(entry)) {
+                Entry::Occupied(earlier) => {
                     duplicates += 1;
-                    Some((*earlier, Code::INEFFECTIVE_MATCH))
+                    Some((*earlier.get(), Code::INEFFECTIVE_MATCH))
                 }
-                None => prefixes.covering(entry).map(|earlier| (earlier, covered(entry))),
+                Entry::Vacant(none) => {
+                    none.insert(rule);
+                    prefixes.covering(entry).map(|earlier| (earlier, covered(entry)))
+                }
             };
             match earlier {
                 Some((earlier, code)) => {
+                    let at = format_args!("{path}.match[{index}]");
                     let other = routes.get(earlier).map(|route| rule_name(earlier, &route.name));
                     let own = rule_name(index, &entry.name);
-                    ineffective(check, code, at, [&name, &own, &other.unwrap_or_default()]);
+                    ineffective(check, code, at, [&name(), &own, &other.unwrap_or_default()]);
                 }
                 None => prefixes.insert(entry, rule),
             }
-            seen.entry(conditions(entry)).or_insert(rule);
         }
         if !route.matches.is_empty() && duplicates == route.matches.len() {
-            unreachable(check, path, &name, "all matches used by prior rules");
+            unreachable(check, path, &name(), "all matches used by prior rules");
         }
         if route.matches.is_empty() || route.matches.iter().any(is_catch_all) {
             catch_all = Some(rule);
@@ -80,7 +83,7 @@ fn l4<'m, M: Debug + 'm>(
     let mut catch_all = false;
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (rule, matches) in routes.enumerate() {
-        let path = format!("{path}[{rule}]");
+        let path = format_args!("{path}[{rule}]");
         let name = rule_name(rule, "");
         if catch_all {
             let reason = match matches {
@@ -95,7 +98,7 @@ fn l4<'m, M: Debug + 'm>(
             let text = format!("{entry:?}");
             if let Some(earlier) = seen.get(&text) {
                 duplicates += 1;
-                let at = format!("{path}.match[{index}]");
+                let at = format_args!("{path}.match[{index}]");
                 let names = [&name, &rule_name(index, ""), &rule_name(*earlier, "")];
                 ineffective(check, Code::INEFFECTIVE_MATCH, at, names);
             } else {
@@ -109,11 +112,13 @@ fn l4<'m, M: Debug + 'm>(
     }
 }
 
-fn unreachable(check: &mut Check<'_, VirtualService>, path: String, rule: &str, reason: &str) {
+fn unreachable(check: &mut Check<'_, VirtualService>, path: At<'_>, rule: &str, reason: &str) {
     let message = format!("VirtualService rule {rule} not used ({reason}).");
     let finding = Diagnostic::new(Code::UNREACHABLE_RULE, message);
     check.push(
-        finding.at(path).hint("rules are tried in order: put the narrower one first, or remove this one"),
+        finding
+            .at(path.to_string())
+            .hint("rules are tried in order: put the narrower one first, or remove this one"),
     );
 }
 
@@ -128,14 +133,14 @@ fn covered(entry: &HttpMatchRequest) -> Code {
 fn ineffective(
     check: &mut Check<'_, VirtualService>,
     code: Code,
-    path: String,
+    path: At<'_>,
     [rule, entry, earlier]: [&String; 3],
 ) {
     let message = format!(
         "VirtualService rule {rule} match {entry} is not used (duplicate/overlapping match in rule {earlier})."
     );
     let finding = Diagnostic::new(code, message);
-    check.push(finding.at(path).hint("rules are tried in order: put the narrower one first"));
+    check.push(finding.at(path.to_string()).hint("rules are tried in order: put the narrower one first"));
 }
 
 /// How Istio names a rule or match in these messages.
@@ -143,12 +148,50 @@ fn rule_name(index: usize, name: &str) -> String {
     if name.is_empty() { format!("#{index}") } else { format!("{name:?}") }
 }
 
-/// What a match demands, as a text that is equal for equal demands.
-fn conditions(entry: &HttpMatchRequest) -> String {
-    let mut entry = entry.clone();
-    entry.name.clear();
-    entry.stat_prefix.clear();
-    format!("{entry:?}")
+/// What a match demands: its name and how it is counted are no part of that.
+struct Demands<'a>(&'a HttpMatchRequest);
+
+impl PartialEq for Demands<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let HttpMatchRequest {
+            name: _,
+            stat_prefix: _,
+            uri,
+            scheme,
+            method,
+            authority,
+            headers,
+            port,
+            source_labels,
+            gateways,
+            query_params,
+            ignore_uri_case,
+            without_headers,
+            source_namespace,
+        } = self.0;
+        let other = other.0;
+        *uri == other.uri
+            && *scheme == other.scheme
+            && *method == other.method
+            && *authority == other.authority
+            && *headers == other.headers
+            && *port == other.port
+            && *source_labels == other.source_labels
+            && *gateways == other.gateways
+            && *query_params == other.query_params
+            && *ignore_uri_case == other.ignore_uri_case
+            && *without_headers == other.without_headers
+            && *source_namespace == other.source_namespace
+    }
+}
+
+impl Eq for Demands<'_> {}
+
+impl Hash for Demands<'_> {
+    /// By what most matches differ in.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (&self.0.uri, &self.0.method, &self.0.headers, &self.0.query_params).hash(hasher);
+    }
 }
 
 /// Matches by their path's prefix, so that only those are compared whose prefix begins the other's path.
@@ -240,6 +283,9 @@ fn is_catch_all(entry: &HttpMatchRequest) -> bool {
         Some(StringMatch::Regex(pattern)) => pattern == ".*",
         Some(StringMatch::Exact(_)) => false,
     };
+    if !every_path {
+        return false;
+    }
     let bare = HttpMatchRequest {
         uri: entry.uri.clone(),
         name: entry.name.clone(),
@@ -247,7 +293,7 @@ fn is_catch_all(entry: &HttpMatchRequest) -> bool {
         ignore_uri_case: entry.ignore_uri_case,
         ..HttpMatchRequest::default()
     };
-    every_path && *entry == bare
+    *entry == bare
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Retries of an HTTP rule (Istio: ValidateHTTPRetry).
 
-use super::Check;
+use super::{At, Check};
 use crate::istio::{VirtualService, virtual_service::HttpRetry};
 
 /// The conditions that Istio knows; numbers are status codes.
@@ -23,7 +23,7 @@ const CONDITIONS: [&str; 16] = [
     "unavailable",
 ];
 
-pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, retries: &HttpRetry) {
+pub(super) fn check(check: &mut Check<'_, VirtualService>, path: At<'_>, retries: &HttpRetry) {
     if retries.attempts < 0 {
         check.error(format!("{path}.attempts"), "attempts cannot be negative");
     }
@@ -37,8 +37,8 @@ pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, retries: 
             "set attempts, or leave attempts: 0 alone to switch retries off",
         );
     }
-    check.duration(&format!("{path}.perTryTimeout"), retries.per_try_timeout);
-    check.duration(&format!("{path}.backoff"), retries.backoff);
+    check.duration(format_args!("{path}.perTryTimeout"), retries.per_try_timeout);
+    check.duration(format_args!("{path}.backoff"), retries.backoff);
     if retries.retry_on.is_empty() {
         return;
     }
@@ -47,7 +47,7 @@ pub(super) fn check(check: &mut Check<'_, VirtualService>, path: &str, retries: 
             continue;
         }
         let message = format!("{token:?} is not a valid retryOn policy");
-        let path = format!("{path}.retryOn");
+        let path = format_args!("{path}.retryOn");
         match CONDITIONS.contains(&token.trim()) || token.trim().parse().is_ok_and(is_status) {
             true => check.refuse(path, message, "no blanks around the commas"),
             false => check.error(path, message),

@@ -19,7 +19,7 @@ pub(super) fn in_full(rule: &HttpRoute, namespace: &str, domain: &str) -> HttpRo
         }
     };
     rule.route.iter_mut().for_each(|to| name(&mut to.destination));
-    rule.mirror.iter_mut().for_each(name);
+    rule.mirror.as_deref_mut().into_iter().for_each(name);
     rule.mirrors.iter_mut().for_each(|to| name(&mut to.destination));
     for gateway in rule.matches.iter_mut().flat_map(|entry| &mut entry.gateways) {
         if let Some((namespace, name)) = resolve_gateway_name(gateway, namespace) {

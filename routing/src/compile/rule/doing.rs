@@ -21,7 +21,7 @@ use config_model::{
     diagnostic::Code,
     istio::virtual_service::{Headers, HttpRoute},
 };
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 impl OneRule<'_> {
     /// Istio: route.go `applyHTTPRouteDestination`: the weight of a single destination is ignored; of several, those of
@@ -29,7 +29,7 @@ impl OneRule<'_> {
     fn destinations(
         &self,
         subject: &Subject<'_>,
-        headers: &HeaderPlan,
+        headers: &Arc<HeaderPlan>,
         notes: &mut Notes<'_>,
     ) -> Vec<Destination> {
         let Subject { namespace, rule, path } = subject;
@@ -37,7 +37,8 @@ impl OneRule<'_> {
         let mut destinations = Vec::with_capacity(rule.route.len());
         for (index, to) in rule.route.iter().enumerate() {
             let weight = if single { 1 } else { to.weight.get() };
-            let own = self::headers(to.headers.as_ref(), &format!("{path}.route[{index}].headers"), notes);
+            let own =
+                self::headers(to.headers.as_deref(), format_args!("{path}.route[{index}].headers"), notes);
             if weight == 0 {
                 continue;
             }
@@ -46,7 +47,11 @@ impl OneRule<'_> {
             destinations.push(Destination {
                 cluster: ClusterName::outbound(port, &to.destination.subset, &host),
                 weight,
-                headers: if single { combine_single(headers, &own) } else { combine_weighted(headers, &own) },
+                headers: match &own {
+                    None => Arc::clone(headers),
+                    Some(own) if single => Arc::new(combine_single(headers, own)),
+                    Some(own) => Arc::new(combine_weighted(headers, own)),
+                },
             });
         }
         destinations
@@ -56,7 +61,7 @@ impl OneRule<'_> {
     pub(super) fn shared(
         &self,
         subject: &Subject<'_>,
-        headers: &HeaderPlan,
+        headers: &Arc<HeaderPlan>,
         notes: &mut Notes<'_>,
     ) -> Shared {
         let Subject { namespace, rule, path } = subject;
@@ -115,7 +120,7 @@ impl OneRule<'_> {
         Ok(Action::Forward(Forward {
             total_weight: shared.destinations.iter().fold(0, |sum, d| sum.saturating_add(d.weight)),
             destinations: shared.destinations.as_slice().into(),
-            rewrite: path,
+            rewrite: path.map(Box::new),
             authority: authority.map(Arc::from),
             timeout: rule.timeout.filter(|timeout| !timeout.is_zero()).map(|timeout| timeout.as_std()),
             retry: shared.retry.clone(),
@@ -132,9 +137,13 @@ pub(super) struct Shared {
     filters: Option<Box<RouteFilters>>,
 }
 
-/// Compiles a `headers` block that stands at `path`; what cannot be done is left out and said.
-pub(super) fn headers(model: Option<&Headers>, path: &str, notes: &mut Notes<'_>) -> HeaderPlan {
-    let Some(model) = model else { return HeaderPlan::default() };
+/// Compiles a `headers` block that stands at `path`; what cannot be done is left out and said. `None`: there is none.
+pub(super) fn headers(
+    model: Option<&Headers>,
+    path: fmt::Arguments<'_>,
+    notes: &mut Notes<'_>,
+) -> Option<HeaderPlan> {
+    let model = model?;
     let mut block = |operations, name: &str, direction| {
         let Some(operations) = operations else { return Default::default() };
         let compiled = HeaderOps::compile(operations, direction);
@@ -150,5 +159,6 @@ pub(super) fn headers(model: Option<&Headers>, path: &str, notes: &mut Notes<'_>
     };
     let request = block(model.request.as_ref(), "request", Direction::Request);
     let response = block(model.response.as_ref(), "response", Direction::Response);
-    HeaderPlan { request: request.ops, response: response.ops, authority: request.authority, passing: None }
+    let authority = request.authority;
+    Some(HeaderPlan { request: request.ops, response: response.ops, authority, passing: None })
 }
