@@ -22,7 +22,10 @@ const CACHE_LIMIT: usize = 1 << 19;
 /// Thread-safe; matching takes its scratch space from a pool and allocates only while that pool warms up. Classes
 /// such as `\d`, `\w` and `.` speak of ASCII and of single bytes, unless the pattern itself needs Unicode.
 #[derive(Clone)]
-pub struct Pattern {
+pub struct Pattern(Box<Compiled>);
+
+#[derive(Clone)]
+struct Compiled {
     text: Box<str>,
     anchored: Box<str>,
     regex: Regex,
@@ -53,7 +56,7 @@ impl Pattern {
             (unicode, built)
         };
         match built {
-            Ok(regex) => Ok(Self { text: text.into(), anchored: anchored.into(), regex }),
+            Ok(regex) => Ok(Self(Box::new(Compiled { text: text.into(), anchored: anchored.into(), regex }))),
             Err(e) => Err(fails(describe(&e))),
         }
     }
@@ -61,24 +64,24 @@ impl Pattern {
     /// The pattern as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// Whether the whole of `text` matches.
     #[must_use]
     pub fn is_match(&self, text: &[u8]) -> bool {
-        self.regex.is_match(Input::new(text).anchored(Anchored::Yes))
+        self.0.regex.is_match(Input::new(text).anchored(Anchored::Yes))
     }
 
     /// The pattern as given to the engine, for compiling many into one set.
     pub(crate) fn anchored(&self) -> &str {
-        &self.anchored
+        &self.0.anchored
     }
 }
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pattern({:?})", self.text)
+        write!(f, "Pattern({:?})", self.0.text)
     }
 }
 

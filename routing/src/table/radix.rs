@@ -7,21 +7,50 @@
 #[derive(Debug)]
 pub(super) struct Radix {
     nodes: Box<[Node]>,
+    /// Labels, and first bytes of labels.
+    bytes: Box<[u8]>,
+    /// Nodes and routes.
+    numbers: Box<[u32]>,
 }
 
+/// A node; its lists are parts of the tree's, for a tree of its own for each of thousands of hosts takes as much memory as its pieces are
+/// many.
 #[derive(Debug)]
 struct Node {
     /// What stands between the parent and this node.
-    label: Box<[u8]>,
+    label: Part,
     /// First bytes of the children's labels, in the order of `children`.
-    firsts: Box<[u8]>,
-    children: Box<[u32]>,
+    firsts: Part,
+    children: Part,
     /// Routes whose prefix ends here, ascending.
-    prefix: Box<[u32]>,
+    prefix: Part,
     /// Routes whose whole path ends here, ascending.
-    exact: Box<[u32]>,
+    exact: Part,
     /// Nearest node above where a prefix ends.
-    shorter: Option<u32>,
+    shorter: u32,
+}
+
+/// There is no such node.
+const NONE: u32 = u32::MAX;
+
+/// A part of a list.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    begin: u32,
+    end: u32,
+}
+
+impl Part {
+    /// The end of the list, to which this is added.
+    fn added<T>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) -> Self {
+        let begin = list.len() as u32;
+        list.extend(more);
+        Self { begin, end: list.len() as u32 }
+    }
+
+    fn of<T>(self, list: &[T]) -> &[T] {
+        list.get(self.begin as usize..self.end as usize).unwrap_or_default()
+    }
 }
 
 /// What a walk found.
@@ -29,7 +58,7 @@ struct Node {
 pub(super) struct Found<'r> {
     tree: &'r Radix,
     /// The longest prefix.
-    longest: Option<u32>,
+    longest: u32,
     /// Routes for exactly this path.
     pub(super) exact: &'r [u32],
 }
@@ -40,9 +69,10 @@ impl<'r> Found<'r> {
         let tree = self.tree;
         let mut next = self.longest;
         std::iter::from_fn(move || {
-            let node = tree.nodes.get(next? as usize)?;
+            // No list is that long, so that there is no node of the number that stands for none.
+            let node = tree.nodes.get(next as usize)?;
             next = node.shorter;
-            Some(&*node.prefix)
+            Some(node.prefix.of(&tree.numbers))
         })
     }
 }
@@ -50,25 +80,27 @@ impl<'r> Found<'r> {
 impl Radix {
     /// Walks down a path; with `FOLD`, upper-case bytes of the path are taken for lower-case ones.
     pub(super) fn find<const FOLD: bool>(&self, path: &[u8]) -> Found<'_> {
-        let mut found = Found { tree: self, longest: None, exact: &[] };
+        let mut found = Found { tree: self, longest: NONE, exact: &[] };
         let Some(mut node) = self.nodes.first() else { return found };
         let mut at = 0;
         let mut rest = path;
         loop {
-            if !node.prefix.is_empty() {
-                found.longest = Some(at);
+            if node.prefix.begin < node.prefix.end {
+                found.longest = at;
             }
             let Some(first) = rest.first() else {
-                found.exact = &node.exact;
+                found.exact = node.exact.of(&self.numbers);
                 return found;
             };
             let first = if FOLD { first.to_ascii_lowercase() } else { *first };
-            let Some(child) = memchr::memchr(first, &node.firsts).and_then(|i| node.children.get(i)) else {
+            let child = memchr::memchr(first, node.firsts.of(&self.bytes));
+            let Some(child) = child.and_then(|i| node.children.of(&self.numbers).get(i)) else {
                 return found;
             };
             let Some(next) = self.nodes.get(*child as usize) else { return found };
-            let Some((head, tail)) = rest.split_at_checked(next.label.len()) else { return found };
-            let same = if FOLD { head.eq_ignore_ascii_case(&next.label) } else { *head == *next.label };
+            let label = next.label.of(&self.bytes);
+            let Some((head, tail)) = rest.split_at_checked(label.len()) else { return found };
+            let same = if FOLD { head.eq_ignore_ascii_case(label) } else { *head == *label };
             if !same {
                 return found;
             }
@@ -159,34 +191,29 @@ impl Builder {
 
     /// The tree for lookups.
     pub(super) fn finish(self) -> Radix {
-        let mut shorter = vec![None; self.nodes.len()];
-        let mut todo: Vec<(u32, Option<u32>)> =
-            if self.nodes.is_empty() { Vec::new() } else { vec![(0, None)] };
+        let mut shorter = vec![NONE; self.nodes.len()];
+        let mut todo: Vec<(u32, u32)> = if self.nodes.is_empty() { Vec::new() } else { vec![(0, NONE)] };
         while let Some((at, above)) = todo.pop() {
             let Some(node) = self.nodes.get(at as usize) else { continue };
             if let Some(slot) = shorter.get_mut(at as usize) {
                 *slot = above;
             }
-            let above = if node.prefix.is_empty() { above } else { Some(at) };
+            let above = if node.prefix.is_empty() { above } else { at };
             todo.extend(node.children.iter().map(|child| (*child, above)));
         }
-        let firsts: Vec<Box<[u8]>> = self
-            .nodes
-            .iter()
-            .map(|node| {
-                let labels = node.children.iter().filter_map(|child| self.nodes.get(*child as usize));
-                labels.filter_map(|child| child.label.first().copied()).collect()
-            })
-            .collect();
-        let nodes = self.nodes.into_iter().zip(firsts).zip(shorter).map(|((node, firsts), shorter)| Node {
-            label: node.label.into(),
-            firsts,
-            children: node.children.into(),
-            prefix: node.prefix.into(),
-            exact: node.exact.into(),
-            shorter,
+        let (mut bytes, mut numbers) = (Vec::new(), Vec::new());
+        let nodes = self.nodes.iter().zip(shorter).map(|(node, shorter)| {
+            let children = node.children.iter().filter_map(|child| self.nodes.get(*child as usize));
+            Node {
+                label: Part::added(&mut bytes, node.label.iter().copied()),
+                firsts: Part::added(&mut bytes, children.filter_map(|child| child.label.first().copied())),
+                children: Part::added(&mut numbers, node.children.iter().copied()),
+                prefix: Part::added(&mut numbers, node.prefix.iter().copied()),
+                exact: Part::added(&mut numbers, node.exact.iter().copied()),
+                shorter,
+            }
         });
-        Radix { nodes: nodes.collect() }
+        Radix { nodes: nodes.collect(), bytes: bytes.into(), numbers: numbers.into() }
     }
 }
 
