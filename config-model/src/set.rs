@@ -4,12 +4,13 @@
 //! resource; whoever fills the set decides what a duplicate means, because `insert` and `extend` hand it back.
 
 mod overlay;
+mod resources;
 
 pub use overlay::{Edits, Overlay};
+pub use resources::Resources;
 
 use std::{
     cmp::Ordering,
-    collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -18,9 +19,6 @@ use crate::{
     istio, kubernetes,
     meta::{Kind, Metadata, Origin, Resource, ResourceKey},
 };
-
-/// The resources of one kind.
-pub type Resources<T> = BTreeMap<ResourceKey, Arc<Resource<T>>>;
 
 macro_rules! kinds {
     ($($kind:ident $plural:ident $spec:ty,)*) => {
@@ -90,8 +88,7 @@ macro_rules! kinds {
             pub fn insert(&mut self, resource: AnyResource) -> Option<AnyResource> {
                 match resource {
                     $(AnyResource::$kind(resource) => {
-                        let key = resource.key.clone();
-                        Arc::make_mut(&mut self.$plural).insert(key, resource).map(AnyResource::$kind)
+                        Arc::make_mut(&mut self.$plural).insert(resource).map(AnyResource::$kind)
                     })*
                 }
             }
@@ -259,8 +256,14 @@ impl ResourceSet {
     /// Puts all resources in whose key is free; hands back those whose key was taken, for the caller to report. The first
     /// one written stays.
     pub fn extend(&mut self, resources: impl IntoIterator<Item = AnyResource>) -> Vec<AnyResource> {
+        let mut all: Vec<AnyResource> = resources.into_iter().collect();
+        // In the order of their keys each comes behind those before, and of two with one key the first stays the first.
+        all.sort_by_key(|resource| resource.key().kind);
+        for of_kind in all.chunk_by_mut(|a, b| a.key().kind == b.key().kind) {
+            of_kind.sort_by(|a, b| a.key().cmp(b.key()));
+        }
         let mut duplicates = Vec::new();
-        for resource in resources {
+        for resource in all {
             if self.contains(resource.key()) {
                 duplicates.push(resource);
             } else {

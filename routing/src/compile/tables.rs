@@ -54,6 +54,13 @@ impl Draft {
             && self.sources.len() == other.sources.len()
             && self.sources.iter().zip(&other.sources).all(|(a, b)| Arc::ptr_eq(a, b))
     }
+
+    fn host(&self, port: u16) -> Arc<VirtualHost> {
+        let lists = self.sources.iter().map(|list| list.routes.clone()).collect();
+        let domain = Arc::clone(&self.domain);
+        let name = format!("{domain}:{port}");
+        Arc::new(VirtualHost::new(name, domain, self.require_tls, precedence::order(lists)))
+    }
 }
 
 /// Builds tables one after the other, taking over what it can.
@@ -98,7 +105,19 @@ impl TableBuilder<'_> {
         port: u16,
         servers: &[&BoundServer<'_>],
     ) -> Arc<RouteTable> {
-        let mut drafts = Drafts::default();
+        let old = self.before.remove(key).filter(|old| old.port == port && &**old.table.name() == name);
+        let old = match old {
+            Some(old) => match self.follow(old, servers, port) {
+                Ok(made) => {
+                    let table = Arc::clone(&made.table);
+                    self.tables.insert(Arc::clone(key), made);
+                    return table;
+                }
+                Err(old) => Some(old),
+            },
+            None => None,
+        };
+        let mut drafts = Drafts::for_about(old.as_ref().map_or(0, |old| old.hosts.len()));
         for server in servers {
             self.shows.at(&self.shown, server, |names, list| {
                 for name in names {
@@ -116,11 +135,49 @@ impl TableBuilder<'_> {
                 }
             }
         }
-        let old = self.before.remove(key).filter(|old| old.port == port && &**old.table.name() == name);
         let made = finish(drafts.list, name, port, old);
         let table = Arc::clone(&made.table);
         self.tables.insert(Arc::clone(key), made);
         table
+    }
+
+    /// The old table with other routes for some of its hosts, which is what most changes come to: one server, and each domain where it was,
+    /// shown once. `Err`: it is not so.
+    fn follow(&self, mut old: Made, servers: &[&BoundServer<'_>], port: u16) -> Result<Made, Made> {
+        let [server] = servers else { return Err(old) };
+        let alone = |draft: &Draft| !draft.require_tls && draft.sources.len() == 1;
+        if server.redirects() || old.hosts.len() != old.table.hosts().len() {
+            return Err(old);
+        }
+        let (mut at, mut same, mut changed) = (0, true, Vec::new());
+        self.shows.at(&self.shown, server, |names, list| {
+            for name in names {
+                let here = old.hosts.get(at).filter(|(draft, _)| alone(draft) && draft.has_domain(name));
+                match here {
+                    Some((draft, _)) if draft.sources.iter().any(|known| Arc::ptr_eq(known, list)) => {}
+                    Some(_) => changed.push((at, Arc::clone(list))),
+                    None => same = false,
+                }
+                at += 1;
+            }
+        });
+        if !same || at != old.hosts.len() {
+            return Err(old);
+        }
+        if changed.is_empty() {
+            return Ok(old);
+        }
+        for (at, list) in changed {
+            if let Some((draft, host)) = old.hosts.get_mut(at) {
+                draft.sources = smallvec![list];
+                *host = draft.host(port);
+            }
+        }
+        let hosts = old.hosts.iter().map(|(_, host)| Arc::clone(host)).collect();
+        match old.table.with_hosts(hosts) {
+            Some(table) => Ok(Made { table: Arc::new(table), ..old }),
+            None => Err(old),
+        }
     }
 }
 
@@ -150,10 +207,7 @@ fn finish(drafts: Vec<Draft>, name: &str, port: u16, old: Option<Made>) -> Made 
             Some((before, host)) if before.is(&draft) => host,
             _ => {
                 same_hosts = false;
-                let lists = draft.sources.iter().map(|list| list.routes.clone()).collect();
-                let domain = Arc::clone(&draft.domain);
-                let name = format!("{domain}:{port}");
-                Arc::new(VirtualHost::new(name, domain, draft.require_tls, precedence::order(lists)))
+                draft.host(port)
             }
         };
         hosts.push((draft, host));
@@ -179,6 +233,11 @@ struct Drafts {
 }
 
 impl Drafts {
+    fn for_about(count: usize) -> Self {
+        let by_domain = HashMap::with_capacity_and_hasher(count, FixedState::default());
+        Self { list: Vec::with_capacity(count), by_domain }
+    }
+
     fn entry(&mut self, domain: &Arc<str>) -> &mut Draft {
         let at = *self.by_domain.entry(Arc::clone(domain)).or_insert(self.list.len());
         if at == self.list.len() {
