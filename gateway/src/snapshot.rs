@@ -29,7 +29,7 @@ pub struct Snapshot {
     /// What is listened on and how requests are routed.
     pub listeners: Listeners,
     /// What requests are sent to.
-    pub clusters: Clusters,
+    pub clusters: Arc<Clusters>,
     /// What TLS is terminated with.
     pub certificates: Arc<Certificates>,
     /// What has its say about requests.

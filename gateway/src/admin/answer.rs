@@ -171,7 +171,7 @@ fn config_dump(admin: &Admin, built: &Built, query: &str) -> Reply {
     }
     let eds = question::pairs(query).any(|(key, _)| key == "include_eds");
     let snapshot = admin.snapshots.load();
-    let endpoints = eds.then_some(&snapshot.clusters);
+    let endpoints = eds.then_some(&*snapshot.clusters);
     json(&json!({"configs": envoy::configs(&built.compiled, secrets, built.generation, endpoints)}))
 }
 

@@ -48,7 +48,7 @@ impl Publisher for Live {
             tracing::warn!("{problem}");
         }
         self.registry.set_credentials(built.validated.set().clone());
-        let clusters = self.registry.reconcile(compiled.clusters.values().map(|cluster| &**cluster));
+        let clusters = self.registry.reconcile(&compiled.clusters);
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Arc::new(built.validated.set().clone()));
         let before = self.snapshots.load();

@@ -90,7 +90,7 @@ async fn publish(cell: &SnapshotCell, registry: &Registry, yaml: &str) {
     );
     let (compiled, diagnostics) =
         routing::compile::compile(&validated, &routing::compile::Identity::default());
-    let clusters = registry.reconcile(compiled.clusters.values().map(Arc::as_ref));
+    let clusters = registry.reconcile(&compiled.clusters);
     registry.settle(&clusters, FIRST_RESOLUTION).await;
     let calls = Arc::default();
     let means = builtin::Means {

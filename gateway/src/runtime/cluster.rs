@@ -29,13 +29,10 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 /// Picks that a retry makes to find an endpoint it has not tried (Istio: `hostSelectionRetryMaxAttempts`).
 const HOST_SELECTION_ATTEMPTS: u32 = 5;
@@ -60,7 +57,8 @@ pub struct Cluster {
     changing: Mutex<()>,
     cursor: AtomicU64,
     changed: Arc<Notify>,
-    settled: watch::Sender<bool>,
+    settled: AtomicBool,
+    settling: Notify,
     /// Where requests are counted that get to no endpoint.
     counted: OnceLock<Arc<Target>>,
 }
@@ -122,7 +120,8 @@ impl Cluster {
             changing: Mutex::new(()),
             cursor: AtomicU64::new(0),
             changed: Arc::new(Notify::new()),
-            settled: watch::Sender::new(settled),
+            settled: AtomicBool::new(settled),
+            settling: Notify::new(),
         }
     }
 
@@ -308,14 +307,24 @@ impl Cluster {
 
     /// Whether every name was asked for once, answered or not.
     pub(super) fn is_settled(&self) -> bool {
-        *self.settled.borrow()
+        self.settled.load(Ordering::Acquire)
     }
 
     /// Resolves when every name was asked for once, answered or not.
     pub async fn settled(&self) {
-        let mut settled = self.settled.subscribe();
-        // The sender lives in self, so this ends only with the value.
-        let _ = settled.wait_for(|done| *done).await;
+        loop {
+            // Told before it is looked at: what settles in between is not missed.
+            let told = self.settling.notified();
+            if self.is_settled() {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+        self.settling.notify_waiters();
     }
 
     /// Replaces the declared endpoints; names are asked for again.
@@ -325,7 +334,7 @@ impl Cluster {
             return;
         }
         if dns::needs_resolution(self.spec.discovery, &declared) {
-            self.settled.send_replace(false);
+            self.settled.store(false, Ordering::Release);
             self.declared.store(Arc::new(Declared(declared)));
         } else {
             let endpoints = dns::expand(self.spec.discovery, &declared, &HashMap::new());
@@ -350,7 +359,7 @@ impl Cluster {
         if !endpoints.is_empty() || !known.is_empty() {
             self.replace(endpoints);
         }
-        self.settled.send_replace(true);
+        self.settle();
     }
 
     fn replace(&self, endpoints: Vec<Endpoint>) {

@@ -13,7 +13,11 @@ use super::{
 };
 use crate::tls::{CredentialReader, NoCredentials, Sources};
 use arc_swap::ArcSwap;
-use routing::{cluster::ClusterName, compile::WorkloadFiles};
+use foldhash::fast::RandomState;
+use routing::{
+    cluster::ClusterName,
+    compile::{Clusters as Compiled, WorkloadFiles},
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -22,7 +26,7 @@ use std::{
 use tokio::runtime::Handle;
 
 /// Clusters by name, hashed for lookups on the request path.
-pub type Clusters = HashMap<ClusterName, Arc<Cluster>, foldhash::fast::RandomState>;
+pub type Clusters = HashMap<ClusterName, Arc<Cluster>, RandomState>;
 
 /// How long a publication waits for the first answers to new names.
 pub const FIRST_RESOLUTION: Duration = Duration::from_secs(1);
@@ -39,13 +43,23 @@ pub struct Registry {
 }
 
 struct Shared {
-    current: Mutex<Clusters>,
+    current: Mutex<Current>,
     credentials: ArcSwap<Box<dyn CredentialReader>>,
     workload: WorkloadFiles,
 }
 
+/// What was reconciled last.
+#[derive(Default)]
+struct Current {
+    /// What it was made of.
+    compiled: Arc<Compiled>,
+    clusters: Arc<Clusters>,
+    /// Those with certificates.
+    secured: Arc<[Arc<Cluster>]>,
+}
+
 impl Shared {
-    fn current(&self) -> MutexGuard<'_, Clusters> {
+    fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,7 +69,7 @@ async fn follow_files(shared: Weak<Shared>) {
     loop {
         tokio::time::sleep(CERTIFICATE_CHECK).await;
         let Some(shared) = shared.upgrade() else { return };
-        let clusters: Vec<_> = shared.current().values().filter(|c| c.tls().is_some()).cloned().collect();
+        let clusters = Arc::clone(&shared.current().secured);
         if clusters.is_empty() {
             continue;
         }
@@ -81,7 +95,7 @@ impl Registry {
     #[must_use]
     pub fn with_workload(resolver: Arc<dyn Resolve>, background: Handle, workload: WorkloadFiles) -> Self {
         let shared = Arc::new(Shared {
-            current: Mutex::new(Clusters::default()),
+            current: Mutex::default(),
             credentials: ArcSwap::from_pointee(Box::new(NoCredentials)),
             workload,
         });
@@ -104,16 +118,18 @@ impl Registry {
     /// changed is kept and told; the rest are made anew and take over the counters of addresses that stay.
     ///
     /// Clusters that are gone live on until the last request that uses them is done.
-    pub fn reconcile<'c>(
-        &self,
-        compiled: impl IntoIterator<Item = &'c routing::cluster::Cluster>,
-    ) -> Clusters {
+    pub fn reconcile(&self, compiled: &Arc<Compiled>) -> Arc<Clusters> {
         let mut current = self.shared.current();
         let credentials = self.shared.credentials.load();
         let sources = Sources { credentials: &***credentials, workload: &self.shared.workload };
-        let mut next = Clusters::default();
-        for cluster in compiled {
-            let before = current.get(&cluster.spec.name);
+        // Most changes are of rules, and then it is the very same.
+        if Arc::ptr_eq(compiled, &current.compiled) {
+            current.secured.iter().for_each(|cluster| cluster.reload_trust(&sources, Reload::Always));
+            return Arc::clone(&current.clusters);
+        }
+        let mut next = Clusters::with_capacity_and_hasher(compiled.len(), RandomState::default());
+        for cluster in compiled.values() {
+            let before = current.clusters.get(&cluster.spec.name);
             let kept = match before {
                 Some(c) if c.spec == cluster.spec => {
                     let named = dns::needs_resolution(c.spec.discovery, &c.declared());
@@ -137,8 +153,9 @@ impl Registry {
             };
             next.insert(cluster.spec.name.clone(), kept);
         }
-        current.clone_from(&next);
-        next
+        let secured = next.values().filter(|cluster| cluster.tls().is_some()).cloned().collect();
+        *current = Current { compiled: Arc::clone(compiled), clusters: Arc::new(next), secured };
+        Arc::clone(&current.clusters)
     }
 
     /// Waits until every name was asked for once, but no longer than `limit`; then requests to a cluster whose names
@@ -167,7 +184,8 @@ impl Registry {
     pub fn collector(&self) -> Result<Collector, prometheus::Error> {
         let shared = Arc::downgrade(&self.shared);
         Collector::new(move || {
-            shared.upgrade().map(|shared| shared.current().values().cloned().collect()).unwrap_or_default()
+            let clusters = shared.upgrade().map(|shared| Arc::clone(&shared.current().clusters));
+            clusters.map(|clusters| clusters.values().cloned().collect()).unwrap_or_default()
         })
     }
 
@@ -208,6 +226,11 @@ mod tests {
         }
     }
 
+    fn of(clusters: &[&routing::cluster::Cluster]) -> Arc<Compiled> {
+        let named = clusters.iter().map(|cluster| (cluster.spec.name.clone(), Arc::new((*cluster).clone())));
+        Arc::new(named.collect())
+    }
+
     fn ip(address: &str) -> Address {
         Address::Ip(address.parse().unwrap())
     }
@@ -222,12 +245,12 @@ mod tests {
         let (registry, _) = registry(Ok(vec![]));
         let compiled = cluster(ip("10.0.0.1:80"), Discovery::Static, 10);
         let name = compiled.spec.name.clone();
-        let first = registry.reconcile([&compiled]);
-        let again = registry.reconcile([&compiled.clone()]);
+        let first = registry.reconcile(&of(&[&compiled]));
+        let again = registry.reconcile(&of(&[&compiled.clone()]));
         assert!(Arc::ptr_eq(&first[&name], &again[&name]));
 
         let guard = first[&name].endpoints().all[0].begin(&first[&name]);
-        let changed = registry.reconcile([&cluster(ip("10.0.0.1:80"), Discovery::Static, 3)]);
+        let changed = registry.reconcile(&of(&[&cluster(ip("10.0.0.1:80"), Discovery::Static, 3)]));
         assert!(!Arc::ptr_eq(&first[&name], &changed[&name]));
         assert_eq!(changed[&name].endpoints().all[0].in_flight(), 1);
         drop(guard);
@@ -242,7 +265,7 @@ mod tests {
             discovery: Discovery::DynamicDns,
             ..ClusterSpec::new("*.example.com", 443, "")
         });
-        let clusters = registry.reconcile([&compiled]);
+        let clusters = registry.reconcile(&of(&[&compiled]));
         registry.settle(&clusters, FIRST_RESOLUTION).await;
         let one = clusters.values().next().unwrap();
         let found = one.named("A.example.com").await.unwrap();
@@ -255,8 +278,8 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_change_reaches_the_cluster_that_is_in_use() {
         let (registry, _) = registry(Ok(vec![]));
-        let first = registry.reconcile([&cluster(ip("10.0.0.1:80"), Discovery::Static, 10)]);
-        registry.reconcile([&cluster(ip("10.0.0.2:80"), Discovery::Static, 10)]);
+        let first = registry.reconcile(&of(&[&cluster(ip("10.0.0.1:80"), Discovery::Static, 10)]));
+        registry.reconcile(&of(&[&cluster(ip("10.0.0.2:80"), Discovery::Static, 10)]));
         let one = first.values().next().unwrap();
         assert_eq!(one.endpoints().all[0].endpoint.address, ip("10.0.0.2:80"));
     }
@@ -265,7 +288,7 @@ mod tests {
     async fn names_are_resolved_before_settling_and_a_failure_keeps_the_last_answer() {
         let (registry, resolver) = registry(Ok(vec!["10.1.0.1".parse().unwrap()]));
         let named = cluster(Address::Name("a.example.com".into(), 8080), Discovery::StrictDns, 10);
-        let clusters = registry.reconcile([&named]);
+        let clusters = registry.reconcile(&of(&[&named]));
         registry.settle(&clusters, FIRST_RESOLUTION).await;
         let one = clusters.values().next().unwrap();
         assert_eq!(one.endpoints().all[0].endpoint.address, ip("10.1.0.1:8080"));

@@ -195,15 +195,16 @@ async fn ten_thousand_hosts_come_and_go_and_their_series_with_them() {
         response_bytes: 1,
     };
     let round = |round: usize| {
-        let compiled: Vec<_> = (0..10_000)
+        let compiled: routing::compile::Clusters = (0..10_000)
             .map(|n| routing::cluster::Cluster {
                 spec: Arc::new(ClusterSpec::new(&format!("h{n}.r{round}.example"), 80, "")),
                 endpoints: Arc::from([routing::cluster::Endpoint::at(routing::cluster::Address::Ip(
                     ([10, 0, 0, 1], 80).into(),
                 ))]),
             })
+            .map(|cluster| (cluster.spec.name.clone(), Arc::new(cluster)))
             .collect();
-        for cluster in registry.reconcile(&compiled).values() {
+        for cluster in registry.reconcile(&Arc::new(compiled)).values() {
             let endpoint = &cluster.endpoints().all[0];
             metrics.istio.record(endpoint.target(&cluster.spec, &metrics.istio), &sample(200));
         }
@@ -215,7 +216,7 @@ async fn ten_thousand_hosts_come_and_go_and_their_series_with_them() {
     let unread = count();
     assert!((10_000..=20_100).contains(&unread), "{unread}");
     assert_eq!(count(), 10_000, "what is gone was told once more");
-    registry.reconcile([]);
+    registry.reconcile(&Arc::default());
     assert_eq!(count(), 10_000);
     assert_eq!(count(), 0);
 }
