@@ -44,6 +44,7 @@ impl Document {
         let mut parsed = Parsed::default();
         self.read_into(&mut parsed);
         locate::place(&mut parsed.diagnostics);
+        parsed.resources.shrink_to_fit();
         parsed
     }
 
@@ -89,7 +90,7 @@ impl Document {
 fn read_text(file: &Arc<str>, text: &Arc<str>, begin: u32, parsed: &mut Parsed) {
     let document = &**text;
     let first_line = content_line(document, begin);
-    let source = Source { text: Arc::clone(text), first_line: begin, prefix: "".into() };
+    let source = Source { text: Arc::clone(text), first_line: begin, prefix: Arc::default() };
     let plain = Origin::new(Arc::clone(file), first_line, 1);
     if document.len() > MAX_DOCUMENT_BYTES {
         let message = format!("the document has {} bytes; the limit is {MAX_DOCUMENT_BYTES}", document.len());

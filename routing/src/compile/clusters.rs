@@ -188,7 +188,9 @@ impl Builder<'_> {
         let share = |(spec, endpoints): (ClusterSpec, Vec<Endpoint>)| {
             share(known.iter().find(|known| known.spec.name == spec.name), spec, endpoints)
         };
-        let clusters = made.into_iter().map(share).collect();
+        // Not collected, which would keep the far larger room of what it is made of.
+        let mut clusters = Vec::with_capacity(made.len());
+        clusters.extend(made.into_iter().map(share));
         Made { of, clusters, findings }
     }
 }

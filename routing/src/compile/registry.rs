@@ -184,7 +184,7 @@ impl Registry {
                 }
             }
             None => {
-                let mut unique: Vec<Port> = Vec::new();
+                let mut unique: Vec<Port> = Vec::with_capacity(resource.spec.ports.len());
                 for port in ports {
                     if !unique.iter().any(|known| known.number == port.number) {
                         unique.push(port);
@@ -197,7 +197,8 @@ impl Registry {
     }
 
     fn add(&mut self, service: Service) {
-        self.by_host.entry(Arc::clone(&service.host)).or_default().push(self.services.len());
+        let of_host = self.by_host.entry(Arc::clone(&service.host));
+        of_host.or_insert_with(|| Vec::with_capacity(1)).push(self.services.len());
         self.services.push(service);
     }
 

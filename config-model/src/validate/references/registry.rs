@@ -104,7 +104,7 @@ impl Registry {
         if let Some(suffix) = host.strip_prefix('*') {
             self.wildcards.insert(suffix.to_owned(), Arc::clone(&host));
         }
-        self.hosts.entry(host).or_default().push(Definition { ports, scopes });
+        self.hosts.entry(host).or_insert_with(|| Vec::with_capacity(1)).push(Definition { ports, scopes });
     }
 
     /// The ports of a host that rules of a namespace may see; `None` when they may see no such host. By its own name, else by

@@ -278,6 +278,7 @@ fn contents(documents: &[(Document, Arc<Parsed>)], known: Known) -> Contents {
         read.push(&**parsed);
     }
     contents.keep(read, known);
+    contents.resources.shrink_to_fit();
     contents
 }
 
