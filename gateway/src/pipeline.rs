@@ -131,6 +131,7 @@ impl Pipeline {
                 let step = self.step().await;
                 // Nobody may be waiting any more: the process is then on its way out.
                 let _unheard = first.send(step);
+                stand_back();
                 while !*stop.borrow_and_update() {
                     let loaded = tokio::select! {
                         loaded = self.source.next() => loaded,
@@ -150,6 +151,16 @@ impl Pipeline {
         };
         let thread = thread::Builder::new().name("limen-config".to_owned()).spawn(body)?;
         Ok((thread, started))
+    }
+}
+
+/// How far this thread stands back behind those that serve: a change gets a tenth of a core that they want for themselves.
+const NICENESS: i32 = 10;
+
+/// Lets the threads that serve go first from now on. Until the first configuration is in force there are none to wait for.
+fn stand_back() {
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::debug!(%error, "configurations are taken up with the priority of requests");
     }
 }
 
