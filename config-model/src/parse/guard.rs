@@ -15,10 +15,18 @@ pub(super) fn refusal(text: &str) -> Option<String> {
     if text.contains('\0') {
         return Some("the document holds a NUL byte".to_owned());
     }
-    if depth_bound(text) > MAX_DEPTH {
+    if !is_surely_flat(text) && depth_bound(text) > MAX_DEPTH {
         return Some(format!("the document is nested deeper than {MAX_DEPTH} levels"));
     }
     if has_anchor_and_alias(text) { expansion_refusal(text) } else { None }
+}
+
+/// Whether there are too few brackets, and too few indicators in any line, for more depth than is read: so it is with nearly every document, and
+/// counting bytes is cheap.
+fn is_surely_flat(text: &str) -> bool {
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    // An indicator is two bytes.
+    brackets <= MAX_DEPTH && text.split('\n').all(|line| line.len() <= 2 * MAX_DEPTH)
 }
 
 /// An upper estimate of the nesting that scanners see: brackets that stay open, and block indicators in one line. Brackets in
@@ -66,7 +74,7 @@ fn has_anchor_and_alias(text: &str) -> bool {
         }
         false
     };
-    at_token_start(b'&') && at_token_start(b'*')
+    text.contains('&') && text.contains('*') && at_token_start(b'&') && at_token_start(b'*')
 }
 
 /// Adds up what every alias stands for, without building it.
@@ -149,5 +157,7 @@ mod tests {
         assert!(refusal(&"[".repeat(1000)).unwrap().contains("nested"));
         assert!(refusal(&"- ".repeat(1000)).unwrap().contains("nested"));
         assert!(refusal("a: \0").unwrap().contains("NUL"));
+        let deepest = |open: &str| (1..1000).find(|depth| refusal(&open.repeat(*depth)).is_some());
+        assert_eq!(["[", "{", "[\n", "- ", "? "].map(deepest), [Some(MAX_DEPTH + 1); 5]);
     }
 }
