@@ -84,3 +84,37 @@ impl<T> Resources<T> {
         self.find(key).ok().map(|at| self.0.remove(at))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kubernetes::Namespace,
+        meta::{Kind, Metadata, Origin},
+    };
+
+    fn namespace(name: &str, line: u32) -> Arc<Resource<Namespace>> {
+        Arc::new(Resource {
+            key: ResourceKey::new(Kind::Namespace, "", name),
+            meta: Metadata::default(),
+            origin: Origin::new("a.yaml", line, 1),
+            content_hash: 0,
+            spec: Namespace::default(),
+        })
+    }
+
+    #[test]
+    fn keys_are_in_order_and_unique_however_they_come() {
+        let mut resources = Resources::default();
+        for (line, name) in (1..).zip(["m", "z", "a", "m", "b"]) {
+            let before = resources.insert(namespace(name, line));
+            assert_eq!(before.map(|old| old.origin.line), (line == 4).then_some(1));
+        }
+        let names: Vec<&str> = resources.keys().map(|key| key.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "m", "z"]);
+        let key = |name: &str| ResourceKey::new(Kind::Namespace, "", name);
+        assert_eq!(resources.get(&key("m")).unwrap().origin.line, 4);
+        assert!(resources.remove(&key("m")).is_some() && resources.remove(&key("n")).is_none());
+        assert!(!resources.contains_key(&key("m")) && resources.len() == 3);
+    }
+}

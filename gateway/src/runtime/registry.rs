@@ -248,6 +248,8 @@ mod tests {
         let first = registry.reconcile(&of(&[&compiled]));
         let again = registry.reconcile(&of(&[&compiled.clone()]));
         assert!(Arc::ptr_eq(&first[&name], &again[&name]));
+        let same = of(&[&compiled]);
+        assert!(Arc::ptr_eq(&registry.reconcile(&same), &registry.reconcile(&same)));
 
         let guard = first[&name].endpoints().all[0].begin(&first[&name]);
         let changed = registry.reconcile(&of(&[&cluster(ip("10.0.0.1:80"), Discovery::Static, 3)]));
