@@ -46,7 +46,7 @@ fn reference<T>(check: &mut Check<'_, T>, path: &str, target: &PolicyTargetRefer
     if target.name.is_empty() {
         check.error(format!("{path}.name"), "targetRef name must be set");
     }
-    check.at_most_long(&format!("{path}.name"), &target.name, 253);
+    check.at_most_long(format_args!("{path}.name"), &target.name, 253);
     if !target.namespace.is_empty() {
         let path = format!("{path}.namespace");
         check

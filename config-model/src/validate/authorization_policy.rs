@@ -114,7 +114,7 @@ fn before_authentication(check: &mut Policy<'_>, path: &str, rule: &Rule) {
 }
 
 fn check_rule(check: &mut Policy<'_>, path: &str, rule: &Rule, action: Action) {
-    check.at_most(&format!("{path}.from"), rule.from.len(), 512);
+    check.at_most(format_args!("{path}.from"), rule.from.len(), 512);
     for (index, from) in rule.from.iter().enumerate() {
         let path = format!("{path}.from[{index}]");
         match &from.source {
@@ -200,8 +200,8 @@ fn check_source(check: &mut Policy<'_>, path: &str, source: &Source) {
     each("notRemoteIpBlocks", &source.not_remote_ip_blocks, values::network);
     each("trustDomains", &source.trust_domains, values::trust_domain);
     each("notTrustDomains", &source.not_trust_domains, values::trust_domain);
-    check.at_most(&format!("{path}.serviceAccounts"), source.service_accounts.len(), 16);
-    check.at_most(&format!("{path}.notServiceAccounts"), source.not_service_accounts.len(), 16);
+    check.at_most(format_args!("{path}.serviceAccounts"), source.service_accounts.len(), 16);
+    check.at_most(format_args!("{path}.notServiceAccounts"), source.not_service_accounts.len(), 16);
 }
 
 fn check_operation(check: &mut Policy<'_>, path: &str, operation: &Operation) {

@@ -201,7 +201,7 @@ impl<'a, T> Check<'a, T> {
             if key.contains('*') || value.contains('*') {
                 self.error(&path, format!("wildcard is not supported in selector: \"{key}={value}\""));
             }
-            self.at_most_long(&format!("{path}.{key}"), value, 63);
+            self.at_most_long(format_args!("{path}.{key}"), value, 63);
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn check(resource: &Resource<DestinationRule>, out: &mut Diagnostics)
         if !subset_names.insert(&subset.name) {
             check.error(format!("{path}.name"), format!("duplicate subset names: {}", subset.name));
         }
-        check.labels(&format!("{path}.labels"), &subset.labels);
+        check.labels(format_args!("{path}.labels"), &subset.labels);
         if let Some(policy) = &subset.traffic_policy {
             traffic_policy(&mut check, &format!("{path}.trafficPolicy"), policy);
         }
@@ -91,7 +91,7 @@ fn traffic_policy(check: &mut Check<'_, DestinationRule>, path: &str, policy: &T
         tls: policy.tls.as_ref(),
     };
     blocks.check(check, path);
-    check.at_most(&format!("{path}.portLevelSettings"), policy.port_level_settings.len(), 4096);
+    check.at_most(format_args!("{path}.portLevelSettings"), policy.port_level_settings.len(), 4096);
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         let path = format!("{path}.portLevelSettings[{index}]");
         match &port.port {

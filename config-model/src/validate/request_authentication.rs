@@ -29,7 +29,7 @@ fn check_rule(check: &mut Policy<'_>, path: &str, rule: &JwtRule) {
     if !rule.jwks_uri.is_empty() && !rule.jwks.is_empty() {
         check.error(path, "only one of jwks or jwksUri can be set");
     }
-    check.at_most_long(&format!("{path}.jwksUri"), &rule.jwks_uri, 2048);
+    check.at_most_long(format_args!("{path}.jwksUri"), &rule.jwks_uri, 2048);
     if !rule.jwks_uri.is_empty()
         && let Err(message) = address(&rule.jwks_uri)
     {
@@ -57,7 +57,7 @@ fn check_rule(check: &mut Policy<'_>, path: &str, rule: &JwtRule) {
         "cookie name must be non-empty string",
     );
     let claims = &rule.space_delimited_claims;
-    check.at_most(&format!("{path}.spaceDelimitedClaims"), claims.len(), 64);
+    check.at_most(format_args!("{path}.spaceDelimitedClaims"), claims.len(), 64);
     not_empty(check, &format!("{path}.spaceDelimitedClaims"), claims, "should be at least 1 character long");
     for (index, output) in rule.output_claim_to_headers.iter().enumerate() {
         let path = format!("{path}.outputClaimToHeaders[{index}]");
@@ -70,7 +70,7 @@ fn check_rule(check: &mut Policy<'_>, path: &str, rule: &JwtRule) {
             );
         }
     }
-    check.duration(&format!("{path}.timeout"), rule.timeout);
+    check.duration(format_args!("{path}.timeout"), rule.timeout);
 }
 
 fn not_empty(check: &mut Policy<'_>, path: &str, list: &[String], message: &str) {

@@ -11,7 +11,7 @@ pub(super) fn check<T>(check: &mut Check<'_, T>, path: &str, tls: &ServerTlsSett
     for (field, count) in
         [("credentialNames", tls.credential_names.len()), ("tlsCertificates", tls.tls_certificates.len())]
     {
-        check.at_most(&format!("{path}.{field}"), count, 2);
+        check.at_most(format_args!("{path}.{field}"), count, 2);
     }
     match tls.mode {
         ServerTlsMode::IstioMutual => return istio_mutual(check, path, tls),

@@ -77,7 +77,7 @@ fn tracing(check: Checks<'_, '_>, path: &str, tracing: &Tracing) {
 
 fn metrics(check: Checks<'_, '_>, path: &str, metrics: &Metrics) {
     providers(check, path, &metrics.providers);
-    check.duration(&format!("{path}.reportingInterval"), metrics.reporting_interval);
+    check.duration(format_args!("{path}.reportingInterval"), metrics.reporting_interval);
     for (index, entry) in metrics.overrides.iter().enumerate() {
         overrides(check, &format!("{path}.overrides[{index}]"), entry);
     }

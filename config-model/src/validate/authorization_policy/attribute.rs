@@ -15,7 +15,7 @@ pub(super) fn check(check: &mut Policy<'_>, path: &str, condition: &Condition) {
     for (field, list) in [("values", &condition.values), ("notValues", &condition.not_values)] {
         values::each(check, &format!("{path}.{field}"), list, rule);
         if key == "source.serviceAccount" {
-            check.at_most(&format!("{path}.{field}"), list.len(), 16);
+            check.at_most(format_args!("{path}.{field}"), list.len(), 16);
         }
     }
     if key.starts_with(METADATA) {

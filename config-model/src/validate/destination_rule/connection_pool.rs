@@ -19,15 +19,15 @@ pub(in crate::validate) fn check<T>(check: &mut Check<'_, T>, path: &str, pool: 
 
 fn check_tcp<T>(check: &mut Check<'_, T>, path: &str, tcp: &TcpSettings) {
     not_negative(check, path, "maxConnections", "max connections", tcp.max_connections);
-    check.duration(&format!("{path}.connectTimeout"), tcp.connect_timeout);
-    check.duration(&format!("{path}.maxConnectionDuration"), tcp.max_connection_duration);
+    check.duration(format_args!("{path}.connectTimeout"), tcp.connect_timeout);
+    check.duration(format_args!("{path}.maxConnectionDuration"), tcp.max_connection_duration);
     // Below a millisecond the timeout is off.
     if tcp.idle_timeout.is_some_and(|idle| idle.as_std().as_millis() != 0) {
-        check.duration(&format!("{path}.idleTimeout"), tcp.idle_timeout);
+        check.duration(format_args!("{path}.idleTimeout"), tcp.idle_timeout);
     }
     if let Some(keepalive) = &tcp.tcp_keepalive {
-        check.duration(&format!("{path}.tcpKeepalive.time"), keepalive.time);
-        check.duration(&format!("{path}.tcpKeepalive.interval"), keepalive.interval);
+        check.duration(format_args!("{path}.tcpKeepalive.time"), keepalive.time);
+        check.duration(format_args!("{path}.tcpKeepalive.interval"), keepalive.interval);
     }
 }
 
@@ -41,7 +41,7 @@ fn check_http<T>(check: &mut Check<'_, T>, path: &str, http: &HttpSettings) {
     ] {
         not_negative(check, path, field, what, value);
     }
-    check.duration(&format!("{path}.idleTimeout"), http.idle_timeout);
+    check.duration(format_args!("{path}.idleTimeout"), http.idle_timeout);
     if http.h2_upgrade_policy == H2UpgradePolicy::Upgrade && http.use_client_protocol {
         check.error(path, "use client protocol must not be true when H2UpgradePolicy is UPGRADE");
     }
@@ -51,7 +51,7 @@ fn check_http<T>(check: &mut Check<'_, T>, path: &str, http: &HttpSettings) {
         if value.is_none() {
             check.error(path.as_str(), format!("http2 keepalive {field} is required"));
         }
-        check.duration(&format!("{path}.{field}"), value);
+        check.duration(format_args!("{path}.{field}"), value);
     }
 }
 

@@ -43,7 +43,7 @@ fn check_warmup(check: &mut Check<'_, DestinationRule>, path: &str, warmup: &War
     if warmup.duration.is_none() {
         check.error(path, "duration is required");
     }
-    check.duration(&format!("{path}.duration"), warmup.duration);
+    check.duration(format_args!("{path}.duration"), warmup.duration);
     if warmup.minimum_percent.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {
         check.error(
             format!("{path}.minimumPercent"),

@@ -18,8 +18,8 @@ pub(super) fn check(check: &mut Check<'_, DestinationRule>, path: &str, outlier:
             "set splitExternalLocalOriginErrors: true",
         );
     }
-    check.duration(&format!("{path}.interval"), outlier.interval);
-    check.duration(&format!("{path}.baseEjectionTime"), outlier.base_ejection_time);
+    check.duration(format_args!("{path}.interval"), outlier.interval);
+    check.duration(format_args!("{path}.baseEjectionTime"), outlier.base_ejection_time);
     for (field, value) in [
         ("maxEjectionPercent", outlier.max_ejection_percent),
         ("minHealthPercent", outlier.min_health_percent),
