@@ -1,7 +1,7 @@
 //! Every order of what a few clients may do, tried on the real code and compared with a model that fits on a page.
 //!
 //! Invariant: a sequence begins with a fresh object and is deterministic, so that one that fails is printed and can be played again. What
-//! happens under one lock is one step; steps of threads that run at the same time are not told apart (decision 28).
+//! happens under one lock is one step; steps of threads that run at the same time are not told apart (decision 29).
 
 use super::{
     limits::{Admission, Admitted, Counters, Limit},
