@@ -119,11 +119,11 @@ async fn a_large_cluster_is_served_and_followed() {
             double.put(slice(0, port));
             let put = begin.elapsed();
             until(limen.port, "h0.example.com", "/", body);
-            let (took, ours) = (begin.elapsed(), cpu(std::process::id()) - others);
+            let (took, ours) = (begin.elapsed(), cpu(std::process::id()).saturating_sub(others));
             std::thread::park_timeout(std::time::Duration::from_millis(300));
             println!(
                 "an endpoint: live after {took:.0?} ({put:.0?} until the double had it, {ours:.0?} of CPU for the double and who asks), {:.1?} of CPU",
-                cpu(id) - before
+                cpu(id).saturating_sub(before)
             );
         }
         let mut moved = virtual_service(0, services);
@@ -134,7 +134,7 @@ async fn a_large_cluster_is_served_and_followed() {
         std::thread::park_timeout(std::time::Duration::from_millis(300));
         println!(
             "a VirtualService: live after {took:.0?} (100 ms of it to let changes end), {:.1?} of CPU",
-            cpu(id) - before
+            cpu(id).saturating_sub(before)
         );
         println!("{:?} MiB resident and at most", memory(id));
     });
