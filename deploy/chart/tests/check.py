@@ -150,7 +150,10 @@ def workload_part(spec):
 def set_variables(rendered):
     for one in rendered:
         if one["kind"] in ("Deployment", "DaemonSet"):
-            proxy = next(each for each in one["spec"]["template"]["spec"]["containers"] if each["name"] == "istio-proxy")
+            pod = one["spec"]["template"]["spec"]
+            # Beside a workload it is an init container that stays.
+            every = [*pod["containers"], *(pod.get("initContainers") or [])]
+            proxy = next(each for each in every if each["name"] == "istio-proxy")
             return {each["name"]: each for each in proxy.get("env") or []}
     return {}
 
@@ -279,7 +282,7 @@ def drain_faults(rendered):
     """A drain is over before the kubelet kills, and accepts no longer than it lasts. (Of a second nothing can be left.)"""
     for one in rendered:
         if one["kind"] in ("Deployment", "DaemonSet"):
-            grace = one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+            grace = one["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
             told = set_variables([one])
             drain, accept = (
                 int(re.fullmatch(r"(\d+)s", told[name]["value"])[1]) for name in ("LIMEN_DRAIN_TIME", "LIMEN_MIN_DRAIN_TIME")
@@ -372,8 +375,12 @@ def main():
     for path in manifests:
         rendered = objects(pathlib.Path(path).read_text())
         faults = [fault for one in rendered for fault in schema_faults(one)]
-        if any(one["kind"] == "Deployment" for one in rendered):
-            faults += [*right_faults(rendered, root), *variable_faults(rendered, root)]
+        kinds_there = [one["kind"] for one in rendered]
+        if "Deployment" in kinds_there:
+            faults += variable_faults(rendered, root)
+        # A Deployment by itself is somebody else's, with a sidecar: its rights are granted elsewhere.
+        if "Deployment" in kinds_there and kinds_there != ["Deployment"]:
+            faults += right_faults(rendered, root)
         if any(one["kind"] == "CustomResourceDefinition" for one in rendered):
             faults += definition_faults(rendered, root)
         report(pathlib.Path(path).name, [*faults, *label_faults(rendered), *drain_faults(rendered)])

@@ -84,7 +84,12 @@ fn lost(written: &Value, back: &Value, path: &str, found: &mut Vec<String>) {
 fn faults(text: &str) -> (Vec<String>, usize) {
     let (mut faults, mut count) = (Vec::new(), 0);
     for document in serde_yaml::Deserializer::from_str(text) {
-        let object = Value::deserialize(document).unwrap();
+        let mut object = Value::deserialize(document).unwrap();
+        // What has no kind is a patch of what has pods.
+        if object["spec"]["template"].is_object() && object["kind"].is_null() {
+            object["apiVersion"] = "apps/v1".into();
+            object["kind"] = "Deployment".into();
+        }
         let kind = object["kind"].as_str().unwrap_or("").to_owned();
         if object.is_null() || FOREIGN.contains(&kind.as_str()) {
             continue;
