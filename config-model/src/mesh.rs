@@ -26,6 +26,7 @@ use crate::{
             H2UpgradePolicy, LocalityLbSetting, TcpKeepalive, TrafficPolicy, ZoneAwareLbSetting,
         },
         gateway::TlsProtocol,
+        sidecar::OutboundTrafficMode,
         virtual_service::HttpRetry,
     },
     scalar::{Duration, lenient},
@@ -69,6 +70,8 @@ pub struct MeshConfig {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// TLS bounds of servers that do not say.
     pub tls_defaults: Option<MeshTlsConfig>,
+    /// What becomes of traffic of sidecars to what no service has.
+    pub outbound_traffic_policy: MeshOutboundTrafficPolicy,
     /// Settings of the proxies themselves.
     pub default_config: ProxyConfig,
     /// The networks of the mesh by name, which the ConfigMap has under a key of their own.
@@ -112,6 +115,7 @@ impl Default for MeshConfig {
             dns_refresh_rate: Duration::from_secs(60),
             tcp_keepalive: None,
             tls_defaults: None,
+            outbound_traffic_policy: MeshOutboundTrafficPolicy { mode: OutboundTrafficMode::AllowAny },
             default_config: ProxyConfig::default(),
             networks: BTreeMap::new(),
             access_log_file: String::new(),
@@ -156,6 +160,14 @@ impl MeshConfig {
     pub fn domain(&self) -> &'static str {
         "cluster.local"
     }
+}
+
+/// What becomes of traffic of sidecars to what no service has, where no Sidecar says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct MeshOutboundTrafficPolicy {
+    /// The zero value is REGISTRY_ONLY; without the whole block it is ALLOW_ANY.
+    pub mode: OutboundTrafficMode,
 }
 
 /// How a line of the access log is written.

@@ -23,6 +23,8 @@ pub enum Support {
     Honoured,
     /// Istio's gateway does nothing with it either; why.
     NoEffectOnGateway(&'static str),
+    /// A sidecar does what Istio's does. A gateway does nothing with it, as Istio's; why.
+    OfSidecars(&'static str),
     /// It has no effect here yet; what is missing.
     NotYet(&'static str),
     /// It will not be honoured; why.
@@ -58,6 +60,22 @@ pub fn of(kind: Kind, pattern: &str) -> Option<Support> {
     }
 }
 
+/// Whether a finding says of a field that a gateway does nothing with it, where a sidecar does.
+pub fn is_of_sidecars(finding: &Diagnostic) -> bool {
+    let Some(resource) = finding.resource.as_ref().filter(|_| finding.code == Code::NO_EFFECT) else {
+        return false;
+    };
+    let pattern = pattern_of(&finding.path);
+    let of_value = |row: &Row| row.path.split_once('=').is_some_and(|(path, _)| path == pattern);
+    let mut of_values = rows().filter(|row| row.kind == resource.kind && of_value(row));
+    matches!(of(resource.kind, &pattern), Some(Support::OfSidecars(_)))
+        || of_values.any(|row| {
+            // The message names the value.
+            let value = row.path.rsplit('=').next().unwrap_or_default();
+            matches!(row.support, Support::OfSidecars(_)) && finding.message.contains(value)
+        })
+}
+
 /// The table for the README, in Markdown.
 pub fn markdown() -> String {
     let mut text = String::from("| Kind | Field | Status |\n|---|---|---|\n");
@@ -65,6 +83,7 @@ pub fn markdown() -> String {
         let status = match row.support {
             Support::Honoured => "honoured".to_owned(),
             Support::NoEffectOnGateway(why) => format!("no effect on a gateway: {why}"),
+            Support::OfSidecars(why) => format!("honoured by a sidecar; no effect on a gateway: {why}"),
             Support::NotYet(what) => format!("not yet: {what}"),
             Support::Refused(why) => format!("refused: {why}"),
         };
@@ -143,7 +162,7 @@ impl Node {
         let what = value.map_or_else(|| name.to_owned(), |value| format!("{name}: {value}"));
         match support {
             Support::Honoured => None,
-            Support::NoEffectOnGateway(why) => {
+            Support::NoEffectOnGateway(why) | Support::OfSidecars(why) => {
                 Some(Diagnostic::new(Code::NO_EFFECT, format!("{what} has no effect on a gateway: {why}")))
             }
             Support::NotYet(what_not) => Some(Diagnostic::new(

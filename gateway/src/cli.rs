@@ -13,6 +13,7 @@ mod log;
 mod output;
 mod remote;
 mod run;
+mod workload;
 
 use std::ffi::OsString;
 

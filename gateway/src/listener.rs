@@ -14,8 +14,10 @@ mod http2;
 mod idle;
 mod inherit;
 mod manager;
+mod matched;
 mod preface;
 pub(crate) mod proxy_header;
+mod sniff;
 mod socket;
 mod stream;
 #[cfg(test)]
@@ -25,13 +27,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora_core::{protocols::Stream, server::ShutdownWatch};
-use routing::listener::{Listener, ListenerKey, Listeners, TcpRoute};
+use routing::listener::{Listener, ListenerKey, Listeners, TcpRoute, of_original_destination};
 use tokio::sync::watch;
 
 use crate::{edge::EdgeConfig, tls::Certificates};
 
 pub use bind::{BindFailure, BindOptions, BoundAddress};
-pub use connection::{ConnectionInfo, connection_info};
+pub use connection::{ConnectionInfo, Course, connection_info};
 pub use counting::Handshake;
 pub(crate) use http1::{Flaw, is_authority};
 pub use http1::{HeadPolicy, Leniency, Underscores};
@@ -62,6 +64,13 @@ pub trait ListenerSource: Send + Sync {
     fn listeners(&self) -> Listeners;
     /// One listener with what else its connections need, all of one snapshot; `None` once it is gone.
     fn listener(&self, key: &ListenerKey) -> Option<LiveListener>;
+    /// The listener that serves a connection which the one of `key` has taken in by a redirect, and which was going to
+    /// `destination`; with what else it needs, all of one snapshot.
+    fn handed_over(&self, key: &ListenerKey, destination: SocketAddr) -> Option<LiveListener> {
+        let live = self.listener(key)?;
+        let listener = of_original_destination(&self.listeners(), &live.listener, destination).clone();
+        Some(LiveListener { listener, ..live })
+    }
     /// Changes with every published snapshot.
     fn changes(&self) -> watch::Receiver<u64>;
 }

@@ -70,7 +70,6 @@ use reply::LocalReply;
 use routing::{
     action::{redirect::https_redirect_location, timeout},
     decision::Decision,
-    listener::Chains,
     route::Action,
 };
 use std::{
@@ -111,10 +110,7 @@ impl GatewayProxy {
             return reply::write(session, ctx, refusal).await.map(|()| true);
         }
         let snapshot = ctx.snapshot.clone();
-        let chain = ctx.connection.as_ref().and_then(|c| match &snapshot.listener(&c.listener)?.chains {
-            Chains::Http(chain) => Some(chain),
-            Chains::Tls(by_name) => by_name.lookup_sni(c.sni.as_deref()),
-        });
+        let chain = ctx.connection.as_ref().and_then(|connection| snapshot.chain(connection));
         let Some(chain) = chain else {
             return self.not_found(session, ctx).await;
         };
@@ -122,7 +118,8 @@ impl GatewayProxy {
             let reply = LocalReply::empty(421, "misdirected_request").close();
             return reply::write(session, ctx, reply).await.map(|()| true);
         };
-        let refused = if policies::begin_before_route(&snapshot.policies) {
+        let comes_in = ctx.connection.as_ref().is_none_or(|connection| !connection.is_outbound());
+        let refused = if comes_in && policies::begin_before_route(&snapshot.policies) {
             // Boxed, so that requests without policies have no room for it.
             Box::pin(policies::on_request(session, ctx, chain)).await
         } else {
@@ -157,7 +154,7 @@ impl GatewayProxy {
         let outcome = match refused {
             // Its response has the operations of the rule all the same (Envoy: the route is known to every filter).
             Some(reply) => Some(reply),
-            None if policies::have_say(ctx, chain) => {
+            None if comes_in && policies::have_say(ctx, chain) => {
                 Box::pin(policies::on_route(session, ctx, chain)).await.or(outcome)
             }
             None => outcome,
@@ -291,7 +288,7 @@ impl ProxyHttp for GatewayProxy {
         if peer.is_tls() {
             peer::verify(ctx.cluster.as_ref().and_then(|cluster| cluster.tls()), digest)?;
         }
-        ctx.principals = upstream::principals(digest);
+        ctx.principals = upstream::principals(digest).or_else(|| upstream::caller(ctx.connection.as_deref()));
         watch::watch(session, ctx);
         Ok(())
     }

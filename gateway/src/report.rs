@@ -12,5 +12,6 @@ mod parts;
 pub mod question;
 pub mod sarif;
 mod security;
+mod sidecar;
 pub mod story;
 pub mod table;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use routing::compile::WorkloadFiles;
+use routing::compile::{Role, WorkloadFiles};
 
 use crate::{edge::EdgeFlags, runtime::dynamic::Reach, telemetry::identity::DEFAULT_CLUSTER};
 
@@ -23,6 +23,8 @@ pub struct Settings {
     pub namespace: String,
     /// Labels of the gateway's workload, which Gateways select by.
     pub labels: BTreeMap<String, String>,
+    /// Where the proxy stands, and beside what.
+    pub role: Role,
     /// Folder with the workload's own certificate; `None` is where Istio's agent or `/etc/certs` has it.
     pub workload_certificates: Option<PathBuf>,
     /// File with the annotations of the workload's pod, as the kubelet writes it; `None`, or not there: it has none.
@@ -131,6 +133,7 @@ impl Default for Settings {
             source: SourceSettings::Folders(Vec::new()),
             namespace: DEFAULT_NAMESPACE.to_owned(),
             labels: default_labels(),
+            role: Role::Gateway,
             workload_certificates: None,
             pod_annotations: None,
             trace_decision: TraceDecision::default(),
@@ -189,6 +192,7 @@ impl Settings {
             workload: self.workload_certificates.as_deref().map_or_else(WorkloadFiles::default, |folder| {
                 WorkloadFiles::within(&folder.to_string_lossy())
             }),
+            role: self.role.clone(),
         }
     }
 }

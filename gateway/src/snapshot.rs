@@ -5,7 +5,7 @@
 
 use crate::{
     edge::EdgeConfig,
-    listener::{ListenerSource, LiveListener},
+    listener::{ConnectionInfo, ListenerSource, LiveListener},
     policy::{Chain, builtin::Gate},
     runtime::registry::Clusters,
     telemetry::Plans,
@@ -13,9 +13,10 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use config_model::diagnostic::Diagnostics;
-use routing::listener::{Listener, ListenerKey, Listeners};
+use routing::listener::{Chains, FilterChain, Listener, ListenerKey, Listeners, of_original_destination};
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -54,6 +55,19 @@ impl Snapshot {
     #[must_use]
     pub fn listener(&self, key: &ListenerKey) -> Option<&Arc<Listener>> {
         self.listeners.get(key).or_else(|| self.retired.get(key).map(|(_, listener)| listener))
+    }
+
+    /// The chain of a connection: what is in force now for where it came in, where it was going and what it showed.
+    #[must_use]
+    pub fn chain(&self, connection: &ConnectionInfo) -> Option<&Arc<FilterChain>> {
+        match &self.listener(&connection.listener)?.chains {
+            Chains::Http(chain) => Some(chain),
+            Chains::Tls(by_name) => by_name.lookup_sni(connection.sni.as_deref()),
+            Chains::Matched(matched) => {
+                let course = connection.course.as_deref()?;
+                matched.pick(course.destination, &course.sniffed)
+            }
+        }
     }
 
     /// Listeners that are known to their connections only, after a snapshot with these.
@@ -128,6 +142,16 @@ impl ListenerSource for SnapshotCell {
         })
     }
 
+    fn handed_over(&self, key: &ListenerKey, destination: SocketAddr) -> Option<LiveListener> {
+        let snapshot = self.load();
+        let accepted = snapshot.listeners.get(key)?;
+        Some(LiveListener {
+            listener: of_original_destination(&snapshot.listeners, accepted, destination).clone(),
+            certificates: snapshot.certificates.clone(),
+            edge: snapshot.edge.clone(),
+        })
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.subscribe()
     }
@@ -136,7 +160,7 @@ impl ListenerSource for SnapshotCell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use routing::listener::{Bind, Chains};
+    use routing::listener::Bind;
 
     #[test]
     fn a_reader_keeps_the_snapshot_it_loaded() {
@@ -151,7 +175,7 @@ mod tests {
     fn a_listener_that_is_gone_is_known_to_its_connections_until_it_comes_back() {
         let key = ListenerKey { bind: Bind::Any, port: 80 };
         let listener =
-            || Arc::new(Listener { key: key.clone(), chains: Chains::Tls(routing::host::HostIndex::new()) });
+            || Arc::new(Listener::of_gateway(key.clone(), Chains::Tls(routing::host::HostIndex::new())));
         let with = |listener: &Arc<Listener>| Snapshot {
             listeners: [(key.clone(), listener.clone())].into(),
             ..Snapshot::default()

@@ -38,6 +38,36 @@ impl ClusterName {
         self.0.starts_with("outbound_.")
     }
 
+    /// Where a connection was going anyway: of the workload beside a sidecar, to what no service has.
+    #[must_use]
+    pub fn passthrough() -> Self {
+        Self("PassthroughCluster".into())
+    }
+
+    /// The same for a connection to the workload, on a port that no service has.
+    #[must_use]
+    pub fn inbound_passthrough() -> Self {
+        Self("InboundPassthroughCluster".into())
+    }
+
+    /// Nowhere: it has no endpoints, and who is sent there is cut off.
+    #[must_use]
+    pub fn black_hole() -> Self {
+        Self("BlackHoleCluster".into())
+    }
+
+    /// The workload beside a sidecar, on one of its ports.
+    #[must_use]
+    pub fn inbound(port: u16) -> Self {
+        Self(format!("inbound|{port}||").into())
+    }
+
+    /// Whether it is the workload beside a sidecar: on a port of a service, or on any.
+    #[must_use]
+    pub fn is_inbound(&self) -> bool {
+        self.0.starts_with("inbound|") || &*self.0 == "InboundPassthroughCluster"
+    }
+
     /// The name as it stands in logs and metrics.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -191,7 +221,8 @@ pub enum Discovery {
     LogicalDns,
     /// The name that the request asks for, resolved when it is asked for (ServiceEntry `DYNAMIC_DNS`).
     DynamicDns,
-    /// No endpoint can be known on a gateway (ServiceEntry `NONE`, DestinationRule `PASSTHROUGH`).
+    /// Where the connection was going before it was redirected to a sidecar (ServiceEntry `NONE`, DestinationRule
+    /// `PASSTHROUGH`); on a gateway there is no such place.
     OriginalDestination,
 }
 

@@ -13,6 +13,7 @@ mod bindings;
 mod clusters;
 mod delegate;
 mod endpoints;
+mod identity;
 mod input;
 mod l4;
 mod locality;
@@ -23,6 +24,7 @@ mod rules;
 mod server_index;
 mod servers;
 mod shown;
+mod sidecar;
 mod tables;
 #[cfg(test)]
 mod testing;
@@ -39,6 +41,8 @@ use crate::{
     host::HostIndex,
     listener::{Bind, Chains, FilterChain, Listener, ListenerKey, Listeners, ServerTls, TcpRoute},
 };
+pub use identity::{Identity, Role, Workload, WorkloadFiles};
+
 use bindings::Bindings;
 use config_model::{
     diagnostic::{Code, Diagnostic, Diagnostics},
@@ -52,74 +56,13 @@ use registry::Registry;
 use servers::{Bound, BoundServer, Ports, Serves};
 use shown::{Shows, Steady};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 use tables::{TableBuilder, Tables};
 
 /// All clusters by name; in no order.
 pub type Clusters = HashMap<ClusterName, Arc<Cluster>, FixedState>;
-
-/// Who this gateway is: what selectors and visibility are judged by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Namespace of the gateway's pods.
-    pub namespace: String,
-    /// Labels of the gateway's pods.
-    pub labels: BTreeMap<String, String>,
-    /// DNS domain of the cluster, the end of every Service's name.
-    pub domain: String,
-    /// Name of the cluster that is read, by which MeshNetworks knows it, unless MeshConfig says another.
-    pub cluster: String,
-    /// The workload's own certificate.
-    pub workload: WorkloadFiles,
-}
-
-/// PEM files with the certificate that the mesh knows this gateway by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkloadFiles {
-    /// The chain.
-    pub certificate: Arc<str>,
-    /// Its key.
-    pub key: Arc<str>,
-    /// Roots of the mesh.
-    pub roots: Arc<str>,
-}
-
-impl WorkloadFiles {
-    /// The files in a folder, by the names that Istio gives them where they are mounted.
-    #[must_use]
-    pub fn within(folder: &str) -> Self {
-        Self::named(folder, ["cert-chain.pem", "key.pem", "root-cert.pem"])
-    }
-
-    fn named(folder: &str, names: [&str; 3]) -> Self {
-        let [certificate, key, roots] = names.map(|name| format!("{folder}/{name}").into());
-        Self { certificate, key, roots }
-    }
-}
-
-impl Default for WorkloadFiles {
-    /// Where Istio's agent puts them.
-    fn default() -> Self {
-        let names = ["certificates.pem", "private_key.pem", "ca_certificates.pem"];
-        Self::named("/var/run/secrets/workload-spiffe-credentials", names)
-    }
-}
-
-impl Default for Identity {
-    /// Istio's own ingress gateway.
-    fn default() -> Self {
-        let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        Self {
-            namespace: "istio-system".to_owned(),
-            labels: [label("app", "istio-ingressgateway"), label("istio", "ingressgateway")].into(),
-            domain: "cluster.local".to_owned(),
-            cluster: "Kubernetes".to_owned(),
-            workload: WorkloadFiles::default(),
-        }
-    }
-}
 
 /// Everything that is served.
 #[derive(Clone, Debug, Default)]
@@ -170,6 +113,8 @@ pub struct Compiler {
     shows: Shows,
     tables: Tables,
     served: Served,
+    /// What the sidecar role served last, which is made whole each time.
+    beside: Option<Compiled>,
 }
 
 /// What was compiled last, and what of it was made of more than resources.
@@ -205,11 +150,17 @@ impl Compiler {
             shows: Shows::default(),
             tables: Tables::default(),
             served: Served::default(),
+            beside: None,
         }
     }
 
     /// Compiles the next configuration.
     pub fn compile(&mut self, now: &Validated) -> (Compiled, Diagnostics) {
+        if let Role::Sidecar(workload) = &self.identity.role {
+            let (compiled, findings) = sidecar::compile(now, &self.identity, workload, self.beside.as_ref());
+            self.beside = Some(compiled.clone());
+            return (compiled, findings);
+        }
         let before = self.input.replace(now.clone());
         let identity = self.identity.clone();
         let input = Input::new(now, &identity, before.as_ref());
@@ -291,7 +242,7 @@ impl Compiler {
         let l4 = l4::L4::new(identity, registry, bindings);
         let mesh = input.now.mesh();
         let delegates = delegate::Delegates::new(bindings.delegation(), mesh, &identity.domain);
-        let rules = rule::RuleCompiler::new(registry, identity, mesh, delegates);
+        let rules = rule::RuleCompiler::new(registry, identity, mesh, &delegates);
         let mut findings = Diagnostics::new();
         let mut builder = tables.begin(shows, bound, bindings, rules, steady, &mut findings);
         let mut listeners = Listeners::new();
@@ -299,7 +250,7 @@ impl Compiler {
             let old = served.listeners.get(key);
             let of = (&l4, &*served.clusters);
             if let Some(chains) = chains(key, servers, old, &mut builder, of, &mut own) {
-                listeners.insert(key.clone(), Arc::new(Listener { key: key.clone(), chains }));
+                listeners.insert(key.clone(), Arc::new(Listener::of_gateway(key.clone(), chains)));
             }
         }
         tables.end(builder);
@@ -470,7 +421,7 @@ fn chain(server: &BoundServer<'_>, table: Arc<crate::table::RouteTable>) -> Filt
 fn tls_of(old: Option<&Arc<Listener>>) -> HashSet<&Arc<ServerTls>> {
     match old.map(|old| &old.chains) {
         Some(Chains::Tls(index)) => index.iter().filter_map(|(_, chain)| chain.tls.as_ref()).collect(),
-        Some(Chains::Http(_)) | None => HashSet::new(),
+        Some(Chains::Http(_) | Chains::Matched(_)) | None => HashSet::new(),
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Candidate {
 /// Explains a lookup. Slow, and allocates: for people, not for requests.
 #[must_use]
 pub fn explain(table: &RouteTable, head: &RequestHead<'_>) -> Explanation {
-    let Some(host) = table.hosts().lookup(head.authority) else {
+    let Some(host) = table.host(head.authority) else {
         return Explanation {
             host: None,
             requires_tls: false,

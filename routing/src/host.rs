@@ -65,6 +65,12 @@ impl<T> HostIndex<T> {
         self.lookup_name(without_port(authority))
     }
 
+    /// The value for an authority whose port counts: domains may have one.
+    #[must_use]
+    pub fn lookup_as_written(&self, authority: &str) -> Option<&T> {
+        self.lookup_name(authority)
+    }
+
     /// The value for a TLS server name; a client that sent none gets the one of `*`.
     #[must_use]
     pub fn lookup_sni(&self, name: Option<&str>) -> Option<&T> {
@@ -78,6 +84,18 @@ impl<T> HostIndex<T> {
     #[must_use]
     pub fn get(&self, domain: &str) -> Option<&T> {
         self.at(self.names.find_domain(&domain.to_ascii_lowercase())?)
+    }
+
+    /// The value put under exactly this domain, or the one that is made and put there.
+    #[expect(clippy::indexing_slicing, reason = "what was not there has just been put")]
+    pub(crate) fn get_or_insert_with(&mut self, domain: &str, make: impl FnOnce() -> T) -> &mut T {
+        let domain = domain.to_ascii_lowercase();
+        let at = self.names.find_domain(&domain).unwrap_or_else(|| {
+            Arc::make_mut(&mut self.names).add(domain);
+            self.values.push(make());
+            self.values.len() - 1
+        });
+        &mut self.values[at]
     }
 
     /// All domains and values, in the order in which the domains were first put in.

@@ -2,6 +2,12 @@
 //!
 //! Invariant: a key never has two listeners; merging and its conflicts were settled by `compile`.
 
+mod matched;
+mod original;
+
+pub use matched::{ChainMatch, Matched, PLAIN_HTTP, Sniffed, Transport, Wants};
+pub use original::of_original_destination;
+
 use crate::annotated::Annotated;
 use crate::cluster::ClusterName;
 use crate::host::HostIndex;
@@ -211,7 +217,7 @@ pub struct FilterChain {
 }
 
 /// ALPN names by which the mesh's own proxies know one another (Istio: gateway.go `allIstioMtlsALPNs`).
-const MESH_PROTOCOLS: [&str; 5] =
+pub(crate) const MESH_PROTOCOLS: [&str; 5] =
     ["istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
 /// Whether a chain that a server name chose is for a client.
@@ -244,6 +250,47 @@ pub enum Chains {
     Http(Arc<FilterChain>),
     /// TLS: by server name; exact, then longest wildcard, then any (which also takes clients without a name).
     Tls(HostIndex<Arc<FilterChain>>),
+    /// A sidecar's: by where a connection was going and by what it carries.
+    Matched(Arc<Matched>),
+}
+
+impl Chains {
+    /// Every chain, with what leads to it for people; one that several names lead to comes as often.
+    pub fn each(&self) -> Box<dyn Iterator<Item = (Option<String>, &Arc<FilterChain>)> + '_> {
+        match self {
+            Self::Http(chain) => Box::new(std::iter::once((None, chain))),
+            Self::Tls(index) => Box::new(index.iter().map(|(name, chain)| (Some(name.to_owned()), chain))),
+            Self::Matched(matched) => {
+                let shown = |condition: Option<&ChainMatch>| condition.map(ToString::to_string);
+                Box::new(matched.each().map(move |(condition, chain)| (shown(condition), chain)))
+            }
+        }
+    }
+}
+
+/// Whose connections a listener takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Those of whoever comes to a gateway.
+    #[default]
+    Gateway,
+    /// Those that the workload beside a sidecar opens.
+    Outbound,
+    /// Those that are for the workload.
+    Inbound,
+}
+
+/// How a listener comes by its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Reached {
+    /// It has a socket of its own, and serves what that accepts.
+    #[default]
+    Bound,
+    /// It has a socket of its own, to which connections are redirected, and each goes to the listener that it was for:
+    /// [`of_original_destination`]. It serves those for which there is none.
+    Redirected,
+    /// It has no socket: it serves what a redirected one hands it.
+    HandedOver,
 }
 
 /// One listener.
@@ -251,8 +298,36 @@ pub enum Chains {
 pub struct Listener {
     /// Identity.
     pub key: ListenerKey,
+    /// Whose connections it takes.
+    pub direction: Direction,
+    /// How it comes by them.
+    pub reached: Reached,
     /// Its chains.
     pub chains: Chains,
+}
+
+impl Listener {
+    /// A gateway's.
+    #[must_use]
+    pub fn of_gateway(key: ListenerKey, chains: Chains) -> Self {
+        Self { key, direction: Direction::Gateway, reached: Reached::Bound, chains }
+    }
+
+    /// Whether a socket is to be opened for it.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.reached != Reached::HandedOver
+    }
+
+    /// Istio's name of it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (self.direction, self.reached) {
+            (Direction::Outbound, Reached::Redirected) => "virtualOutbound".to_owned(),
+            (Direction::Inbound, Reached::Redirected) => "virtualInbound".to_owned(),
+            _ => self.key.to_string(),
+        }
+    }
 }
 
 /// All listeners by key.

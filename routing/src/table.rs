@@ -82,6 +82,17 @@ impl VirtualHost {
 pub struct RouteTable {
     name: Arc<str>,
     hosts: HostIndex<Arc<VirtualHost>>,
+    ports: Ports,
+}
+
+/// What the port of an authority counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ports {
+    /// Nothing: the listener's is known.
+    #[default]
+    Ignored,
+    /// A domain may have one, and is then found by it only: one listener is for services of many ports.
+    Counted,
 }
 
 impl RouteTable {
@@ -93,14 +104,31 @@ impl RouteTable {
             let domain = Arc::clone(host.domain());
             index.insert(&domain, host);
         }
-        Self { name: name.into(), hosts: index }
+        Self { name: name.into(), hosts: index, ports: Ports::Ignored }
+    }
+
+    /// A table whose virtual hosts have several domains each; of two with one domain the first stays.
+    #[must_use]
+    pub fn with_domains(
+        name: impl Into<Arc<str>>,
+        ports: Ports,
+        hosts: impl IntoIterator<Item = (Vec<String>, Arc<VirtualHost>)>,
+    ) -> Self {
+        let mut index = HostIndex::new();
+        for (domains, host) in hosts {
+            for domain in domains {
+                index.get_or_insert_with(&domain, || Arc::clone(&host));
+            }
+        }
+        Self { name: name.into(), hosts: index, ports }
     }
 
     /// A table with the same domains and other virtual hosts, one for each in the order of [`hosts`](Self::hosts); `None` when there
     /// are not so many.
     #[must_use]
     pub fn with_hosts(&self, hosts: Vec<Arc<VirtualHost>>) -> Option<Self> {
-        Some(Self { name: Arc::clone(&self.name), hosts: self.hosts.with_values(hosts)? })
+        let hosts = self.hosts.with_values(hosts)?;
+        Some(Self { name: Arc::clone(&self.name), hosts, ports: self.ports })
     }
 
     /// Name for people: Istio's is `http.PORT` or `https.PORT.NAME.GATEWAY.NAMESPACE`.
@@ -115,9 +143,18 @@ impl RouteTable {
         &self.hosts
     }
 
+    /// The virtual host of an authority.
+    #[must_use]
+    pub fn host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        match self.ports {
+            Ports::Ignored => self.hosts.lookup(authority),
+            Ports::Counted => self.hosts.lookup_as_written(authority),
+        }
+    }
+
     /// What is to be done with a request.
     pub fn lookup(&self, head: &RequestHead<'_>) -> Decision<'_> {
-        let Some(host) = self.hosts.lookup(head.authority) else {
+        let Some(host) = self.host(head.authority) else {
             return Decision::NotFound(NotFound::Host);
         };
         if host.require_tls && head.scheme == Scheme::Http {

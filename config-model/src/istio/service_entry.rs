@@ -12,7 +12,7 @@ pub struct ServiceEntry {
     /// Each becomes one service.
     #[serde(deserialize_with = "list::exact")]
     pub hosts: Vec<HostPattern>,
-    /// Virtual addresses; without meaning on a gateway.
+    /// Virtual addresses, by which a sidecar knows it; without meaning on a gateway.
     #[serde(deserialize_with = "list::exact")]
     pub addresses: Vec<String>,
     /// Service ports.

@@ -1,4 +1,4 @@
-//! `Sidecar`: scope and listeners of sidecar proxies. It has no effect on a gateway.
+//! `Sidecar`: reach and listeners of sidecar proxies. It has no effect on a gateway.
 
 use serde::Deserialize;
 

@@ -437,18 +437,18 @@ pub struct TlsMatchAttributes {
     /// Server names of the ClientHello.
     #[serde(deserialize_with = "list::exact")]
     pub sni_hosts: Vec<HostPattern>,
-    /// Not evaluated on gateways.
+    /// Evaluated on sidecars only.
     #[serde(deserialize_with = "list::exact")]
     pub destination_subnets: Vec<String>,
     /// The Gateway server's port number.
     #[serde(deserialize_with = "PortNumber::or_zero")]
     pub port: Option<PortNumber>,
-    /// Not evaluated on gateways.
+    /// Evaluated on sidecars only.
     pub source_labels: BTreeMap<String, String>,
     /// Restricts to some of the VirtualService's gateways.
     #[serde(deserialize_with = "list::exact")]
     pub gateways: Vec<String>,
-    /// Not evaluated on gateways.
+    /// Evaluated on sidecars only.
     pub source_namespace: String,
 }
 
@@ -468,7 +468,7 @@ pub struct TcpRoute {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct L4MatchAttributes {
-    /// Not evaluated on gateways.
+    /// Evaluated on sidecars only.
     #[serde(deserialize_with = "list::exact")]
     pub destination_subnets: Vec<String>,
     /// The Gateway server's port number.
@@ -476,11 +476,11 @@ pub struct L4MatchAttributes {
     pub port: Option<PortNumber>,
     /// Not evaluated anywhere.
     pub source_subnet: String,
-    /// Not evaluated on gateways.
+    /// Evaluated on sidecars only.
     pub source_labels: BTreeMap<String, String>,
     /// Restricts to some of the VirtualService's gateways.
     #[serde(deserialize_with = "list::exact")]
     pub gateways: Vec<String>,
-    /// Not evaluated on gateways.
+    /// Evaluated on sidecars only.
     pub source_namespace: String,
 }

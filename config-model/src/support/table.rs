@@ -4,7 +4,7 @@
 
 use super::{
     Row, Support,
-    Support::{Honoured, NoEffectOnGateway, NotYet},
+    Support::{Honoured, NoEffectOnGateway, NotYet, OfSidecars},
 };
 use crate::meta::Kind;
 
@@ -50,9 +50,8 @@ const fn t(path: &'static str, support: Support, below: &'static [&'static str])
 const STATS: Support = NoEffectOnGateway(
     "it names statistics of Envoy's that Istio does not publish, unless a proxy is told to",
 );
-const SIDECAR_ONLY: Support = NoEffectOnGateway("Istio evaluates it on sidecars only");
-const NO_ORIGINAL: Support =
-    NoEffectOnGateway("there is no original destination; such a host has no endpoints");
+const SIDECAR_ONLY: Support = OfSidecars("Istio evaluates it on sidecars only");
+const NO_ORIGINAL: Support = OfSidecars("there is no original destination; such a host has no endpoints");
 const PING: Support = NotYet("the time to answer a PING, which is five seconds");
 
 const GATEWAY: &[Row] = &[
@@ -285,7 +284,7 @@ const PORT_LEVEL: &[&str] = &["port", "loadBalancer", "connectionPool", "outlier
 
 const SERVICE_ENTRY: &[Row] = &[
     s("spec.hosts", Honoured, &[]),
-    s("spec.addresses", NoEffectOnGateway("virtual addresses are for traffic that a sidecar captures"), &[]),
+    s("spec.addresses", OfSidecars("virtual addresses are for traffic that a sidecar captures"), &[]),
     s("spec.ports", Honoured, &["number", "protocol", "name", "targetPort"]),
     s("spec.location", Honoured, &[]),
     s("spec.resolution", Honoured, &[]),
@@ -388,7 +387,7 @@ const OPERATION: &[&str] =
 const PEER_AUTHENTICATION: &[Row] = &[Row {
     kind: Kind::PeerAuthentication,
     path: "spec",
-    support: NoEffectOnGateway("each server of a Gateway says in its tls settings what it asks of clients"),
+    support: OfSidecars("each server of a Gateway says in its tls settings what it asks of clients"),
     below: &["selector", "mtls", "portLevelMtls"],
 }];
 

@@ -1,4 +1,4 @@
-//! What admission demands of a Sidecar (Istio: ValidateSidecar). It has no effect on a gateway, so only its form is checked.
+//! What admission demands of a Sidecar (Istio: ValidateSidecar). Its form alone is checked: what it names may come later.
 
 use std::collections::{BTreeMap, BTreeSet};
 

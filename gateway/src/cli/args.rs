@@ -55,10 +55,10 @@ pub struct CommonArgs {
     /// Read the Kubernetes API (in a cluster, or by the kubeconfig) instead of folders
     #[arg(long, env = "LIMEN_KUBERNETES", conflicts_with = "config")]
     pub kubernetes: bool,
-    /// Namespace of the gateway
+    /// Namespace of the gateway, or of the workload beside a sidecar
     #[arg(long, value_name = "NS", env = "LIMEN_NAMESPACE", default_value = settings::DEFAULT_NAMESPACE)]
     pub namespace: String,
-    /// Labels of the gateway's pod
+    /// Labels of that pod
     #[arg(
         long,
         value_name = "K=V,…",
@@ -74,12 +74,41 @@ pub struct CommonArgs {
     pub color: Color,
 }
 
+/// What `limen run --role sidecar` is told of the workload beside it.
+#[derive(Debug, Clone, Args)]
+pub struct SidecarArgs {
+    /// Addresses of the workload, for a sidecar; when not given, those of INSTANCE_IP and POD_IP, and the machine's own
+    #[arg(long, value_name = "IP,…", env = "LIMEN_WORKLOAD_ADDRESSES", value_delimiter = ',')]
+    pub workload_addresses: Vec<IpAddr>,
+    /// Port that what the workload opens is redirected to, for a sidecar
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "LIMEN_OUTBOUND_PORT",
+        default_value_t = 15001,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub outbound_port: u16,
+    /// Port that what comes to the workload is redirected to, for a sidecar
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "LIMEN_INBOUND_PORT",
+        default_value_t = 15006,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub inbound_port: u16,
+}
+
 /// `limen run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// What the commands that read configuration share.
     #[command(flatten)]
     pub common: CommonArgs,
+    /// What only a sidecar is told.
+    #[command(flatten)]
+    pub sidecar: SidecarArgs,
     /// Folder where the last state of the Kubernetes API is kept, to be served when the API is away at the start
     #[arg(long, value_name = "DIR", env = "LIMEN_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
@@ -243,10 +272,10 @@ pub struct ExplainArgs {
     /// Choose among weighted destinations as a request with this random number would
     #[arg(long, value_name = "N", env = "LIMEN_SEED")]
     pub seed: Option<u64>,
-    /// Original destination, for a sidecar
+    /// Address that the connection goes to, for a sidecar; the one that the URL's host stands for when not given
     #[arg(long, value_name = "IP", env = "LIMEN_DESTINATION")]
     pub destination: Option<IpAddr>,
-    /// Which way, for a sidecar
+    /// Which way, for a sidecar: what the workload asks for, when not given
     #[arg(long, value_enum, env = "LIMEN_DIRECTION")]
     pub direction: Option<Direction>,
     /// Bound port for a gateway port, as given to `limen run`
@@ -366,6 +395,17 @@ impl Protocol {
 pub enum Direction {
     Outbound,
     Inbound,
+}
+
+impl Direction {
+    /// The value on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Outbound => "outbound",
+            Direction::Inbound => "inbound",
+        }
+    }
 }
 
 /// The tables of `limen get`.

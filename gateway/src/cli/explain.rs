@@ -4,7 +4,7 @@
 
 use super::{
     Exit, Output,
-    args::{ExplainArgs, Format},
+    args::{ExplainArgs, Format, Role},
     load::{self, Depth},
     paint, remote,
 };
@@ -18,10 +18,9 @@ use crate::{
 };
 
 pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
-    if args.destination.is_some() || args.direction.is_some() {
-        out.fail(
-            "--destination and --direction are for --role sidecar; this version serves as a gateway only",
-        );
+    let of_sidecar = args.destination.is_some() || args.direction.is_some();
+    if of_sidecar && args.admin.is_none() && args.common.role == Role::Gateway {
+        out.fail("--destination and --direction are for --role sidecar");
         return Exit::Usage;
     }
     let ask = Ask {
@@ -34,6 +33,8 @@ pub(super) fn explain(args: &ExplainArgs, out: &mut Output<'_>) -> Exit {
         alpn: args.alpn.clone(),
         client_ip: args.client_ip,
         client_cert: args.client_cert.clone(),
+        destination: args.destination,
+        direction: args.direction.map(|direction| direction.as_str().to_owned()),
         seed: args.seed,
     };
     let question = match ask.question(&args.port_map.0) {

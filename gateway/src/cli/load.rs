@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use config_model::diagnostic::{Code, Diagnostics, Severity};
 
+use routing::compile::Workload;
+
 use super::{
     Exit, Output,
     args::{CommonArgs, Role},
@@ -35,7 +37,6 @@ pub(super) fn load(
     depth: Depth,
     out: &mut Output<'_>,
 ) -> Result<Built, Exit> {
-    gateway_only(common.role, out)?;
     let settings = Settings {
         namespace: common.namespace.clone(),
         labels: common.labels.0.clone(),
@@ -43,7 +44,11 @@ pub(super) fn load(
     };
     let loaded =
         if common.kubernetes { cluster::load(&settings, depth, out)? } else { folders(common, more, out)? };
-    Ok(Builder::new(settings.identity()).build(&loaded))
+    let mut identity = settings.identity();
+    if common.role == Role::Sidecar {
+        identity.role = routing::compile::Role::Sidecar(Box::new(Workload::at(Vec::new())));
+    }
+    Ok(Builder::new(identity).build(&loaded))
 }
 
 fn folders(common: &CommonArgs, more: &[PathBuf], out: &mut Output<'_>) -> Result<Loaded, Exit> {
@@ -60,17 +65,6 @@ fn folders(common: &CommonArgs, more: &[PathBuf], out: &mut Output<'_>) -> Resul
         }
     }
     Ok(Directory::new(paths).load())
-}
-
-/// The sidecar role has listeners of another kind, which are not built.
-pub(super) fn gateway_only(role: Role, out: &mut Output<'_>) -> Result<(), Exit> {
-    match role {
-        Role::Gateway => Ok(()),
-        Role::Sidecar => {
-            out.fail("--role sidecar: this version serves as a gateway only");
-            Err(Exit::Usage)
-        }
-    }
 }
 
 /// Whether a file could not be parsed at all: a document that is no YAML, or is beyond a limit.

@@ -6,8 +6,8 @@ use std::io::IsTerminal as _;
 
 use super::{
     Exit, Output,
-    args::{Color, Decision, RunArgs, Switch},
-    load, log,
+    args::{Color, Decision, Role, RunArgs, Switch},
+    log, workload,
 };
 use crate::{
     app::launch,
@@ -17,9 +17,6 @@ use crate::{
 };
 
 pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
-    if let Err(exit) = load::gateway_only(args.common.role, out) {
-        return exit;
-    }
     if args.common.config.is_empty() && !args.common.kubernetes {
         out.fail("no configuration: use --config DIR or --kubernetes");
         return Exit::Usage;
@@ -64,6 +61,10 @@ fn settings(args: &RunArgs) -> Settings {
         },
         namespace: args.common.namespace.clone(),
         labels: args.common.labels.0.clone(),
+        role: match args.common.role {
+            Role::Gateway => routing::compile::Role::Gateway,
+            Role::Sidecar => routing::compile::Role::Sidecar(Box::new(workload::of(&args.sidecar))),
+        },
         workload_certificates: args.workload_certificates.clone(),
         pod_annotations: Some(args.pod_annotations.clone()),
         trace_decision: match args.trace_decision {

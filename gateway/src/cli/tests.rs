@@ -8,6 +8,8 @@ use super::*;
 
 mod samples;
 
+mod sidecar;
+
 const CONFIG: &str = "
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -214,6 +216,27 @@ fn explain_forwards_with_every_part_of_the_answer() {
 }
 
 #[test]
+fn explain_tells_which_annotations_count_and_whose_they_are() {
+    let annotated = |text: &str, kind: &str, name: &str, value: &str| {
+        let was = format!("kind: {kind}\nmetadata: {{name: {name}}}");
+        assert!(text.contains(&was), "{was}");
+        text.replace(&was, &format!("kind: {kind}\nmetadata: {{name: {name}, annotations: {{{value}}}}}"))
+    };
+    let of_door = "limen.dev/max-request-body: 1k, limen.dev/compression: 'on'";
+    let text = annotated(CONFIG, "Gateway", "door", of_door);
+    let text = annotated(&text, "VirtualService", "shop", "limen.dev/max-request-body: 2k");
+    let config = folder(&[("a.yaml", &text)]);
+    let json = explain(config.path(), &["http://shop.example:8080/teapot"]).json();
+    let policies = &json["actions"]["policies"];
+    assert_eq!(policies["max-request-body"]["of"], "VirtualService default/shop", "{json}");
+    assert_eq!(policies["max-request-body"]["asks"], "2000");
+    assert_eq!(policies["compression"]["of"], "Gateway default/door");
+    let folder = config.path().to_string_lossy();
+    let ran = limen(&["explain", "--config", &folder, "http://shop.example:8080/teapot"]);
+    assert!(ran.out.contains("max-request-body: 2000 (by VirtualService default/shop)"), "{}", ran.out);
+}
+
+#[test]
 fn explain_tells_what_the_gateway_answers_itself() {
     let config = folder(&[("a.yaml", CONFIG)]);
     let ran = explain(config.path(), &["http://shop.example:8080/old"]);
@@ -280,7 +303,6 @@ fn explain_says_usage_and_unparsable() {
     assert_eq!(explain(config.path(), &["-H", "nonsense", "http://a/"]).exit, Exit::Usage);
     assert_eq!(limen(&["explain", "http://a/"]).exit, Exit::Usage);
     assert_eq!(explain(config.path(), &["notaurl"]).exit, Exit::Usage);
-    assert_eq!(limen(&["explain", "--role", "sidecar", "--config", "/", "http://a/"]).exit, Exit::Usage);
 }
 
 #[test]

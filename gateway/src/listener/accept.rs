@@ -16,11 +16,15 @@ use super::{
     Client, ConnectionHandler, ConnectionInfo, EdgeStream, ListenerSource, LiveListener, client_hello,
     connection::Endpoints,
     counting::{Handshake, Refusal, Serving},
-    idle, preface, proxy_header,
+    idle, matched, preface, proxy_header,
     socket::{Acceptor, Readable, Socket},
     stream::Protocol,
 };
-use crate::{edge::EdgeConfig, pressure::Pressure, tls::ClientCertificate};
+use crate::{
+    edge::EdgeConfig,
+    pressure::Pressure,
+    tls::{Certificates, ClientCertificate, client_hello::Signs},
+};
 
 /// Pauses after an accept that failed for want of something (descriptors, memory), so that the loop does not spin.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -111,7 +115,8 @@ async fn serve(
     let LiveListener { listener, certificates, edge: config } = live;
     let limits = config.limits;
     let (listener_key, physical) = (serving.key.clone(), socket.peer);
-    let endpoints = Endpoints { listener: listener_key, bound_port: serving.port(), peer, physical, local };
+    let bound_port = serving.port();
+    let endpoints = Endpoints { listener: listener_key, bound_port, peer, physical, local, course: None };
     let accepted = Accepted { endpoints, config, serving, edge };
     match &listener.chains {
         Chains::Http(chain) => {
@@ -132,6 +137,12 @@ async fn serve(
                 }
             }
         }
+        Chains::Matched(_) => {
+            let live =
+                LiveListener { listener: listener.clone(), certificates, edge: accepted.config.clone() };
+            // Boxed, so that a gateway's connections have no room for it.
+            Box::pin(matched::serve((socket, begun), live, accepted)).await;
+        }
         Chains::Tls(chains) => {
             let most = accepted.config.connections.handshakes;
             // Boxed, so that it takes no room once it is over.
@@ -149,16 +160,8 @@ async fn serve(
                 if chain.tls.is_none() {
                     return Ok((Shaken::Passed(Client::of(socket, begun)), chain, hello));
                 }
-                let acceptor = certificates.acceptor(chain, hello.signs).ok_or_else(|| {
-                    format!("server {} of {} has no certificate", chain.server, chain.gateway)
-                })?;
-                // Counted from here: until a whole ClientHello came, a client costs its bytes and nothing else.
-                let Some(_shaking) = serving.begin_handshake(most) else {
-                    serving.refused(Refusal::Handshakes);
-                    return Err("too many handshakes at one time".to_owned());
-                };
-                let stream = tls::server::handshake(acceptor, socket.behind(begun)).await;
-                let stream = stream.map_err(|error| error.to_string())?;
+                let (signs, socket) = (hello.signs, (socket, begun));
+                let stream = terminate(&certificates, chain, signs, socket, serving, most).await?;
                 Ok::<_, String>((Shaken::Terminated(stream), chain, hello))
             });
             let (stream, chain, hello) = match timeout(limits.handshake, shaken).await {
@@ -182,22 +185,30 @@ async fn serve(
                 }
                 // Without TLS of ours and without a route there is nothing that could be done.
                 (Shaken::Passed(_), None) => {}
-                (Shaken::Terminated(stream), Some(route)) => {
-                    let certificate = stream.get_ssl().and_then(ClientCertificate::of);
-                    let client = Client::Stream(Box::new(stream));
-                    accepted.tunnel(client, sni, (true, certificate), route).await;
-                }
-                (Shaken::Terminated(stream), None) => {
-                    let protocol = match stream.selected_alpn_proto() {
-                        Some(ALPN::H2) => Protocol::Http2,
-                        _ => Protocol::Http1,
-                    };
-                    let client = stream.get_ssl().and_then(ClientCertificate::of);
-                    accepted.requests(stream, (protocol, Vec::new()), sni, (true, client)).await;
-                }
+                (Shaken::Terminated(stream), _) => accepted.terminated(stream, chain, sni).await,
             }
         }
     }
+}
+
+/// Ends the TLS of a connection whose ClientHello was read, within `most` handshakes at one time.
+pub(super) async fn terminate(
+    certificates: &Certificates,
+    chain: &FilterChain,
+    signs: Signs,
+    (socket, begun): (Socket, Vec<u8>),
+    serving: &Arc<Serving>,
+    most: usize,
+) -> Result<tls::SslStream<Socket>, String> {
+    let acceptor = certificates
+        .acceptor(chain, signs)
+        .ok_or_else(|| format!("server {} of {} has no certificate", chain.server, chain.gateway))?;
+    // Counted from here: until a whole ClientHello came, a client costs its bytes and nothing else.
+    let Some(_shaking) = serving.begin_handshake(most) else {
+        serving.refused(Refusal::Handshakes);
+        return Err("too many handshakes at one time".to_owned());
+    };
+    tls::server::handshake(acceptor, socket.behind(begun)).await.map_err(|error| error.to_string())
 }
 
 /// A connection whose ClientHello was read.
@@ -209,15 +220,34 @@ enum Shaken {
 }
 
 /// A connection about to be handed over.
-struct Accepted<'s> {
-    endpoints: Endpoints,
-    config: Arc<EdgeConfig>,
-    serving: &'s Serving,
-    edge: &'s Edge,
+pub(super) struct Accepted<'s> {
+    pub(super) endpoints: Endpoints,
+    pub(super) config: Arc<EdgeConfig>,
+    pub(super) serving: &'s Arc<Serving>,
+    pub(super) edge: &'s Edge,
 }
 
 impl Accepted<'_> {
-    async fn requests<S: IO + Readable + 'static>(
+    /// Goes on after TLS that ended here.
+    pub(super) async fn terminated(
+        self,
+        stream: tls::SslStream<Socket>,
+        chain: &FilterChain,
+        sni: Option<Arc<str>>,
+    ) {
+        let certificate = stream.get_ssl().and_then(ClientCertificate::of);
+        if let Some(route) = &chain.tcp {
+            let client = Client::Stream(Box::new(stream));
+            return self.tunnel(client, sni, (true, certificate), route).await;
+        }
+        let protocol = match stream.selected_alpn_proto() {
+            Some(ALPN::H2) => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        self.requests(stream, (protocol, Vec::new()), sni, (true, certificate)).await;
+    }
+
+    pub(super) async fn requests<S: IO + Readable + 'static>(
         self,
         stream: S,
         begun: (Protocol, Vec<u8>),
@@ -293,7 +323,7 @@ impl Accepted<'_> {
         }
     }
 
-    async fn tunnel(
+    pub(super) async fn tunnel(
         self,
         client: Client,
         sni: Option<Arc<str>>,

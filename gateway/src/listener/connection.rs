@@ -16,7 +16,7 @@ use std::{
 use http::{HeaderValue, StatusCode};
 use pingora_core::protocols::{Digest, raw_connect::ProxyDigest};
 use pingora_http::ResponseHeader;
-use routing::listener::ListenerKey;
+use routing::listener::{Direction, ListenerKey, Sniffed};
 use tokio::sync::watch;
 
 use super::http1::Flaw;
@@ -54,6 +54,8 @@ pub struct ConnectionInfo {
     pub tls: bool,
     /// What the client showed of itself in the handshake, and was found good.
     pub client: Option<ClientCertificate>,
+    /// Of a sidecar's connection, where it was going and what it showed; `None` on a gateway.
+    pub course: Option<Box<Course>>,
     /// What clients might do when it was accepted.
     pub edge: Arc<EdgeConfig>,
     begun: AtomicU64,
@@ -83,6 +85,20 @@ pub(super) struct Endpoints {
     pub(super) peer: SocketAddr,
     pub(super) physical: SocketAddr,
     pub(super) local: SocketAddr,
+    pub(super) course: Option<Box<Course>>,
+}
+
+/// What the chain of a sidecar's connection is found by, and what is done with it depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// Whose connection it is.
+    pub direction: Direction,
+    /// Where it was going.
+    pub destination: SocketAddr,
+    /// Whether it was redirected here, so that this is somewhere else.
+    pub redirected: bool,
+    /// What its first bytes showed.
+    pub sniffed: Sniffed,
 }
 
 impl ConnectionInfo {
@@ -94,7 +110,7 @@ impl ConnectionInfo {
         draining: watch::Receiver<bool>,
         pressure: Arc<Pressure>,
     ) -> ConnectionInfo {
-        let Endpoints { listener, bound_port, peer, physical, local } = endpoints;
+        let Endpoints { listener, bound_port, peer, physical, local, course } = endpoints;
         static NEXT: AtomicU64 = AtomicU64::new(0);
         ConnectionInfo {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -106,6 +122,7 @@ impl ConnectionInfo {
             sni,
             tls,
             client,
+            course,
             edge,
             begun: AtomicU64::new(0),
             finished: AtomicU64::new(0),
@@ -131,9 +148,33 @@ impl ConnectionInfo {
     pub(crate) fn imagined(peer: SocketAddr) -> ConnectionInfo {
         let local = SocketAddr::from(([127, 0, 0, 1], 80));
         let listener = ListenerKey { bind: routing::listener::Bind::Any, port: 80 };
-        let endpoints = Endpoints { listener, bound_port: 80, peer, physical: peer, local };
+        let endpoints = Endpoints { listener, bound_port: 80, peer, physical: peer, local, course: None };
         let (_never, draining) = watch::channel(false);
         ConnectionInfo::new(endpoints, None, (false, None), Arc::default(), draining, crate::pressure::calm())
+    }
+
+    /// Where it was going before it was redirected here.
+    pub(crate) fn original_destination(&self) -> Option<SocketAddr> {
+        self.course.as_ref().filter(|course| course.redirected).map(|course| course.destination)
+    }
+
+    /// The port that security policies know it by: that of the listener, before the process's port map, and beside a workload the
+    /// one that the client meant.
+    pub(crate) fn port(&self) -> u16 {
+        match &self.course {
+            Some(course) if course.direction == Direction::Inbound => course.destination.port(),
+            Some(_) | None => self.listener.port,
+        }
+    }
+
+    /// Whether it is the workload's own, on its way out. Policies say who may come to a workload, and nothing of these.
+    pub(crate) fn is_outbound(&self) -> bool {
+        self.course.as_ref().is_some_and(|course| course.direction == Direction::Outbound)
+    }
+
+    /// Whether it is for the workload beside a sidecar.
+    pub(crate) fn is_inbound(&self) -> bool {
+        self.course.as_ref().is_some_and(|course| course.direction == Direction::Inbound)
     }
 
     /// A request is being served; its end is [`request_finished`](Self::request_finished).

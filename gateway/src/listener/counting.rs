@@ -124,13 +124,14 @@ impl Drop for Shaking {
     }
 }
 
-/// Which limit a connection is beyond.
+/// Which limit a connection is beyond, or why else it is closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Total,
     Listener,
     Client,
     Handshakes,
+    Itself,
 }
 
 impl Refusal {
@@ -140,6 +141,9 @@ impl Refusal {
             Refusal::Listener => "connections of the listener",
             Refusal::Client => "connections of one client",
             Refusal::Handshakes => "TLS handshakes at one time",
+            Refusal::Itself => {
+                "made to the port that connections are redirected to, which leads nowhere else"
+            }
         }
     }
 }

@@ -124,7 +124,7 @@ impl ListenerManager {
         if self.stopped() {
             return Vec::new();
         }
-        for key in listeners.keys() {
+        for key in with_sockets(listeners) {
             match slots.entry(key.clone()) {
                 Entry::Vacant(entry) => {
                     entry.insert(self.try_bind(key, None));
@@ -188,7 +188,7 @@ impl ListenerManager {
     pub fn all_bound(&self) -> bool {
         let slots = self.slots();
         let wanted = self.shared.edge.source.listeners();
-        wanted.keys().all(|key| matches!(slots.get(key), Some(Slot::Serving(_))))
+        with_sockets(&wanted).all(|key| matches!(slots.get(key), Some(Slot::Serving(_))))
     }
 
     /// What has died of that which serves: whoever comes may wait for ever.
@@ -335,14 +335,14 @@ impl ListenerManager {
             return;
         }
         let gone: Vec<ListenerKey> =
-            slots.keys().filter(|key| !listeners.contains_key(*key)).cloned().collect();
+            slots.keys().filter(|key| !has_socket(listeners, key)).cloned().collect();
         for key in gone {
             if let Some(Slot::Serving(running)) = slots.remove(&key) {
                 tracing::info!(listener = %key, address = %running.address, "listener retired");
                 self.retire(running);
             }
         }
-        for key in listeners.keys() {
+        for key in with_sockets(listeners) {
             let slot = slots.remove(key).unwrap_or_else(|| self.try_bind(key, None));
             slots.insert(key.clone(), self.start(key, slot, loops));
         }
@@ -472,6 +472,15 @@ impl Drop for Following<'_> {
             self.0.abandoned.store(true, Ordering::Release);
         }
     }
+}
+
+/// Those that are to have a socket: what one of these hands over to others needs none.
+fn with_sockets(listeners: &Listeners) -> impl Iterator<Item = &ListenerKey> {
+    listeners.iter().filter(|(_, listener)| listener.is_bound()).map(|(key, _)| key)
+}
+
+fn has_socket(listeners: &Listeners, key: &ListenerKey) -> bool {
+    listeners.get(key).is_some_and(|listener| listener.is_bound())
 }
 
 fn running(slot: &Slot) -> Option<&Running> {

@@ -13,7 +13,7 @@ use tokio::{
 use super::{EdgeLimits, socket::Socket, stream::Protocol};
 
 /// RFC 9113 §3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Room for what most clients send first.
 const FIRST_READ: usize = 2048;

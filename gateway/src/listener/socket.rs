@@ -22,6 +22,7 @@ use pingora_core::protocols::{
     raw_connect::ProxyDigest,
     tls::SslStream,
 };
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -100,6 +101,16 @@ enum Kind {
 impl Socket {
     fn new(kind: Kind, peer: SocketAddr, local: SocketAddr) -> Socket {
         Socket { kind, peer, local, begun: Vec::new(), digest: None, accepted: SystemTime::now() }
+    }
+
+    /// Where the connection was going before a rule of the kernel redirected it here; our end where none did, or nothing is known
+    /// of that.
+    pub(super) fn original_destination(&self) -> SocketAddr {
+        let Kind::Tcp(socket) = &self.kind else { return self.local };
+        let socket = SockRef::from(socket);
+        // By the family that the connection has, whichever the socket has: `local` is canonical.
+        let found = if self.local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+        found.ok().and_then(|address| address.as_socket()).map_or(self.local, canonical)
     }
 
     /// Returns once there is something to read, so that nobody need keep room for what may never come.

@@ -49,6 +49,7 @@ use crate::{
 
 mod lifecycle;
 mod limits;
+mod matched;
 mod protocols;
 mod tls;
 
@@ -172,7 +173,7 @@ fn chain(server: &str, tls: Option<ServerTls>) -> Arc<FilterChain> {
 fn http(ports: &[u16]) -> Listeners {
     let listener = |port: &u16| {
         let chains = Chains::Http(chain("http", None));
-        (key(*port), Arc::new(Listener { key: key(*port), chains }))
+        (key(*port), Arc::new(Listener::of_gateway(key(*port), chains)))
     };
     ports.iter().map(listener).collect()
 }
@@ -196,7 +197,7 @@ fn asking(servers: &[(&str, &[&str])], client: Option<&ClientAuth>) -> Listeners
         };
         chains.insert(host, chain(host, Some(tls)));
     }
-    BTreeMap::from([(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(chains) }))])
+    BTreeMap::from([(key(443), Arc::new(Listener::of_gateway(key(443), Chains::Tls(chains))))])
 }
 
 fn start(live: &Arc<Live>, grace: Duration) -> ListenerManager {

@@ -17,6 +17,7 @@ use config_model::{
     parse::locate,
     scalar::Timestamp,
     set::{Edits, Overlay, ResourceSet},
+    support::is_of_sidecars,
     validate::{Deployment, Validated, Validator},
 };
 use routing::compile::{Compiled, Compiler, Identity};
@@ -82,6 +83,9 @@ impl Builder {
         let validated = self.validate(&set, &mut diagnostics);
         let (compiled, findings) = self.compiler.compile(&validated);
         diagnostics.extend(findings);
+        if self.identity.role.workload().is_some() {
+            diagnostics = diagnostics.into_iter().filter(|finding| !is_of_sidecars(finding)).collect();
+        }
         locate::place(&mut diagnostics);
         diagnostics.sort();
         let before = self.contents.number();

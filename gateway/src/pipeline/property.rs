@@ -10,7 +10,7 @@ use config_model::{parse, set::AnyResource};
 use proptest::prelude::*;
 use routing::{
     compile::{Compiled, compile},
-    listener::{Chains, FilterChain},
+    listener::FilterChain,
 };
 
 use super::{Builder, Built};
@@ -198,13 +198,8 @@ fn dump(compiled: &Compiled) -> String {
         writeln!(out, "{:?} {:?}", cluster.spec, cluster.endpoints).unwrap();
     }
     for (key, listener) in &compiled.listeners {
-        match &listener.chains {
-            Chains::Http(chain) => write_chain(&format!("{key}"), chain, &mut out),
-            Chains::Tls(index) => {
-                for (name, chain) in index.iter() {
-                    write_chain(&format!("{key} {name}"), chain, &mut out);
-                }
-            }
+        for (name, chain) in listener.chains.each() {
+            write_chain(&format!("{key} {}", name.unwrap_or_default()), chain, &mut out);
         }
     }
     out

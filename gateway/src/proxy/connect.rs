@@ -32,13 +32,13 @@ use routing::cluster::{Address, Endpoint, ProxyVersion, UpstreamProtocol};
 use std::{
     hash::BuildHasher as _,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     sync::Arc,
 };
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
 };
 
 /// Makes the connection of one attempt.
@@ -53,7 +53,13 @@ pub(super) struct Dial {
     addresses: Option<(SocketAddr, Arc<[SocketAddr]>)>,
     /// TLS that is ours.
     secure: Option<Secure>,
+    /// It is to the workload beside a sidecar, whose own rules must let it pass.
+    to_workload: bool,
 }
+
+/// The sources by which the rules of a sidecar's network know what it hands to the workload, and do not send it back (Istio:
+/// `InboundPassthroughBindIpv4`, `InboundPassthroughBindIpv6`).
+const OF_SIDECAR: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(127, 0, 0, 6), Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
 
 /// TLS that is ours, and how the engine gets what it carries.
 #[derive(Debug)]
@@ -91,12 +97,22 @@ impl Dial {
             }
             Address::Ip(_) | Address::Name(..) => (None, None),
         };
+        let to_workload = client.is_some_and(ConnectionInfo::is_inbound);
         let needed = header.is_some()
             || abstract_name.is_some()
             || addresses.is_some()
             || secure.is_some()
+            || to_workload
             || cluster.tracks_connections();
-        needed.then(|| Self { cluster: cluster.clone(), protocol, header, abstract_name, addresses, secure })
+        needed.then(|| Self {
+            cluster: cluster.clone(),
+            protocol,
+            header,
+            abstract_name,
+            addresses,
+            secure,
+            to_workload,
+        })
     }
 
     /// For a connection that nobody shares and that is not the engine's.
@@ -115,6 +131,7 @@ impl Dial {
             abstract_name: None,
             addresses: None,
             secure: None,
+            to_workload: false,
         })
     }
 
@@ -136,10 +153,11 @@ impl Dial {
             return Err(Cause::Overflow.error());
         }
         let (mut socket, ends) = match &self.addresses {
-            None => (TcpStream::connect(address).await.map_err(|e| refused(&e))?, None),
+            None => (self.reach(address).await.map_err(|e| refused(&e))?, None),
             Some((first, others)) => {
                 let all = std::iter::once(*first).chain(others.iter().copied());
-                let (socket, remote) = race::first(all, TcpStream::connect).await.map_err(|e| refused(&e))?;
+                let connect = |address| self.reach(address);
+                let (socket, remote) = race::first(all, connect).await.map_err(|e| refused(&e))?;
                 let local = socket.local_addr().map_err(|e| refused(&e))?;
                 (socket, Some((local, remote)))
             }
@@ -147,6 +165,19 @@ impl Dial {
         self.begin(&mut socket).await?;
         let tracked = self.finish(&socket, ends)?;
         Ok((socket, tracked))
+    }
+
+    async fn reach(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        // The loopback is nobody's to redirect.
+        if !self.to_workload || address.ip().is_loopback() {
+            return TcpStream::connect(address).await;
+        }
+        let (socket, source) = match address {
+            SocketAddr::V4(_) => (TcpSocket::new_v4()?, IpAddr::from(OF_SIDECAR.0)),
+            SocketAddr::V6(_) => (TcpSocket::new_v6()?, IpAddr::from(OF_SIDECAR.1)),
+        };
+        socket.bind(SocketAddr::new(source, 0))?;
+        socket.connect(address).await
     }
 
     /// Connections that begin with different headers are different; and so are those to different hosts, where the

@@ -33,6 +33,7 @@ use super::{
     record,
     splice::{self, Pipes},
     tunnel::{self, Opened, Posted},
+    upstream,
 };
 use routing::cluster::Discovery;
 
@@ -161,7 +162,7 @@ impl Tunnels {
             outcome.flags.insert(Flag::NoClusterFound);
             return outcome;
         };
-        let gate = snapshot.gate.clone();
+        let gate = snapshot.gate.clone().filter(|_| !info.is_outbound());
         drop(snapshot);
         outcome.cluster = Some(cluster.clone());
         if let Some(gate) = gate
@@ -173,6 +174,7 @@ impl Tunnels {
         let endpoint = match cluster.spec.discovery {
             // Envoy: the SNI form of its dynamic forward proxy.
             Discovery::DynamicDns => cluster.named(info.sni.as_deref().unwrap_or_default()).await,
+            Discovery::OriginalDestination => upstream::original(Some(info)),
             _ => cluster.pick(|| fastrand::u64(..), None, &[]),
         };
         let Some(endpoint) = endpoint else {
@@ -262,7 +264,7 @@ impl Tunnels {
         };
         let mut made = peer::connect(cluster, &endpoint.endpoint, info).await?;
         note_ends(outcome, made.ends);
-        outcome.principals = made.principals.take();
+        outcome.principals = made.principals.take().or_else(|| upstream::caller(Some(info)));
         let Some(way) = &cluster.spec.tunnel else {
             return Ok((Ends::Streams(client, made.stream), Vec::new()));
         };

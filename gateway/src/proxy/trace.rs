@@ -11,7 +11,7 @@ use crate::telemetry::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_error::Error;
 use pingora_http::ResponseHeader;
-use routing::{listener::Chains, path::PathMatch, route::Route};
+use routing::{path::PathMatch, route::Route};
 use std::time::SystemTime;
 
 const OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
@@ -113,9 +113,5 @@ fn path(path: &PathMatch) -> (&str, &'static str) {
 /// The port that the Gateway gives the server.
 fn server_port(ctx: &Ctx) -> Option<u16> {
     let connection = ctx.connection.as_ref()?;
-    let chain = match &ctx.snapshot.listeners.get(&connection.listener)?.chains {
-        Chains::Http(chain) => chain,
-        Chains::Tls(by_name) => by_name.lookup_sni(connection.sni.as_deref())?,
-    };
-    Some(chain.server_port)
+    Some(ctx.snapshot.chain(connection)?.server_port)
 }

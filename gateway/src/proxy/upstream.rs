@@ -4,6 +4,7 @@
 
 use super::{attempt, connect, ctx::Ctx, diagnose, failure::Cause, peer, response};
 use crate::{
+    listener::ConnectionInfo,
     runtime::{
         Admission, Cluster, EndpointState,
         connections::{Connection, InUse},
@@ -18,7 +19,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use routing::{
-    cluster::{Address, Discovery, HashCookie, HashKey, UpstreamProtocol, combined_hash},
+    cluster::{Address, Discovery, Endpoint, HashCookie, HashKey, UpstreamProtocol, combined_hash},
     host::without_port,
 };
 use std::sync::Arc;
@@ -153,6 +154,10 @@ pub(super) async fn endpoint(
         hash(cluster, session, ctx);
         admit(cluster, protocol(cluster, session), ctx).await?;
     }
+    if cluster.spec.discovery == Discovery::OriginalDestination {
+        let connection = ctx.connection.as_deref();
+        return original(connection).ok_or_else(|| Cause::NoHealthyUpstream.error());
+    }
     if cluster.spec.discovery == Discovery::DynamicDns {
         let authority = ctx
             .forward()
@@ -166,6 +171,19 @@ pub(super) async fn endpoint(
     elsewhere
         .or_else(|| cluster.pick(|| fastrand::u64(..), ctx.upstream.hash, attempt::avoided(ctx, cluster)))
         .ok_or_else(|| Cause::NoHealthyUpstream.error())
+}
+
+/// Where a connection was going before it was redirected to a sidecar; `None`: here. Nothing is remembered of it.
+pub(super) fn original(connection: Option<&ConnectionInfo>) -> Option<Arc<EndpointState>> {
+    let destination = connection?.original_destination()?;
+    Some(Arc::new(EndpointState::alone(Endpoint::at(Address::Ip(destination)))))
+}
+
+/// Who called the workload beside a sidecar, as far as a certificate says so.
+pub(super) fn caller(connection: Option<&ConnectionInfo>) -> Option<Arc<Principals>> {
+    let connection = connection.filter(|connection| connection.is_inbound())?;
+    let source = connection.client.as_ref()?.uris.first()?.as_str().into();
+    Some(Arc::new(Principals { source: Some(source), destination: None }))
 }
 
 async fn admit(cluster: &Arc<Cluster>, protocol: UpstreamProtocol, ctx: &mut Ctx) -> Result<()> {

@@ -166,6 +166,8 @@ spec: {{http: [{rules}]}}
             alpn: None,
             client_ip: None,
             client_certificate: None,
+            destination: None,
+            direction: routing::listener::Direction::Gateway,
             seed: None,
             port_map: BTreeMap::new(),
         };

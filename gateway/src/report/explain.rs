@@ -11,7 +11,7 @@ pub use super::answer::{
 };
 use super::{
     parts::{candidate, changes, listener_part, reply, route_part, shadowed},
-    security,
+    security, sidecar,
 };
 use crate::{
     edge::PathPolicy,
@@ -22,12 +22,12 @@ use http::HeaderMap;
 use routing::{
     action::{headers::HeaderOps, redirect::https_redirect_location, rewrite::path_and_query},
     annotated::effective,
-    cluster::{Cluster, Discovery, Health},
+    cluster::{Cluster, ClusterName, Discovery, Health},
     compile::Compiled,
     decision::{Decision, NotFound},
     explain::explain,
     host::without_port,
-    listener::{Bind, Chains, FilterChain, Fit, Listener, TcpRoute},
+    listener::{Bind, Chains, Direction, FilterChain, Fit, Listener, TcpRoute},
     request::{RequestHead, Scheme},
     route::{Destination, Forward, Route},
 };
@@ -55,6 +55,10 @@ pub struct Question {
     pub client_ip: Option<IpAddr>,
     /// What the client shows in its handshake, where it is asked; `None`: nothing.
     pub client_certificate: Option<Certificate>,
+    /// Where the connection goes, of a sidecar; `None`: to what the authority stands for.
+    pub destination: Option<IpAddr>,
+    /// Which way through a sidecar.
+    pub direction: Direction,
     /// Chooses among weighted destinations; without it all are told.
     pub seed: Option<u64>,
     /// Bound port by gateway port.
@@ -86,16 +90,15 @@ pub enum Transport {
 /// Answers a question about what was compiled, with paths in the form that `paths` asks for.
 #[must_use]
 pub fn answer(compiled: &Compiled, paths: &PathPolicy, question: &Question) -> Answer {
-    let Some(listener) = find_listener(compiled, question) else {
-        return refused(None, format!("nothing listens on port {}", question.port));
-    };
-    let chain = match choose_chain(listener, question) {
-        Ok(chain) => chain,
-        Err(reason) => return refused(Some(listener_part(listener, question.port, None)), reason),
+    let (listener, chain) = match find(compiled, question) {
+        Ok(found) => found,
+        Err((listener, reason)) => {
+            return refused(listener.map(|listener| listener_part(listener, question.port, None)), reason);
+        }
     };
     let part = listener_part(listener, question.port, Some(chain));
     if let Some(route) = &chain.tcp {
-        let judged = security::of_connection(compiled, question, listener);
+        let judged = security::of_connection(compiled, question, (listener, chain));
         return match judged.denial {
             Some(denial) => denied(part, denial),
             None => Answer { reason: judged.note, ..passthrough(compiled, question, part, route) },
@@ -237,7 +240,7 @@ fn passthrough(compiled: &Compiled, question: &Question, part: ListenerPart, rou
         .map(|to| ClusterPart {
             name: to.cluster.to_string(),
             weight: if single { 100 } else { to.weight },
-            endpoints: compiled.clusters.get(&to.cluster).map_or(0, |cluster| usable(cluster)),
+            endpoints: endpoints(compiled, &to.cluster),
         })
         .collect();
     let of = route.virtual_service().map(|virtual_service| RoutePart {
@@ -247,7 +250,19 @@ fn passthrough(compiled: &Compiled, question: &Question, part: ListenerPart, rou
         match_index: 0,
         delegate: None,
     });
+    let nowhere = |part: &ClusterPart| part.name == ClusterName::black_hole().as_str();
+    if clusters.iter().any(nowhere) {
+        let reason = "what no service has goes nowhere (outboundTrafficPolicy): the connection is closed";
+        return Answer { clusters, ..refused(Some(part), reason.to_owned()) };
+    }
     Answer { listener: Some(part), clusters, route: of, ..empty(Verdict::Passthrough) }
+}
+
+/// How many endpoints of a cluster may be picked. Where the connection was going is one, of a sidecar.
+fn endpoints(compiled: &Compiled, name: &ClusterName) -> usize {
+    let Some(cluster) = compiled.clusters.get(name) else { return 0 };
+    let beside = compiled.identity().role.workload().is_some();
+    if beside && cluster.spec.discovery == Discovery::OriginalDestination { 1 } else { usable(cluster) }
 }
 
 fn forward_parts(
@@ -262,7 +277,7 @@ fn forward_parts(
         name: destination.cluster.to_string(),
         // A lone destination gets everything, whatever its weight says.
         weight: if single { 100 } else { destination.weight },
-        endpoints: compiled.clusters.get(&destination.cluster).map_or(0, |cluster| usable(cluster)),
+        endpoints: endpoints(compiled, &destination.cluster),
     };
     let picked = question.seed.and_then(|seed| forward.pick(spread(seed)));
     answer.clusters = match picked {
@@ -304,6 +319,21 @@ fn forward_parts(
     }
 }
 
+/// What takes the connection; else the listener that was asked, and why it is refused.
+type Found<'c> = Result<(&'c Arc<Listener>, &'c Arc<FilterChain>), (Option<&'c Arc<Listener>>, String)>;
+
+fn find<'c>(compiled: &'c Compiled, question: &Question) -> Found<'c> {
+    let nobody = || (None, format!("nothing listens on port {}", question.port));
+    if compiled.identity().role.workload().is_some() {
+        let (listener, chain) = sidecar::taken(compiled, question).ok_or_else(nobody)?;
+        let closed = || (Some(listener), "no chain takes such a connection: it is closed".to_owned());
+        return chain.map(|chain| (listener, chain)).ok_or_else(closed);
+    }
+    let listener = find_listener(compiled, question).ok_or_else(nobody)?;
+    let chain = choose_chain(listener, question).map_err(|reason| (Some(listener), reason))?;
+    Ok((listener, chain))
+}
+
 /// The listener on a bound port; one for all addresses before one for a single address.
 fn find_listener<'c>(compiled: &'c Compiled, question: &Question) -> Option<&'c Arc<Listener>> {
     let bound = |port: u16| question.port_map.get(&port).copied().unwrap_or(port);
@@ -317,6 +347,7 @@ fn choose_chain<'l>(listener: &'l Listener, question: &Question) -> Result<&'l A
     match (&listener.chains, &question.transport) {
         (Chains::Http(chain), Transport::Tcp) if chain.tcp.is_some() => Ok(chain),
         (_, Transport::Tcp) => Err("no server on this port takes plain TCP".to_owned()),
+        (Chains::Matched(_), _) => Err("the listener is for traffic within the mesh".to_owned()),
         (Chains::Http(chain), Transport::Plain) => Ok(chain),
         (Chains::Http(_), Transport::Tls(_)) => {
             Err("the port speaks plain HTTP and the client speaks TLS".to_owned())
@@ -418,6 +449,8 @@ mod tests {
             alpn: None,
             client_ip: None,
             client_certificate: None,
+            destination: None,
+            direction: Direction::Gateway,
             seed: None,
             port_map: BTreeMap::new(),
         };
@@ -451,6 +484,8 @@ mod tests {
             alpn: None,
             client_ip: None,
             client_certificate: None,
+            destination: None,
+            direction: Direction::Gateway,
             seed: None,
             port_map: BTreeMap::new(),
         };

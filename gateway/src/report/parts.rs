@@ -18,9 +18,9 @@ pub(super) fn listener_part(
     chain: Option<&Arc<FilterChain>>,
 ) -> ListenerPart {
     ListenerPart {
-        name: listener.key.to_string(),
+        name: listener.name(),
         port,
-        gateway: chain.map(|chain| chain.gateway.to_string()),
+        gateway: chain.map(|chain| chain.gateway.to_string()).filter(|name| !name.is_empty()),
         server: chain.map(|chain| chain.server.to_string()),
         tls_mode: chain.and_then(|chain| Some(chain.mode?.as_str().to_owned())),
     }

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use routing::listener::Direction;
+
 use super::explain::{Certificate, Question, Transport, default_server_name};
 
 /// All but what stands for itself anywhere in a URI (RFC 3986 §2.3).
@@ -33,6 +35,10 @@ pub struct Ask {
     pub client_ip: Option<IpAddr>,
     /// Name in the certificate that the client shows: a SPIFFE identity, a DNS name or a subject; an empty one: it has none that counts.
     pub client_cert: Option<String>,
+    /// Original destination, of a sidecar.
+    pub destination: Option<IpAddr>,
+    /// `outbound` or `inbound`, of a sidecar.
+    pub direction: Option<String>,
     /// Stands for the random number of the request.
     pub seed: Option<u64>,
 }
@@ -99,6 +105,11 @@ impl Ask {
             "tcp" => Transport::Tcp,
             other => return Err(format!("unknown protocol {other:?}")),
         };
+        let direction = match self.direction.as_deref() {
+            None | Some("outbound") => Direction::Outbound,
+            Some("inbound") => Direction::Inbound,
+            Some(other) => return Err(format!("unknown direction {other:?}: outbound or inbound")),
+        };
         let client_certificate = self.client_cert.as_deref().map(certificate);
         if client_certificate.is_some() && !matches!(transport, Transport::Tls(_)) {
             return Err("a client shows its certificate in a TLS handshake: ask with https".to_owned());
@@ -119,6 +130,8 @@ impl Ask {
                 .map(|list| list.split(',').map(|name| name.trim().to_owned()).collect()),
             client_ip: self.client_ip,
             client_certificate,
+            destination: self.destination,
+            direction,
             seed: self.seed,
             port_map: port_map.clone(),
         })
@@ -174,6 +187,8 @@ pub fn encode(ask: &Ask) -> String {
     pairs.extend(ask.alpn.clone().map(|alpn| ("alpn", alpn)));
     pairs.extend(ask.client_ip.map(|address| ("client_ip", address.to_string())));
     pairs.extend(ask.client_cert.clone().map(|name| ("client_cert", name)));
+    pairs.extend(ask.destination.map(|address| ("destination", address.to_string())));
+    pairs.extend(ask.direction.clone().map(|direction| ("direction", direction)));
     pairs.extend(ask.seed.map(|seed| ("seed", seed.to_string())));
     let pairs: Vec<_> = pairs
         .iter()
@@ -202,10 +217,14 @@ pub fn decode(query: &str) -> Result<Ask, String> {
                 ask.client_ip = Some(value.parse().map_err(|_| format!("{key}={value}: not an address"))?);
             }
             "client_cert" => ask.client_cert = Some(value),
+            "destination" => {
+                ask.destination = Some(value.parse().map_err(|_| format!("{key}={value}: not an address"))?);
+            }
+            "direction" => ask.direction = Some(value),
             "seed" => ask.seed = Some(value.parse().map_err(|_| number())?),
             other => {
                 return Err(format!(
-                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, alpn, client_ip, client_cert, seed"
+                    "unknown parameter {other:?}: use url, method, header, port, sni, protocol, alpn, client_ip, client_cert, destination, direction, seed"
                 ));
             }
         }
@@ -301,6 +320,8 @@ mod tests {
             alpn: Some("h2, istio".to_owned()),
             client_ip: Some([192, 0, 2, 1].into()),
             client_cert: Some("spiffe://cluster.local/ns/a/sa/b".to_owned()),
+            destination: Some([10, 0, 0, 1].into()),
+            direction: Some("inbound".to_owned()),
             seed: Some(7),
         };
         assert_eq!(decode(&encode(&ask)), Ok(ask));

@@ -10,7 +10,7 @@ use routing::{
     authz::{Connection, Facts, Peer, Policies, Rules, Verdict},
     claims::Claims,
     compile::Compiled,
-    listener::{FilterChain, Listener},
+    listener::{Direction, FilterChain, Listener},
     request::RequestHead,
 };
 use std::{
@@ -39,9 +39,17 @@ pub(super) struct Denial {
     pub(super) reason: String,
 }
 
-pub(super) fn of_connection(compiled: &Compiled, question: &Question, listener: &Listener) -> Judged {
+pub(super) fn of_connection(
+    compiled: &Compiled,
+    question: &Question,
+    (listener, chain): (&Listener, &FilterChain),
+) -> Judged {
     let mut judged = Judged::default();
-    let connection = connection(question, listener, None);
+    if listener.direction == Direction::Outbound {
+        return judged;
+    }
+    let beside = listener.direction == Direction::Inbound;
+    let connection = connection(question, listener, beside.then_some(chain));
     let facts = Facts { connection: &connection, request: None };
     judge(&mut judged, &compiled.authorization.tcp, &facts);
     if let Some(denial) = &mut judged.denial {
@@ -57,6 +65,10 @@ pub(super) fn of_request(
     head: &RequestHead<'_>,
 ) -> Judged {
     let mut judged = Judged::default();
+    // What a workload asks of others its own policies do not see.
+    if listener.direction == Direction::Outbound {
+        return judged;
+    }
     match tokens(compiled, head) {
         Ok((claims, unchecked)) => {
             judged.claims = claims;
@@ -102,7 +114,7 @@ fn connection<'q>(
         peer: shown.map(|shown| Peer { uris: &shown.uris, dns: &shown.dns, subject: &shown.subject }),
         source: question.client_ip,
         remote: question.client_ip,
-        port: listener.key.port,
+        port: if listener.direction == Direction::Inbound { question.port } else { listener.key.port },
         sni,
         ..Connection::default()
     }

@@ -12,7 +12,7 @@ use config_model::{
 use routing::{
     cluster::{Cluster, ClusterSpec, Discovery, Endpoint, Health},
     compile::Compiled,
-    listener::{CertificateSource, Chains, FilterChain, Listener},
+    listener::{CertificateSource, FilterChain, Listener},
     path::PathMatch,
     route::{Action, Condition, RouteMatch},
 };
@@ -271,23 +271,16 @@ pub(crate) fn each_chain(
     compiled: &Compiled,
 ) -> impl Iterator<Item = (&Listener, Option<String>, &FilterChain)> {
     compiled.listeners.values().flat_map(|listener| -> Vec<(&Listener, Option<String>, &FilterChain)> {
-        match &listener.chains {
-            Chains::Http(chain) => vec![(listener, None, chain)],
-            Chains::Tls(index) => {
-                // One chain may stand under several names.
-                let mut chains: Vec<(&std::sync::Arc<FilterChain>, Vec<&str>)> = Vec::new();
-                for (name, chain) in index.iter() {
-                    match chains.iter_mut().find(|(known, _)| std::sync::Arc::ptr_eq(known, chain)) {
-                        Some((_, names)) => names.push(name),
-                        None => chains.push((chain, vec![name])),
-                    }
-                }
-                chains
-                    .into_iter()
-                    .map(|(chain, names)| (&**listener, Some(names.join(",")), &**chain))
-                    .collect()
+        // One chain may stand under several names.
+        let mut chains: Vec<(&std::sync::Arc<FilterChain>, Vec<String>)> = Vec::new();
+        for (name, chain) in listener.chains.each() {
+            match chains.iter_mut().find(|(known, _)| std::sync::Arc::ptr_eq(known, chain)) {
+                Some((_, names)) => names.extend(name),
+                None => chains.push((chain, name.into_iter().collect())),
             }
         }
+        let named = |names: Vec<String>| (!names.is_empty()).then(|| names.join(","));
+        chains.into_iter().map(|(chain, names)| (&**listener, named(names), &**chain)).collect()
     })
 }
 

@@ -112,7 +112,8 @@ impl Targets {
 impl IstioMetrics {
     /// Of the gateway `identity`, with the upper bounds of buckets by the name of the metric.
     pub fn new(identity: Identity, bounds: impl Fn(&str) -> Vec<f64>) -> Self {
-        let nowhere = Place { service: None, workload: None, principals: Principals::default() };
+        let nowhere =
+            Place { service: None, workload: None, principals: Principals::default(), inbound: false };
         let nowhere = Arc::new(Target::new(nowhere));
         let known = HashMap::from([(nowhere.place.clone(), nowhere.clone())]);
         Self {
@@ -136,7 +137,8 @@ impl IstioMetrics {
     #[must_use]
     pub fn cluster(&self, spec: &ClusterSpec) -> Arc<Target> {
         let service = Some(Service::of(spec));
-        self.target(Place { service, workload: None, principals: Principals::default() })
+        let inbound = spec.name.is_inbound();
+        self.target(Place { service, workload: None, principals: Principals::default(), inbound })
     }
 
     /// Where requests to a workload of the cluster go.
@@ -148,7 +150,7 @@ impl IstioMetrics {
         principals: Principals,
     ) -> Arc<Target> {
         let (service, workload) = (Some(Service::of(spec)), Some(workload.clone()));
-        self.target(Place { service, workload, principals })
+        self.target(Place { service, workload, principals, inbound: spec.name.is_inbound() })
     }
 
     fn target(&self, place: Place) -> Arc<Target> {

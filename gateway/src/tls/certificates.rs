@@ -15,9 +15,7 @@ use config_model::{
     set::ResourceSet,
 };
 use pingora_core::tls::ssl::SslAcceptor;
-use routing::listener::{
-    CertificateSource, Chains, ClientAuth, ClientRoots, FilterChain, Listeners, ServerTls,
-};
+use routing::listener::{CertificateSource, ClientAuth, ClientRoots, FilterChain, Listeners, ServerTls};
 
 use super::{
     CertificateProblem, Effect, MaterialError,
@@ -270,10 +268,7 @@ fn instead<T>(earlier: Option<&T>) -> Effect {
 fn chains(listeners: &Listeners) -> Vec<&Arc<FilterChain>> {
     let mut found = Vec::new();
     for listener in listeners.values() {
-        match &listener.chains {
-            Chains::Http(chain) => found.push(chain),
-            Chains::Tls(index) => found.extend(index.iter().map(|(_, chain)| chain)),
-        }
+        found.extend(listener.chains.each().map(|(_, chain)| chain));
     }
     found
 }
@@ -309,7 +304,7 @@ mod tests {
     use pingora_core::tls::ssl::SslContextRef;
     use routing::{
         host::HostIndex,
-        listener::{Bind, Listener, ListenerKey, TlsVersion},
+        listener::{Bind, Chains, Listener, ListenerKey, TlsVersion},
         table::RouteTable,
     };
 
@@ -343,7 +338,7 @@ mod tests {
             chains.insert(&format!("{}.example", server.server), Arc::new(server.clone()));
         }
         let key = ListenerKey { bind: Bind::Any, port: 443 };
-        BTreeMap::from([(key.clone(), Arc::new(Listener { key, chains: Chains::Tls(chains) }))])
+        BTreeMap::from([(key.clone(), Arc::new(Listener::of_gateway(key, Chains::Tls(chains))))])
     }
 
     fn context(certificates: &Certificates, server: &FilterChain) -> *const SslContextRef {

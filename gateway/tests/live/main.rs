@@ -36,4 +36,5 @@ mod responses;
 mod scale;
 mod seen;
 mod shutdown;
+mod sidecar;
 mod streams;

@@ -233,6 +233,10 @@ impl Making<'_> {
         let (service, rule) = (self.service, self.rule);
         let Builder { mesh, identity, origin, networks } = self.builder;
         let Resolved { mut discovery, mut endpoints, accounts } = resolved;
+        if self.is_original() {
+            discovery = Discovery::OriginalDestination;
+            endpoints.clear();
+        }
         networks.cross(&mut endpoints);
         let subset = named.map(|named| named.subset);
         let subset_name = subset.map_or("", |subset| subset.name.as_str());
@@ -324,6 +328,13 @@ impl Making<'_> {
             self.pass_on(&spec, &endpoints);
         }
         self.made.push((spec, endpoints));
+    }
+
+    /// Whether a sidecar sends on to where the workload was connecting: of a headless Service it had chosen a pod (Istio: cluster.go
+    /// `convertResolution`).
+    fn is_original(&self) -> bool {
+        self.builder.identity.role.workload().is_some()
+            && matches!(&self.service.source, Source::Kubernetes(resource) if resource.spec.is_headless())
     }
 
     /// The mesh's own endpoints of a cluster, who end the TLS that the client began (Istio: `buildOutboundSniDnatClusters`).

@@ -28,7 +28,7 @@ pub(super) struct Registry {
 }
 
 /// One service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Service {
     /// Its fully qualified host.
     pub(super) host: Arc<str>,
@@ -36,6 +36,8 @@ pub(super) struct Service {
     pub(super) ports: Vec<Port>,
     /// Numbers of all its ports, whatever they speak.
     numbers: Vec<u16>,
+    /// How it comes to be seen.
+    pub(super) reach: Reach,
     /// What it is made of.
     pub(super) source: Source,
 }
@@ -51,6 +53,37 @@ impl Service {
 }
 
 impl Service {
+    /// The same with none but these of its ports; `None` where it has none of them.
+    pub(super) fn with_ports(&self, wanted: impl Fn(u16) -> bool) -> Option<Self> {
+        let ports: Vec<Port> = self.ports.iter().filter(|port| wanted(port.number)).cloned().collect();
+        let numbers = ports.iter().map(|port| port.number).collect();
+        (!ports.is_empty()).then(|| Self {
+            host: Arc::clone(&self.host),
+            ports,
+            numbers,
+            reach: self.reach,
+            source: self.source.clone(),
+        })
+    }
+
+    /// Takes up the ports of another that it has not.
+    pub(super) fn take_ports(&mut self, other: &Self) {
+        for port in &other.ports {
+            if !self.ports.iter().any(|known| known.number == port.number) {
+                self.ports.push(port.clone());
+                self.numbers.push(port.number);
+            }
+        }
+    }
+
+    /// Name of the Service whose name it is another for.
+    pub(super) fn alias_of(&self) -> Option<String> {
+        let Source::Kubernetes(resource) = &self.source else { return None };
+        let target = resource.spec.external_name.trim_end_matches('.');
+        let is_alias = resource.spec.service_type == ServiceType::ExternalName && !target.is_empty();
+        is_alias.then(|| target.to_ascii_lowercase())
+    }
+
     /// Its name as metrics know it: a ServiceEntry's is the host (Istio: convertServices).
     pub(super) fn name(&self) -> &str {
         match &self.source {
@@ -61,7 +94,7 @@ impl Service {
 }
 
 /// A service port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Port {
     /// The number that destinations name.
     pub(super) number: u16,
@@ -108,15 +141,17 @@ impl Registry {
                 Some(list) => list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect(),
                 None => Vec::new(),
             };
-            if reach(&exported, default, own, &identity.namespace) != Reach::Hidden {
-                registry.add_kubernetes(resource);
+            let reach = reach(&exported, default, own, &identity.namespace);
+            if reach != Reach::Hidden {
+                registry.add_kubernetes(resource, reach);
             }
         }
         for resource in input.service_entries() {
             let own = resource.key.namespace.as_str();
-            if reach(&resource.spec.export_to, default, own, &identity.namespace) != Reach::Hidden {
+            let reach = reach(&resource.spec.export_to, default, own, &identity.namespace);
+            if reach != Reach::Hidden {
                 for host in &resource.spec.hosts {
-                    registry.add_entry(resource, host.to_shared());
+                    registry.add_entry(resource, host.to_shared(), reach);
                 }
             }
         }
@@ -131,7 +166,25 @@ impl Registry {
         all.into_iter()
     }
 
-    fn add_kubernetes(&mut self, resource: &Arc<Resource<kubernetes::Service>>) {
+    /// These services and no others: what a sidecar reaches by one of its listeners.
+    pub(super) fn of(services: impl IntoIterator<Item = Service>, domain: &str) -> Self {
+        let mut registry = Self { services: Vec::new(), by_host: HashMap::new(), domain: domain.to_owned() };
+        services.into_iter().for_each(|service| registry.add(service));
+        registry
+    }
+
+    /// All services, also those of one host.
+    pub(super) fn all(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The services of a host.
+    pub(super) fn of_host(&self, host: &str) -> impl Iterator<Item = &Service> {
+        let all = self.by_host.get(host).into_iter().flatten();
+        all.filter_map(|&at| self.services.get(at))
+    }
+
+    fn add_kubernetes(&mut self, resource: &Arc<Resource<kubernetes::Service>>, reach: Reach) {
         let key = &resource.key;
         let host = format!("{}.{}.svc.{}", key.name, key.namespace, self.domain).to_ascii_lowercase();
         let mut ports: Vec<Port> = Vec::with_capacity(resource.spec.ports.len());
@@ -144,10 +197,10 @@ impl Registry {
         }
         let numbers = resource.spec.ports.iter().map(|port| port.port.get()).collect();
         let source = Source::Kubernetes(Arc::clone(resource));
-        self.add(Service { host: host.into(), ports, numbers, source });
+        self.add(Service { host: host.into(), ports, numbers, reach, source });
     }
 
-    fn add_entry(&mut self, resource: &Arc<Resource<istio::ServiceEntry>>, host: Arc<str>) {
+    fn add_entry(&mut self, resource: &Arc<Resource<istio::ServiceEntry>>, host: Arc<str>, reach: Reach) {
         let ports = resource.spec.ports.iter().map(|port| Port {
             number: port.number.get(),
             name: port.name.as_str().into(),
@@ -191,7 +244,7 @@ impl Registry {
                     }
                 }
                 let source = Source::Entries(vec![Arc::clone(resource)]);
-                self.add(Service { host, ports: unique, numbers: numbers.collect(), source });
+                self.add(Service { host, ports: unique, numbers: numbers.collect(), reach, source });
             }
         }
     }
@@ -237,13 +290,7 @@ impl Registry {
             _ => None,
         });
         let port = port.or(only).unwrap_or(server_port);
-        let alias = service.and_then(|service| match &service.source {
-            Source::Kubernetes(k) if k.spec.service_type == ServiceType::ExternalName => {
-                Some(k.spec.external_name.trim_end_matches('.').to_ascii_lowercase())
-            }
-            Source::Kubernetes(_) | Source::Entries(_) => None,
-        });
-        (alias.filter(|name| !name.is_empty()).map_or(host, Arc::from), port)
+        (service.and_then(Service::alias_of).map_or(host, Arc::from), port)
     }
 }
 

@@ -67,8 +67,8 @@ impl Notes<'_> {
 /// The server that routes are compiled for.
 #[derive(Clone, Copy)]
 pub(super) struct Site<'a> {
-    /// Key of its Gateway.
-    pub(super) gateway: &'a ResourceKey,
+    /// Key of its Gateway; `None`: it is a sidecar's, for traffic within the mesh.
+    pub(super) gateway: Option<&'a ResourceKey>,
     /// Its port number as written.
     pub(super) port: u16,
     /// Scheme that redirects judge a port by: https where it has a `tls` block, even a redirecting one.
@@ -80,7 +80,7 @@ pub(super) struct Site<'a> {
 pub(super) struct SourceKey {
     virtual_service: ResourceKey,
     content: u64,
-    gateway: ResourceKey,
+    gateway: Option<ResourceKey>,
     port: u16,
     https: bool,
     /// Hash over the destinations as they resolve now, and what the mesh says.
@@ -91,7 +91,7 @@ pub(super) struct SourceKey {
 pub(super) struct RuleCompiler<'a> {
     registry: &'a Registry,
     identity: &'a Identity,
-    delegates: Delegates<'a>,
+    delegates: &'a Delegates<'a>,
     actions: Actions,
     matchers: Matchers,
     plain: Plain,
@@ -118,7 +118,7 @@ impl<'a> RuleCompiler<'a> {
         registry: &'a Registry,
         identity: &'a Identity,
         mesh: &MeshConfig,
-        delegates: Delegates<'a>,
+        delegates: &'a Delegates<'a>,
     ) -> Self {
         Self {
             registry,
@@ -128,6 +128,11 @@ impl<'a> RuleCompiler<'a> {
             matchers: Matchers::default(),
             plain: Plain::default(),
         }
+    }
+
+    /// Lets destinations be looked for among other services.
+    pub(super) fn among(&mut self, registry: &'a Registry) {
+        self.registry = registry;
     }
 
     /// End of the full names of Services.
@@ -175,7 +180,7 @@ impl<'a> RuleCompiler<'a> {
         SourceKey {
             virtual_service: resource.key.clone(),
             content: expanded.map_or(resource.content_hash, |expanded| expanded.content),
-            gateway: site.gateway.clone(),
+            gateway: site.gateway.cloned(),
             port: site.port,
             https: site.scheme == Scheme::Https,
             destinations: hasher.finish(),
@@ -330,14 +335,14 @@ impl OneRule<'_> {
 }
 
 /// What can be decided before any request (Istio: route.go `sourceMatchHTTP` and the port test of
-/// `TranslateRoute`). On a gateway "source" is the gateway's own pod.
+/// `TranslateRoute`). "Source" is the pod that the proxy is in: a gateway's own, or the one beside a sidecar.
 fn entry_applies(identity: &Identity, request: &HttpMatchRequest, namespace: &str, site: Site<'_>) -> bool {
     if request.port.is_some_and(|port| port.get() != site.port) {
         return false;
     }
     if !request.gateways.is_empty() {
-        let this = (site.gateway.namespace.as_str(), site.gateway.name.as_str());
-        return request.gateways.iter().any(|entry| resolve_gateway_name(entry, namespace) == Some(this));
+        let this = site.gateway.map(|gateway| (gateway.namespace.as_str(), gateway.name.as_str()));
+        return request.gateways.iter().any(|entry| resolve_gateway_name(entry, namespace) == this);
     }
     is_subset_of(&request.source_labels, &identity.labels)
         && (request.source_namespace.is_empty() || request.source_namespace == identity.namespace)

@@ -353,8 +353,8 @@ impl Ports {
     }
 }
 
-/// The number of a named container port: from the gateway's pods, else from the Service's slices.
-fn named_port(
+/// The number of a named container port: from the proxy's pods, else from the Service's slices.
+pub(super) fn named_port(
     input: &Validated,
     identity: &Identity,
     service: &Resource<kubernetes::Service>,

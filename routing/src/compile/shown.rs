@@ -232,7 +232,7 @@ fn list(
     server: &BoundServer<'_>,
 ) -> Option<Arc<RouteList>> {
     let scheme = if server.server.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let site = Site { gateway: &server.gateway.key, port: server.port, scheme };
+    let site = Site { gateway: Some(&server.gateway.key), port: server.port, scheme };
     if !rules.applies(resource, site) {
         return None;
     }

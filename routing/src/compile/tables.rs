@@ -272,7 +272,7 @@ mod tests {
         let listener = compiled.listeners.values().next().unwrap();
         match &listener.chains {
             Chains::Http(chain) => Arc::clone(&chain.table),
-            Chains::Tls(_) => panic!("plain text"),
+            Chains::Tls(_) | Chains::Matched(_) => panic!("plain text"),
         }
     }
 

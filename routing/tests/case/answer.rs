@@ -1,25 +1,29 @@
 //! What a request gets, as far as its case asks.
 
 use super::{
-    Exchange, Expect, Fault, Headers, Lines, Retries, authorize::authorize, facts::Known, header_map,
+    Exchange, Expect, Fault, Headers, Lines, Retries, annotated::annotated, authorize::authorize,
+    facts::Known, header_map,
 };
 use http::{HeaderMap, HeaderValue, Method};
 use routing::{
     action::{
         cors::CorsPlan,
         fault::AbortStatus,
-        headers::{Direction, HeaderOps},
+        headers::{Direction as Way, HeaderOps},
         redirect::https_redirect_location,
         retry::{Localities, PreviousHosts},
         rewrite::path_and_query,
     },
     compile::Compiled,
     decision::{Decision, NotFound},
-    listener::{Chains, Fit, Listener, TcpRoute},
+    listener::{
+        Chains, Direction, FilterChain, Fit, Listener, Reached, Sniffed, TcpRoute, Transport,
+        of_original_destination,
+    },
     request::{RequestHead, Scheme},
     route::{Forward, Route},
-    table::RouteTable,
 };
+use std::{net::SocketAddr, sync::Arc};
 
 /// The head that goes upstream, or that a local reply answers.
 pub(crate) struct Sent {
@@ -30,26 +34,35 @@ pub(crate) struct Sent {
 
 pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
     let refused = |what: &str| Expect { refused: Some(what.into()), ..Expect::default() };
-    let Some(listener) = compiled.listeners.values().find(|l| l.key.port == request.port) else {
+    let Some(listener) = listener(compiled, request) else {
         return refused("listener");
     };
-    let table: &RouteTable = match (&listener.chains, request.scheme.as_str()) {
-        (Chains::Http(chain), "http" | "tcp") => match &chain.tcp {
-            Some(route) => return carried(compiled, request, listener, route),
-            None => &chain.table,
+    let mut got = Expect::default();
+    let mut ended = request.scheme == "https";
+    let chain: &FilterChain = match (&listener.chains, request.scheme.as_str()) {
+        (Chains::Matched(chains), _) => match chains.pick(going_to(request), &sniffed(request)) {
+            None => return refused("chain"),
+            Some(chain) => {
+                let wants = request.expect.listener.as_ref();
+                got.listener = wants.map(|_| format!("{} {}", listener.name(), chain.server));
+                ended = chain.tls.is_some();
+                chain
+            }
         },
+        (Chains::Http(chain), "http" | "tcp") => chain,
         (Chains::Tls(index), "https") => match index.lookup_sni(request.sni.as_deref()) {
             Some(chain) if chain.fit(request.alpn.iter().map(String::as_bytes)) == Fit::NotOfMesh => {
                 return refused("alpn");
             }
-            Some(chain) => match &chain.tcp {
-                Some(route) => return carried(compiled, request, listener, route),
-                None => &chain.table,
-            },
+            Some(chain) => chain,
             None => return refused("sni"),
         },
         (_, scheme) => panic!("{scheme} to port {}", request.port),
     };
+    if let Some(route) = &chain.tcp {
+        return carried(compiled, request, listener, route, got);
+    }
+    let table = &chain.table;
     let headers = header_map(&request.headers);
     let claims = request.verified();
     let (path, query) = match request.path.split_once('?') {
@@ -58,18 +71,23 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
     };
     let head = RequestHead {
         method: &request.method,
-        scheme: if request.scheme == "https" { Scheme::Https } else { Scheme::Http },
+        scheme: if ended { Scheme::Https } else { Scheme::Http },
         authority: &request.authority,
         path,
         query,
         headers: &headers,
         claims: claims.as_ref(),
     };
-    let mut got = Expect::default();
-    if !authorize(&mut got, &compiled.authorization.http, request, listener, Some(&head)) {
+    if listener.direction != Direction::Outbound
+        && !authorize(&mut got, &compiled.authorization.http, request, listener, Some(&head))
+    {
         return got;
     }
     let decision = table.lookup(&head);
+    let policies = || annotated(decision.route().map(|route| &**route), chain);
+    got.policies = request.expect.policies.as_ref().map(|_| policies());
+    got.host =
+        request.expect.host.as_ref().and_then(|_| Some(table.host(&request.authority)?.name().to_string()));
     if let Decision::Forward { route, .. }
     | Decision::Redirect { route, .. }
     | Decision::Reply { route, .. } = &decision
@@ -102,10 +120,49 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
     got
 }
 
+/// The listener that serves it.
+fn listener<'c>(compiled: &'c Compiled, request: &Exchange) -> Option<&'c Arc<Listener>> {
+    let redirected = |direction| {
+        let taken_in = |l: &&Arc<Listener>| l.direction == direction && l.reached == Reached::Redirected;
+        compiled.listeners.values().find(taken_in)
+    };
+    let accepted = match (request.to, request.comes_to) {
+        (Some(to), _) => (redirected(Direction::Outbound)?, to),
+        (_, Some(to)) => (redirected(Direction::Inbound)?, to),
+        (None, None) => {
+            return compiled.listeners.values().find(|l| l.key.port == request.port && l.is_bound());
+        }
+    };
+    Some(of_original_destination(&compiled.listeners, accepted.0, accepted.1))
+}
+
+fn going_to(request: &Exchange) -> SocketAddr {
+    request.to.or(request.comes_to).unwrap_or_else(|| ([127, 0, 0, 1], request.port).into())
+}
+
+/// What the first bytes of its connection show.
+fn sniffed(request: &Exchange) -> Sniffed {
+    let bytes = |names: &[&str]| names.iter().map(|name| name.as_bytes().into()).collect();
+    let (transport, protocols) = match request.scheme.as_str() {
+        "https" => (Transport::Tls, request.alpn.iter().map(|name| name.as_bytes().into()).collect()),
+        "http" => (Transport::Raw, bytes(&["http/1.1"])),
+        "tcp" => (Transport::Raw, bytes(&[])),
+        other => panic!("scheme {other}"),
+    };
+    Sniffed { transport: Some(transport), server_name: request.sni.as_deref().map(Arc::from), protocols }
+}
+
 /// A connection whose bytes are not looked at.
-fn carried(compiled: &Compiled, request: &Exchange, listener: &Listener, route: &TcpRoute) -> Expect {
-    let mut got = Expect::default();
-    if !authorize(&mut got, &compiled.authorization.tcp, request, listener, None) {
+fn carried(
+    compiled: &Compiled,
+    request: &Exchange,
+    listener: &Listener,
+    route: &TcpRoute,
+    mut got: Expect,
+) -> Expect {
+    if listener.direction != Direction::Outbound
+        && !authorize(&mut got, &compiled.authorization.tcp, request, listener, None)
+    {
         return got;
     }
     let (want, to) = (&request.expect, route.destinations());
@@ -174,7 +231,7 @@ fn forwarded(
         headers: head.headers.clone(),
     };
     let facts = Known { method: head.method, scheme, sent: &client, answered: false };
-    destination.headers.request.apply(&mut sent.headers, Direction::Request, &facts);
+    destination.headers.request.apply(&mut sent.headers, Way::Request, &facts);
     got.upstream_headers = want.upstream_headers.as_ref().map(|names| shown(&sent.headers, names));
     let cors = filters.and_then(|filters| filters.cors.as_ref());
     let method = Method::from_bytes(head.method.as_bytes()).unwrap();
@@ -193,7 +250,7 @@ fn forwarded(
         cors.preflight(origin, head.headers, &mut response);
     } else {
         let facts = Known { method: head.method, scheme, sent: &sent, answered: true };
-        destination.headers.response.apply(&mut response, Direction::Response, &facts);
+        destination.headers.response.apply(&mut response, Way::Response, &facts);
         if let (CorsPlan::Mark { origin }, Some(cors)) = (plan, cors) {
             cors.actual(origin, &mut response);
         }
@@ -216,7 +273,7 @@ fn local(
         headers: head.headers.clone(),
     };
     let facts = Known { method: head.method, scheme: head.scheme.as_str(), sent: &sent, answered: false };
-    ops.apply(&mut reply, Direction::Response, &facts);
+    ops.apply(&mut reply, Way::Response, &facts);
     if let Some(content_type) = content_type {
         reply.entry("content-type").or_insert(HeaderValue::from_static(content_type));
     }

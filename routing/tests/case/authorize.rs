@@ -20,8 +20,8 @@ pub(super) fn authorize(
         peer: peer.map(|peer| Peer { uris: &peer.uris, dns: &peer.dns, subject: &peer.subject }),
         source: exchange.source,
         remote: exchange.remote.or(exchange.source),
-        destination: exchange.local,
-        port: listener.key.port,
+        destination: exchange.local.or(exchange.comes_to.map(|to| to.ip())),
+        port: exchange.comes_to.map_or(listener.key.port, |to| to.port()),
         sni: exchange.sni.as_deref(),
     };
     let facts = Facts { connection: &connection, request: head };

@@ -3,6 +3,7 @@
 //! Invariant: an unknown key fails the case; what an expectation leaves out is not looked at, but for where the request
 //! went: clusters, weights, missing clusters, redirect, status, time-out, refusal and what policies say are compared always.
 
+mod annotated;
 pub(crate) mod answer;
 mod authorize;
 pub(crate) mod clusters;
@@ -10,7 +11,10 @@ mod facts;
 
 use routing::claims::{Claim, Claims};
 use serde::Deserialize;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +36,8 @@ pub(crate) struct Case {
 pub(crate) struct Who {
     pub namespace: Option<String>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// Addresses of the workload: it is a sidecar's case.
+    pub beside: Option<Vec<IpAddr>>,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +46,10 @@ pub(crate) struct Exchange {
     /// Port of the listener, after translation.
     #[serde(default = "port_80")]
     pub port: u16,
+    /// Where a connection was going that was redirected to a sidecar, on its way out.
+    pub to: Option<SocketAddr>,
+    /// The same, on its way in.
+    pub comes_to: Option<SocketAddr>,
     /// `https` is a TLS connection, with the server name of `sni`; `tcp` one whose bytes are not looked at.
     #[serde(default = "plain")]
     pub scheme: String,
@@ -134,6 +144,10 @@ pub(crate) type Headers = BTreeMap<String, Option<Lines>>;
 #[derive(Deserialize, Default, Debug, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Expect {
+    /// Name of the listener, and behind a space that of the chain.
+    pub listener: Option<String>,
+    /// Name of the virtual host.
+    pub host: Option<String>,
     /// Names of the clusters, in order.
     pub clusters: Option<Vec<String>>,
     /// Their weights, where there are several.
@@ -170,7 +184,7 @@ pub(crate) struct Expect {
     pub body: Option<String>,
     /// `host` or `route`.
     pub not_found: Option<String>,
-    /// `listener`, `sni` or `alpn`.
+    /// `listener`, `sni`, `alpn` or, on a sidecar, `chain`.
     pub refused: Option<String>,
     /// The policy's rule that refuses it; `none` where no rule allows it.
     pub denied: Option<String>,
@@ -180,6 +194,8 @@ pub(crate) struct Expect {
     pub asks: Option<String>,
     /// What policies on trial would have done: `deny` or `allow` with the rule that matched, or `none`.
     pub dry_run: Option<Vec<String>>,
+    /// What annotations ask for, by the annotation's name without its prefix: what, and behind it the resource that says so.
+    pub policies: Option<BTreeMap<String, String>>,
 }
 
 /// When another attempt is made; `attempts: 0` is never.

@@ -227,7 +227,7 @@ async fn unix_sockets_are_listened_on_and_left_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let path: Arc<str> = dir.path().join("gw.sock").to_str().unwrap().into();
     let key = ListenerKey { bind: Bind::Unix(path.clone()), port: 0 };
-    let listener = Listener { key: key.clone(), chains: Chains::Http(chain("http", None)) };
+    let listener = Listener::of_gateway(key.clone(), Chains::Http(chain("http", None)));
     let live = Live::new(BTreeMap::from([(key, Arc::new(listener))]), &Secrets::default());
     let first = start(&live, Duration::ZERO);
     eventually(|| first.all_bound().then_some(())).await;

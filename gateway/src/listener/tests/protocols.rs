@@ -51,11 +51,11 @@ async fn bytes_that_are_not_http_go_where_their_route_says() {
     let route = Arc::new(TcpRoute::new("default/vs".into(), Vec::new()));
     let mut listeners = http(&[80]);
     let tcp = FilterChain { tcp: Some(route.clone()), ..FilterChain::clone(&chain("tcp", None)) };
-    let plain = Listener { key: key(80), chains: Chains::Http(Arc::new(tcp.clone())) };
+    let plain = Listener::of_gateway(key(80), Chains::Http(Arc::new(tcp.clone())));
     listeners.insert(key(80), Arc::new(plain));
     let mut tls = HostIndex::new();
     tls.insert("passed.example", Arc::new(tcp));
-    listeners.insert(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(tls) }));
+    listeners.insert(key(443), Arc::new(Listener::of_gateway(key(443), Chains::Tls(tls))));
     let live = Live::new(listeners, &Secrets::default());
     let manager = start(&live, Duration::ZERO);
     let (plain, tls) = (address(&manager, 80).await, address(&manager, 443).await);

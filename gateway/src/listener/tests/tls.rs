@@ -219,7 +219,7 @@ fn bounded(host: &str, min: TlsVersion, max: TlsVersion, ciphers: &[&str]) -> Li
         client: None,
     };
     chains.insert(host, chain(host, Some(tls)));
-    BTreeMap::from([(key(443), Arc::new(Listener { key: key(443), chains: Chains::Tls(chains) }))])
+    BTreeMap::from([(key(443), Arc::new(Listener::of_gateway(key(443), Chains::Tls(chains))))])
 }
 
 #[tokio::test(flavor = "multi_thread")]

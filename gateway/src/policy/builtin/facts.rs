@@ -32,7 +32,7 @@ impl<'a> Subject<'a> {
             peer: info.physical,
             client: named.unwrap_or_else(|| info.peer.ip()),
             local: info.local,
-            port: info.listener.port,
+            port: info.port(),
             sni: info.sni.as_deref(),
             certificate: info.client.as_ref(),
         }

@@ -15,10 +15,7 @@ use config_model::{
     set::AnyResource,
     validate::resolve_gateway_name,
 };
-use routing::{
-    listener::{Chains, FilterChain},
-    table::RouteTable,
-};
+use routing::{listener::FilterChain, table::RouteTable};
 
 use crate::{listener::BindFailure, pipeline::Built};
 
@@ -52,11 +49,8 @@ impl<'a> Served<'a> {
         let mut tables = HashSet::new();
         for listener in built.compiled.listeners.values() {
             let failure = failures.iter().find(|failure| failure.key == listener.key);
-            match &listener.chains {
-                Chains::Http(chain) => served.note(chain, failure, &mut tables),
-                Chains::Tls(index) => {
-                    index.iter().for_each(|(_, chain)| served.note(chain, failure, &mut tables));
-                }
+            for (_, chain) in listener.chains.each() {
+                served.note(chain, failure, &mut tables);
             }
         }
         served

@@ -54,19 +54,28 @@ impl<'i> Labels<'i> {
             }
             Told::Connections(flags) => (RequestProtocol::Tcp, None, None, *flags),
         };
-        // The source side never knows what the destination's proxy does: the policy is unknown.
+        // The source side never knows what the destination's proxy does: the policy is unknown. A destination has the caller's name by
+        // mutual TLS only.
+        let policy = match (place.inbound, &place.principals.source) {
+            (false, _) => UNKNOWN,
+            (true, Some(_)) => "mutual_tls",
+            (true, None) => "none",
+        };
         let rest = [
             Some(protocol.as_str().into()),
             code.map(Cow::Owned),
             grpc.map(Cow::Owned),
             Some(flags.to_string().into()),
-            Some(UNKNOWN.into()),
+            Some(policy.into()),
         ];
         pairs.extend(labels.zip(rest).filter_map(|(name, value)| Some((name, value?))));
         pairs
     }
 
     fn common<'a>(&'a self, place: &'a Place) -> [&'a str; COMMON] {
+        if place.inbound {
+            return self.inbound(place);
+        }
         let Identity { workload: own, cluster } = self.identity;
         let Principals { source, destination } = &place.principals;
         let peer = place.workload.as_deref();
@@ -100,6 +109,36 @@ impl<'i> Labels<'i> {
             known(if service_namespace.is_empty() { peer_namespace } else { service_namespace }, UNKNOWN),
             // Every endpoint that is found here is of this cluster.
             if peer.is_some() { known(cluster, UNKNOWN) } else { UNKNOWN },
+        ]
+    }
+
+    /// What came to the workload itself. Of who called no more is known than a certificate says.
+    fn inbound<'a>(&'a self, place: &'a Place) -> [&'a str; COMMON] {
+        let Identity { workload: own, cluster } = self.identity;
+        let Principals { source, destination } = &place.principals;
+        let service = place.service.as_ref();
+        let service_namespace = service.map_or("", |service| &*service.namespace);
+        [
+            "destination",
+            UNKNOWN,
+            UNKNOWN,
+            LATEST,
+            source.as_deref().and_then(namespace_of).unwrap_or(UNKNOWN),
+            source.as_deref().unwrap_or(UNKNOWN),
+            UNKNOWN,
+            UNKNOWN,
+            UNKNOWN,
+            known(&own.name, UNKNOWN),
+            known(&own.namespace, UNKNOWN),
+            destination.as_deref().unwrap_or(UNKNOWN),
+            known(&own.app, UNKNOWN),
+            known(&own.version, UNKNOWN),
+            known(service.map_or("", |service| &*service.host), UNKNOWN),
+            known(&own.canonical_service, UNKNOWN),
+            known(&own.canonical_revision, LATEST),
+            known(service.map_or("", |service| &*service.name), UNKNOWN),
+            known(if service_namespace.is_empty() { &own.namespace } else { service_namespace }, UNKNOWN),
+            known(cluster, UNKNOWN),
         ]
     }
 }
@@ -141,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_request_that_went_nowhere_has_every_label_too() {
-        let nowhere = Place { service: None, workload: None, principals: Principals::default() };
+        let nowhere =
+            Place { service: None, workload: None, principals: Principals::default(), inbound: false };
         let outcome = Outcome::new(RequestProtocol::Http, 404, None, Flags::default());
         let all = text(&nowhere, &Told::Requests(outcome));
         assert_eq!(all.len(), 25);
@@ -173,6 +213,7 @@ mod tests {
                 source: Some("spiffe://cluster.local/ns/istio-system/sa/edge".into()),
                 destination: Some("spiffe://cluster.local/ns/other/sa/a".into()),
             },
+            inbound: false,
         };
         let mut flags = Flags::default();
         flags.insert(Flag::UpstreamOverflow);
@@ -200,5 +241,37 @@ mod tests {
         place.principals = Principals::default();
         assert_eq!(text(&place, &Told::Messages)["destination_workload_namespace"], "shop");
         assert_eq!(text(&place, &Told::Messages).len(), COMMON);
+    }
+
+    #[test]
+    fn what_comes_to_the_workload_is_told_by_the_destination() {
+        let mut place = Place {
+            service: Some(service()),
+            workload: None,
+            principals: Principals {
+                source: Some("spiffe://cluster.local/ns/other/sa/b".into()),
+                destination: None,
+            },
+            inbound: true,
+        };
+        let all = text(&place, &Told::Connections(Flags::default()));
+        for (name, value) in [
+            ("reporter", "destination"),
+            ("source_workload", "unknown"),
+            ("source_workload_namespace", "other"),
+            ("source_principal", "spiffe://cluster.local/ns/other/sa/b"),
+            ("destination_workload", "edge"),
+            ("destination_workload_namespace", "istio-system"),
+            ("destination_service", "a.shop.svc.cluster.local"),
+            ("destination_service_namespace", "shop"),
+            ("destination_cluster", "Kubernetes"),
+            ("connection_security_policy", "mutual_tls"),
+        ] {
+            assert_eq!(all[name], value, "{name}");
+        }
+        place.principals = Principals::default();
+        let all = text(&place, &Told::Connections(Flags::default()));
+        assert_eq!(all["connection_security_policy"], "none");
+        assert_eq!(all["source_workload_namespace"], "unknown");
     }
 }

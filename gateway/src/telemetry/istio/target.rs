@@ -38,6 +38,8 @@ pub(super) struct Place {
     /// `None`: no endpoint was chosen.
     pub(super) workload: Option<Arc<Workload>>,
     pub(super) principals: Principals,
+    /// It is the workload beside this sidecar, which tells of what came to it (Istio: `reporter=destination`).
+    pub(super) inbound: bool,
 }
 
 /// A service, by host, name and namespace.
@@ -235,7 +237,12 @@ mod tests {
     }
 
     fn target() -> Target {
-        Target::new(Place { service: None, workload: None, principals: Principals::default() })
+        Target::new(Place {
+            service: None,
+            workload: None,
+            principals: Principals::default(),
+            inbound: false,
+        })
     }
 
     #[test]

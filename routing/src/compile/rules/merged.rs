@@ -69,7 +69,7 @@ impl<'a> Rule<'a> {
     }
 
     /// Labels of the gateways that it is for; `None`: all.
-    pub(super) fn selector(&self) -> Option<&'a BTreeMap<String, String>> {
+    pub(in crate::compile) fn selector(&self) -> Option<&'a BTreeMap<String, String>> {
         self.resource.spec.workload_selector.as_ref().map(|selector| &selector.labels)
     }
 
