@@ -166,9 +166,13 @@ impl Upstream {
     }
 }
 
-/// An address that nobody listens on.
+/// An address that nobody listens on, nor can while the process lives: its port is held.
 pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = held.local_addr().unwrap();
+    std::mem::forget(held);
+    address
 }
 
 async fn answer(

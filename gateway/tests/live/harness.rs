@@ -19,9 +19,23 @@ use std::{
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A port that was free a moment ago.
+/// A port that is free, and that nobody else is given before the gateway has it: none of those that the system hands out by itself,
+/// to connections among others, and each only once in a process.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    const FIRST: u16 = 10_000;
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let handed_out: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let count = usize::from(handed_out.saturating_sub(FIRST));
+    assert!(count > 1000, "the system hands out ports from {handed_out} on, which leaves too few for tests");
+    // Another process that runs tests begins elsewhere.
+    let begin = std::process::id() as usize * 997;
+    let free = (0..count).find_map(|_| {
+        let nth = (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = FIRST + u16::try_from(nth).unwrap();
+        TcpListener::bind(("0.0.0.0", port)).is_ok().then_some(port)
+    });
+    free.expect("a port that is free")
 }
 
 /// Asks until the answer is there.
@@ -268,10 +282,14 @@ impl Limen {
         Self::spawn(files, further).ready()
     }
 
-    fn ready(self) -> Self {
-        eventually("the gateway to be ready", || {
-            get(self.status, "localhost", "/healthz/ready").ok().filter(|r| r.status == 200)
-        });
+    fn ready(mut self) -> Self {
+        let begin = Instant::now();
+        while !get(self.status, "localhost", "/healthz/ready").is_ok_and(|answer| answer.status == 200) {
+            let ended = self.child.try_wait().unwrap();
+            let late = begin.elapsed() >= PATIENCE;
+            assert!(ended.is_none() && !late, "not ready ({ended:?}): {}", self.process_log());
+            thread::park_timeout(Duration::from_millis(20));
+        }
         self
     }
 
