@@ -28,6 +28,7 @@ fn route(index: usize, prefix: String) -> Arc<Route> {
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
         response_headers: Default::default(),
         taken: Default::default(),
+        operation: Default::default(),
     })
 }
 

@@ -41,6 +41,10 @@ begin benches/load/cost.yaml
 drive http shop.example.com
 drive http nobody.example.org
 end
+cat benches/load/cost.yaml benches/load/traced.yaml > "$scratch/traced.yaml"
+begin "$scratch/traced.yaml"
+drive http shop.example.com
+end
 begin benches/load/features.yaml
 drive http plain.example.com
 drive http all.example.com

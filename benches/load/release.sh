@@ -21,9 +21,9 @@ if [ "$(rustc -V)" != "$(cat "$profile.rustc")" ]; then
   echo "release: $profile was made by $(cat "$profile.rustc"), this is $(rustc -V): what it says of most functions is not found." \
     "'make pgo' makes it anew." >&2
 fi
-# A path of its own for each content: cargo sees the flag, and not what is in the file.
+# A path of its own for each content, and written once: all that is built depends on it, and a newer file would build all of it anew.
 counted=$built/pgo/$(sha256sum "$profile" | cut -c1-16).profdata
-install -D -m 0644 "$profile" "$counted"
+[ -e "$counted" ] || install -D -m 0644 "$profile" "$counted"
 # Naming the target keeps the flag away from what runs while building.
 CARGO_TARGET_DIR=$built RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$counted" \
   cargo "${build[@]}" --release --locked -p gateway --bin limen --target "$host" >&2

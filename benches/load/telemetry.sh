@@ -11,26 +11,10 @@ rounds=${1:-5} seconds=${2:-5} limit=${LIMIT:-2.5}
 . benches/load/common.sh
 load_begin
 start_upstream
-mkdir -p "$scratch/made"
-cat benches/load/cost.yaml > "$scratch/made/off.yaml"
-# The collector is the load's own upstream, which takes anything.
-{
-  cat benches/load/cost.yaml
-  cat <<YAML
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: istio, namespace: istio-system}
-data:
-  mesh: |
-    defaultProviders: {tracing: [otel]}
-    extensionProviders:
-      - {name: otel, opentelemetry: {service: default/shop.default.svc.cluster.local, port: 80, http: {path: /v1/traces}}}
-YAML
-} > "$scratch/made/on.yaml"
-start_limen "$scratch/made/off.yaml" --access-log off; off_pid=$limen_pid off=$edge
+cat benches/load/cost.yaml benches/load/traced.yaml > "$scratch/traced.yaml"
+start_limen benches/load/cost.yaml --access-log off; off_pid=$limen_pid off=$edge
 edge=$(free_port)
-start_limen "$scratch/made/on.yaml" --access-log text; on_pid=$limen_pid on=$edge on_metrics=$metrics
+start_limen "$scratch/traced.yaml" --access-log text; on_pid=$limen_pid on=$edge on_metrics=$metrics
 
 run() {
   cpu_under_load "$1" "$seconds" -H 'Host: shop.example.com' -H 'x-user: jason' "http://127.0.0.1:$2/api/items?page=2"

@@ -99,6 +99,7 @@ mod tests {
             action: Action::Reply(DirectReply { status: 200, body: [].into() }),
             response_headers: Default::default(),
             taken: Default::default(),
+            operation: Default::default(),
         })
     }
 

@@ -2,8 +2,11 @@
 //!
 //! Invariant: order is the vector's order in its virtual host; nothing in a route decides precedence.
 
+mod operation;
 #[cfg(test)]
 mod tests;
+
+pub use operation::Operation;
 
 use crate::action::{
     cors::Cors,
@@ -44,6 +47,8 @@ pub struct Route {
     pub response_headers: Arc<HeaderOps>,
     /// What was counted of it.
     pub taken: Arc<Taken>,
+    /// Its name in traces.
+    pub operation: Operation,
 }
 
 /// Buckets of durations that a rule's requests are counted in.

@@ -89,6 +89,7 @@ fn route() -> impl Strategy<Value = Route> {
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
         response_headers: Default::default(),
         taken: Arc::default(),
+        operation: Default::default(),
     })
 }
 

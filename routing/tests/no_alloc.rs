@@ -36,6 +36,7 @@ fn route(name: String, path: PathMatch, conditions: Vec<Condition>) -> Arc<Route
         action: Action::Reply(DirectReply { status: 200, body: [].into() }),
         response_headers: Default::default(),
         taken: Arc::default(),
+        operation: Default::default(),
     })
 }
 

@@ -11,7 +11,6 @@ use crate::telemetry::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_error::Error;
 use pingora_http::ResponseHeader;
-use routing::{path::PathMatch, route::Route};
 use std::time::SystemTime;
 
 const OPERATION: HeaderName = HeaderName::from_static("x-envoy-decorator-operation");
@@ -37,9 +36,7 @@ pub(super) fn inject(ctx: &Ctx, headers: &mut HeaderMap) {
         return;
     }
     // What the next proxy calls its own span (Envoy, for requests that go out).
-    if let Some(operation) = ctx.route.as_deref().map(|route| operation(route, ctx))
-        && let Ok(operation) = HeaderValue::try_from(operation)
-    {
+    if let Some(operation) = operation(ctx) {
         headers.insert(OPERATION, operation);
     }
     if let Some(active) = &ctx.trace {
@@ -75,39 +72,20 @@ pub(super) fn failed(ctx: &mut Ctx, e: &Error) {
 
 /// Hands the spans of a request that is over to its collector.
 pub(super) fn finish(active: Active, entry: &Entry<'_>, ctx: &Ctx) {
-    let route = ctx.route.as_deref();
     active.finish(&Exchange {
         entry,
         scheme: edge::scheme(ctx).as_str(),
         peer: ctx.connection.as_deref().map(|connection| connection.peer),
-        operation: route.map(|route| operation(route, ctx)).unwrap_or_default(),
-        route: route.map(|route| path(&route.matcher.path).0),
+        operation: operation(ctx),
+        route: ctx.route.as_deref().map(|route| route.matcher.path.named().0),
         grpc: ctx.grpc,
         grpc_status: ctx.grpc_status,
     });
 }
 
-/// Istio's name for what a rule does: the one destination or the VirtualService, and the path that it is for (Istio: route.go
-/// `GetRouteOperation`).
-fn operation(route: &Route, ctx: &Ctx) -> String {
-    let (path, star) = path(&route.matcher.path);
-    if let Some([only]) = route.forward().map(|forward| &*forward.destinations) {
-        let mut parts = only.cluster.as_str().split('|').skip(1);
-        if let (Some(port), Some(_), Some(host)) = (parts.next(), parts.next(), parts.next()) {
-            return format!("{host}:{port}{path}{star}");
-        }
-    }
-    let name = route.origin.virtual_service.rsplit('/').next().unwrap_or_default();
-    format!("{name}:{}{path}{star}", server_port(ctx).unwrap_or_default())
-}
-
-fn path(path: &PathMatch) -> (&str, &'static str) {
-    match path {
-        PathMatch::Any => ("/", "*"),
-        PathMatch::Exact { text, .. } => (text, ""),
-        PathMatch::Prefix { text, .. } => (text, "*"),
-        PathMatch::Regex(pattern) => (pattern.as_str(), ""),
-    }
+/// The name of what the request's rule does, where there is one.
+fn operation(ctx: &Ctx) -> Option<HeaderValue> {
+    ctx.route.as_deref()?.operation(|| server_port(ctx))
 }
 
 /// The port that the Gateway gives the server.

@@ -19,6 +19,8 @@ pub(super) const QUEUED: usize = 4096;
 const BATCH: usize = 512;
 /// How long the first of a batch waits for others.
 const GATHER: Duration = Duration::from_secs(1);
+/// How often it is looked for others: to be woken for each of them would cost those who hand them over more than these do.
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a batch may take where the configuration does not say.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause after a failure, doubled with each up to the last.
@@ -195,12 +197,11 @@ impl<E: Encode> Worker<E> {
         let mut batch = Vec::new();
         while items.recv_many(&mut batch, BATCH).await > 0 {
             let full = Instant::now() + GATHER;
-            while batch.len() < BATCH {
+            while batch.len() < BATCH && !items.is_closed() && Instant::now() < full {
+                tokio::time::sleep(LOOK).await;
                 let room = BATCH - batch.len();
-                match tokio::time::timeout_at(full, items.recv_many(&mut batch, room)).await {
-                    // Ended, or nothing more came in time.
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => {}
+                if !items.is_empty() {
+                    items.recv_many(&mut batch, room).await;
                 }
             }
             self.send(&batch).await;

@@ -16,7 +16,7 @@ use crate::{
     action::headers::{HeaderOps, HeaderPlan},
     path::PathMatch,
     request::Scheme,
-    route::{DelegateOrigin, Route, RouteMatch, RouteMetadata, RouteOrigin},
+    route::{DelegateOrigin, Operation, Route, RouteMatch, RouteMetadata, RouteOrigin},
 };
 use config_model::{
     diagnostic::{Code, Diagnostic, Diagnostics},
@@ -322,6 +322,7 @@ impl OneRule<'_> {
                     action,
                     response_headers: Arc::clone(&response_headers),
                     taken: Arc::default(),
+                    operation: Operation::default(),
                 })),
                 Err((field, message)) => {
                     let message = format!("{message}: the rule takes no request");

@@ -142,6 +142,10 @@ pub struct Extracted {
 
 /// Reads the headers of a request; of two formats the collector's `own` is believed.
 pub fn extract(headers: &HeaderMap, own: Format) -> Extracted {
+    if !headers.keys().any(carries) {
+        let native = own == Format::W3c;
+        return Extracted { incoming: Incoming::Nothing, w3c: native, b3: (!native).then_some(own) };
+    }
     let w3c = headers.get(TRACEPARENT).map(|value| traceparent(value.as_bytes()));
     let b3 = b3(headers);
     let (of_w3c, of_b3) =
@@ -190,6 +194,11 @@ impl Extracted {
             }
         }
     }
+}
+
+/// Whether a header is of a format that is read. Most requests have none: one look at each of their names tells it.
+fn carries(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "traceparent" | "b3") || name.as_str().starts_with("x-b3-")
 }
 
 /// `version-trace-span-flags`; of later versions the part that is known is read (W3C Trace Context §4.3).
@@ -270,22 +279,23 @@ fn b3_single(value: &[u8]) -> Incoming {
 
 fn w3c_value(trace: TraceId, span: SpanId, sampled: bool) -> HeaderValue {
     let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let mut digits = text.iter_mut();
-    let (id, own) = (trace.to_bytes(), span.to_bytes());
     // Written in place: a gateway that samples one request in a hundred writes this for each of them.
-    write_hex(digits.by_ref().skip(3).take(32), &id);
-    write_hex(digits.by_ref().skip(1).take(16), &own);
-    if let (true, Some(flag)) = (sampled, digits.next_back()) {
-        *flag = b'1';
+    let [_, _, _, digits @ .., _, _, flag] = &mut text;
+    write_hex(digits, &trace.to_bytes());
+    if let Some((_, [_, digits @ ..])) = digits.split_at_mut_checked(32) {
+        write_hex(digits, &span.to_bytes());
     }
+    *flag = b'0' + u8::from(sampled);
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-fn write_hex<'t>(digits: impl Iterator<Item = &'t mut u8>, bytes: &[u8]) {
+/// Writes as many digits as there are bytes for.
+fn write_hex(digits: &mut [u8], bytes: &[u8]) {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let halves = bytes.iter().flat_map(|b| [b >> 4, b & 0xf]);
-    for (digit, half) in digits.zip(halves) {
-        *digit = DIGITS.get(usize::from(half)).copied().unwrap_or(b'0');
+    let digit = |half: u8| DIGITS.get(usize::from(half & 0xf)).copied().unwrap_or(b'0');
+    let (pairs, _) = digits.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(*byte)];
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     span::{Attributes, Kind, Span, cut},
 };
 use crate::telemetry::{access_log::Entry, flags::Flags};
-use http::{HeaderMap, HeaderName, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use routing::cluster::{Address, ClusterName};
 use std::{net::SocketAddr, time::SystemTime};
 
@@ -25,8 +25,8 @@ pub struct Exchange<'a> {
     pub scheme: &'a str,
     /// Whoever sent it, also where others are named as the client.
     pub peer: Option<SocketAddr>,
-    /// Istio's name for what the rule does (`host:port/path`); empty where there is none.
-    pub operation: String,
+    /// Istio's name for what the rule does (`host:port/path`), where there is one.
+    pub operation: Option<HeaderValue>,
     /// What the rule asks of the path, where it does.
     pub route: Option<&'a str>,
     /// The call is gRPC's.
@@ -92,11 +92,9 @@ pub(super) fn spans(active: Active, exchange: &Exchange<'_>) -> Vec<Span> {
     let failed = exchange.entry.response_code == 0 || exchange.entry.response_code >= 500;
     let name = match &exchange.operation {
         // Envoy, where no rule gives a name; what goes through a gateway goes out.
-        none if none.is_empty() && tracer.format == Format::W3c => {
-            format!("egress {}", exchange.entry.authority)
-        }
-        none if none.is_empty() => exchange.entry.authority.to_owned(),
-        operation => operation.clone(),
+        Some(operation) => String::from_utf8_lossy(operation.as_bytes()).into_owned(),
+        None if tracer.format == Format::W3c => format!("egress {}", exchange.entry.authority),
+        None => exchange.entry.authority.to_owned(),
     };
     let mut attributes = server(&tracer, exchange, failed);
     tracer.tags.apply(&mut attributes, exchange.entry.request, exchange.entry);

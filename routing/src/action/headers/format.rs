@@ -238,9 +238,16 @@ impl HeaderText {
         matches!(self, Self::Format(format) if format.pieces.iter().any(reads))
     }
 
-    /// Whether it reads headers of the head that it is made for, or of the other.
+    /// Whether it reads headers, which operations before it change. These never change method, path and authority.
     pub(super) fn reads_headers(&self) -> bool {
-        let reads = |piece: &Piece| matches!(piece, Piece::Operator { operator, .. } if !matches!(operator, Operator::Fact(_)));
+        let header = |field: &Field| matches!(field, Field::Header(_));
+        let reads = |piece: &Piece| match piece {
+            Piece::Operator { operator: Operator::Request(first, second), .. } => {
+                header(first) || second.as_ref().is_some_and(header)
+            }
+            Piece::Operator { operator, .. } => matches!(operator, Operator::Response(..)),
+            Piece::Text(_) => false,
+        };
         matches!(self, Self::Format(format) if format.pieces.iter().any(reads))
     }
 
@@ -438,6 +445,14 @@ mod tests {
         assert_eq!(made("%REQ(x-a)%", Direction::Response), None);
         assert!(HeaderText::parse("%REQ(x)%").unwrap().unwrap().reads_request());
         assert!(!HeaderText::parse("%RESP(x)%").unwrap().unwrap().reads_request());
+        for (text, reads) in [
+            ("%REQ(x)%", true),
+            ("%REQ(:path?x)%", true),
+            ("a %RESP(x)%", true),
+            ("%REQ(:path)%%PATH%%QUERY_PARAM(a)%%DURATION%", false),
+        ] {
+            assert_eq!(HeaderText::parse(text).unwrap().unwrap().reads_headers(), reads, "{text}");
+        }
     }
 
     #[test]

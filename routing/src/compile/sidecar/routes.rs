@@ -7,7 +7,7 @@ use crate::{
     action::{reply::DirectReply, retry::RetryPolicy},
     cluster::ClusterName,
     path::PathMatch,
-    route::{Action, Destination, Forward, Route, RouteMatch, RouteOrigin},
+    route::{Action, Destination, Forward, Operation, Route, RouteMatch, RouteOrigin},
     table::VirtualHost,
 };
 use config_model::{istio::virtual_service::HttpRoute, mesh::MeshConfig, scalar::Protocol};
@@ -88,5 +88,6 @@ fn route(name: &str, action: Action) -> Arc<Route> {
         action,
         response_headers: Arc::default(),
         taken: Arc::default(),
+        operation: Operation::default(),
     })
 }
