@@ -28,9 +28,11 @@ build: deps ## build limen for release, laid out by what it does under load (ben
 pgo: deps ## count anew what limen does under load, and build by that; takes two builds
 	benches/load/pgo.sh
 
-test: test-deps ## every test, and every benchmark once
+test: test-deps ## every test, every benchmark once, and the small ones held to what they took before
 	$(CARGO) test $(TEST_FLAGS)
 	$(CARGO) test $(TEST_FLAGS) --bench '*'
+	CARGO="$(CARGO)" TEST_FLAGS="$(TEST_FLAGS)" python3 benches/baselines.py
+	python3 -m unittest discover -q -s benches -p test_baselines.py
 	python3 -m unittest discover -q -s benches/macro
 	python3 -m unittest discover -q -s gateway/tests/torture
 	python3 gateway/tests/torture check

@@ -57,6 +57,28 @@ drive https shop.example.com
 wrk -t1 -c8 -d"${seconds}s" -H 'Host: shop.example.com' -H 'Connection: close' "https://127.0.0.1:$edge/api/items" >/dev/null
 end
 
+# many HOSTS: a VirtualService of five rules and a ServiceEntry for each.
+many() {
+  cat benches/load/cost.yaml
+  for n in $(seq "$1"); do
+    printf -- '---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: vs-%s, namespace: default}\nspec:\n' "$n"
+    printf '  hosts: [h%s.example.com]\n  gateways: [istio-system/public]\n  http:\n' "$n"
+    for p in 0 1 2 3 4; do
+      printf '    - match: [{uri: {prefix: /p%s/}}]\n      route: [{destination: {host: s%s.example, port: {number: 80}}}]\n' "$p" "$n"
+    done
+    printf -- '---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: s%s\n  namespace: default\nspec:\n' "$n"
+    printf '  hosts: [s%s.example]\n  resolution: STATIC\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  endpoints: [{address: 10.0.0.1}]\n' "$n"
+  done
+}
+# A large configuration is read, checked and compiled, and again after each change.
+many 3000 > "$scratch/many.yaml"
+begin "$scratch/many.yaml"
+for n in $(seq 8); do
+  sed -i "s#prefix: /p4/.*}}]#prefix: /p4/$n}}]#" "$scratch/config.$edge/config.yaml"
+  sleep 2
+done
+end
+
 # Without what was never called: that needs no word.
 "$tools/llvm-profdata" merge --sparse -o benches/load/limen.profdata "$counts"/*.profraw
 rustc -V > benches/load/limen.profdata.rustc
