@@ -84,7 +84,7 @@ pub(super) trait Encode: Send + Sync + 'static {
     /// What is handed over.
     type Item: Send + Sync + 'static;
     /// The message's body.
-    fn encode(&self, batch: &[Self::Item]) -> Bytes;
+    fn encode(&self, batch: Vec<Self::Item>) -> Bytes;
     /// How many records a batch has.
     fn count(&self, batch: &[Self::Item]) -> u64;
     /// How many of them the collector says that it did not take.
@@ -204,8 +204,7 @@ impl<E: Encode> Worker<E> {
                     items.recv_many(&mut batch, room).await;
                 }
             }
-            self.send(&batch).await;
-            batch.clear();
+            self.send(std::mem::take(&mut batch)).await;
             if self.failures > 0 && !items.is_closed() {
                 let (shortest, longest) = PAUSES;
                 let pause = shortest.saturating_mul(1 << (self.failures - 1).min(8)).min(longest);
@@ -214,8 +213,8 @@ impl<E: Encode> Worker<E> {
         }
     }
 
-    async fn send(&mut self, batch: &[E::Item]) {
-        let count = self.encode.count(batch);
+    async fn send(&mut self, batch: Vec<E::Item>) {
+        let count = self.encode.count(&batch);
         let sending = self.courier.carry(&self.address.to, self.address.protocol, self.message(batch));
         let outcome = match tokio::time::timeout(self.address.patience, sending).await {
             Ok(answer) => answer.and_then(|answer| taken(self.address.protocol, answer)),
@@ -242,7 +241,7 @@ impl<E: Encode> Worker<E> {
         }
     }
 
-    fn message(&self, batch: &[E::Item]) -> Request<Bytes> {
+    fn message(&self, batch: Vec<E::Item>) -> Request<Bytes> {
         let body = self.encode.encode(batch);
         let address = &self.address;
         let grpc = address.protocol == Protocol::Grpc;
@@ -300,8 +299,8 @@ mod tests {
 
     impl Encode for Numbers {
         type Item = u8;
-        fn encode(&self, batch: &[u8]) -> Bytes {
-            Bytes::copy_from_slice(batch)
+        fn encode(&self, batch: Vec<u8>) -> Bytes {
+            batch.into()
         }
         fn count(&self, batch: &[u8]) -> u64 {
             batch.len() as u64

@@ -264,10 +264,10 @@ enum Encoder {
 impl Encode for Encoder {
     type Item = Span;
 
-    fn encode(&self, batch: &[Span]) -> Bytes {
+    fn encode(&self, batch: Vec<Span>) -> Bytes {
         match self {
-            Encoder::Otlp(resource) => otlp::encode(resource, batch.iter()),
-            Encoder::Zipkin(from) => zipkin::encode(from, batch.iter()),
+            Encoder::Otlp(resource) => otlp::encode(resource, batch),
+            Encoder::Zipkin(from) => zipkin::encode(from, &batch),
         }
     }
 

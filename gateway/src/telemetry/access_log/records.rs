@@ -67,8 +67,8 @@ impl Records {
         self.queue.offer(LogRecord {
             time_unix_nano: time,
             observed_time_unix_nano: nanos(entry.start + entry.duration),
-            body: Some(text(&written(&self.format.body))),
-            attributes: attributes.iter().map(|(key, value)| attribute(key, text(&written(value)))).collect(),
+            body: Some(text(written(&self.format.body))),
+            attributes: attributes.iter().map(|(key, value)| attribute(key, text(written(value)))).collect(),
             ..LogRecord::default()
         });
     }
@@ -79,10 +79,10 @@ struct Encoder(Vec<(String, String)>);
 impl Encode for Encoder {
     type Item = LogRecord;
 
-    fn encode(&self, batch: &[LogRecord]) -> Bytes {
-        let attributes = self.0.iter().map(|(key, value)| attribute(key, text(value))).collect();
+    fn encode(&self, batch: Vec<LogRecord>) -> Bytes {
+        let attributes = self.0.iter().map(|(key, value)| attribute(key, text(value.clone()))).collect();
         let resource = Resource { attributes, ..Resource::default() };
-        let scope_logs = vec![ScopeLogs { log_records: batch.to_vec(), ..ScopeLogs::default() }];
+        let scope_logs = vec![ScopeLogs { log_records: batch, ..ScopeLogs::default() }];
         let logs = ResourceLogs { resource: Some(resource), scope_logs, ..ResourceLogs::default() };
         ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec().into()
     }

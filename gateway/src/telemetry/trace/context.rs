@@ -291,11 +291,28 @@ fn w3c_value(trace: TraceId, span: SpanId, sampled: bool) -> HeaderValue {
 
 /// Writes as many digits as there are bytes for.
 fn write_hex(digits: &mut [u8], bytes: &[u8]) {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let digit = |half: u8| DIGITS.get(usize::from(half & 0xf)).copied().unwrap_or(b'0');
+    const fn digit(half: u8) -> u8 {
+        if half < 10 { b'0' + half } else { b'a' + half - 10 }
+    }
+    /// The two digits of each byte.
+    const PAIRS: [[u8; 2]; 256] = {
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            #[expect(clippy::indexing_slicing, reason = "byte is below 256")]
+            {
+                pairs[byte] = [digit(byte as u8 >> 4), digit(byte as u8 & 0xf)];
+            }
+            byte += 1;
+        }
+        pairs
+    };
     let (pairs, _) = digits.as_chunks_mut::<2>();
     for (pair, byte) in pairs.iter_mut().zip(bytes) {
-        *pair = [digit(byte >> 4), digit(*byte)];
+        #[expect(clippy::indexing_slicing, reason = "the table has an entry for every byte")]
+        {
+            *pair = PAIRS[usize::from(*byte)];
+        }
     }
 }
 

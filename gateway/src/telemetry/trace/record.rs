@@ -103,7 +103,7 @@ pub(super) fn spans(active: Active, exchange: &Exchange<'_>) -> Vec<Span> {
 }
 
 fn server(tracer: &Tracer, exchange: &Exchange<'_>, failed: bool) -> Attributes {
-    let (entry, mut a) = (exchange.entry, Attributes::default());
+    let (entry, mut a) = (exchange.entry, Attributes::new());
     let path = cut(entry.path, tracer.max_path);
     let agent = text_of(entry.request, &header::USER_AGENT);
     a.text("node_id", &tracer.node);
@@ -153,7 +153,7 @@ fn server(tracer: &Tracer, exchange: &Exchange<'_>, failed: bool) -> Attributes 
 }
 
 fn client(attempt: &Attempt, exchange: &Exchange<'_>, retries: usize, failed: bool) -> Attributes {
-    let (entry, mut a) = (exchange.entry, Attributes::default());
+    let (entry, mut a) = (exchange.entry, Attributes::new());
     let address = attempt.address.to_string();
     let protocol = match attempt.version {
         None => "-",

@@ -50,11 +50,16 @@ pub(in crate::telemetry) struct Span {
 pub(in crate::telemetry) struct Attributes(Vec<(Cow<'static, str>, Value)>);
 
 impl Attributes {
+    /// None yet, and room for as many as a request mostly has.
+    pub(super) fn new() -> Self {
+        Self(Vec::with_capacity(32))
+    }
+
     /// Adds a text; nothing where there is none.
-    pub(super) fn text(&mut self, name: &'static str, value: impl AsRef<str>) {
-        let value = value.as_ref();
+    pub(super) fn text<'v>(&mut self, name: &'static str, value: impl Into<Cow<'v, str>>) {
+        let value = value.into();
         if !value.is_empty() {
-            self.0.push((Cow::Borrowed(name), Value::Text(cut(value, LONGEST).to_owned())));
+            self.0.push((Cow::Borrowed(name), Value::Text(bounded(value))));
         }
     }
 
@@ -70,16 +75,32 @@ impl Attributes {
 
     /// Sets what the configuration names, which may be a name that is there.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        let value = Value::Text(cut(value, LONGEST).to_owned());
+        let value = Value::Text(bounded(value.into()));
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = value,
             None => self.0.push((Cow::Owned(name.to_owned()), value)),
         }
     }
 
+    /// All of them, and what they are made of.
+    pub(super) fn into_iter(self) -> impl Iterator<Item = (Cow<'static, str>, Value)> {
+        self.0.into_iter()
+    }
+
     /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (&**name, value))
+    }
+}
+
+/// A text of its own, of which too much is left out.
+fn bounded(value: Cow<'_, str>) -> String {
+    match value {
+        Cow::Borrowed(value) => cut(value, LONGEST).to_owned(),
+        Cow::Owned(mut value) => {
+            value.truncate(cut(&value, LONGEST).len());
+            value
+        }
     }
 }
 

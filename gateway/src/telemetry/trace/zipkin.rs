@@ -58,10 +58,11 @@ impl Serialize for Tags<'_> {
 }
 
 /// One list for a batch of requests' spans.
-pub(super) fn encode<'s>(from: &Endpoint, spans: impl Iterator<Item = &'s Span>) -> Bytes {
+pub(super) fn encode(from: &Endpoint, spans: &[Span]) -> Bytes {
     let micros = |d: Duration| d.as_micros();
     let since = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let list: Vec<Json<'_>> = spans
+        .iter()
         .map(|span| Json {
             trace_id: span.trace.text(),
             id: span.id.text(),
