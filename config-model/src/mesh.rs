@@ -70,6 +70,11 @@ pub struct MeshConfig {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// TLS bounds of servers that do not say.
     pub tls_defaults: Option<MeshTlsConfig>,
+    /// Bounds of mutual TLS within the mesh, as sidecars end it.
+    #[serde(rename = "meshMTLS")]
+    pub mesh_mtls: Option<MeshTlsConfig>,
+    /// How long a sidecar waits for the first bytes where they tell what a connection carries; 0 is for ever.
+    pub protocol_detection_timeout: Duration,
     /// What becomes of traffic of sidecars to what no service has.
     pub outbound_traffic_policy: MeshOutboundTrafficPolicy,
     /// Settings of the proxies themselves.
@@ -115,6 +120,8 @@ impl Default for MeshConfig {
             dns_refresh_rate: Duration::from_secs(60),
             tcp_keepalive: None,
             tls_defaults: None,
+            mesh_mtls: None,
+            protocol_detection_timeout: Duration::ZERO,
             outbound_traffic_policy: MeshOutboundTrafficPolicy { mode: OutboundTrafficMode::AllowAny },
             default_config: ProxyConfig::default(),
             networks: BTreeMap::new(),

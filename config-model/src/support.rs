@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     diagnostic::{Code, Diagnostic},
+    mesh::ProxyHeaders,
     meta::Kind,
 };
 
@@ -65,6 +66,9 @@ pub fn is_of_sidecars(finding: &Diagnostic) -> bool {
     let Some(resource) = finding.resource.as_ref().filter(|_| finding.code == Code::NO_EFFECT) else {
         return false;
     };
+    if let Some((_, field)) = finding.path.split_once("proxyHeaders.") {
+        return ProxyHeaders::OF_SIDECARS.contains(&field);
+    }
     let pattern = pattern_of(&finding.path);
     let of_value = |row: &Row| row.path.split_once('=').is_some_and(|(path, _)| path == pattern);
     let mut of_values = rows().filter(|row| row.kind == resource.kind && of_value(row));

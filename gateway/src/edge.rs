@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use config_model::mesh::{
-    ConnectionProfile, EscapedSlashesAction, ForwardClientCertDetails, MeshConfig, NormalizationType,
-    UnderscoresAction,
+    ConnectionProfile, EscapedSlashesAction, MeshConfig, NormalizationType, UnderscoresAction,
 };
 
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
 };
 
 pub use flags::{Allow, EdgeFlags, UnderscoresFlag};
-pub use headers::HeaderPolicy;
+pub use headers::{HeaderPolicy, Headers, Hop};
 pub use network::Network;
 pub use path::{EscapedSlashes, PathPolicy};
 
@@ -41,8 +40,8 @@ pub struct EdgeConfig {
     pub pressure: pressure::Limits,
     /// What is believed of what stands in front.
     pub topology: Topology,
-    /// What the gateway says of itself in heads.
-    pub headers: HeaderPolicy,
+    /// What heads say of the proxy and of who is in front of it.
+    pub headers: Headers,
     /// How paths are brought into one form.
     pub path: PathPolicy,
     /// What a request for another server of the same port gets on an HTTP/2 connection.
@@ -87,8 +86,6 @@ impl Default for ConnectionLimits {
 pub struct Topology {
     /// Proxies in front that append to X-Forwarded-For.
     pub trusted_proxies: usize,
-    /// What becomes of X-Forwarded-Client-Cert.
-    pub client_certificate: ForwardClientCertDetails,
     /// Whether connections begin with a PROXY header.
     pub proxy_protocol: ProxyProtocol,
 }
@@ -217,14 +214,13 @@ impl EdgeConfig {
             },
             topology: Topology {
                 trusted_proxies: flags.num_trusted_proxies.unwrap_or(topology.num_trusted_proxies as usize),
-                client_certificate: topology.forward_client_cert_details,
                 proxy_protocol: match (&flags.proxy_protocol_from[..], &topology.proxy_protocol) {
                     ([], None) => ProxyProtocol::Off,
                     ([], Some(_)) => ProxyProtocol::From(Vec::new()),
                     (networks, _) => ProxyProtocol::From(networks.to_vec()),
                 },
             },
-            headers: HeaderPolicy::new(&mesh.default_config.proxy_headers),
+            headers: Headers::new(&mesh.default_config),
             path: PathPolicy::of(mesh),
             misdirected: flags.misdirected.unwrap_or_default(),
         }

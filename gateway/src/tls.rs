@@ -21,7 +21,7 @@ mod trust;
 pub mod watch;
 
 pub use certificates::{CertificateSummary, Certificates, SecretReader};
-pub use client::ClientCertificate;
+pub use client::{CertificateParts, ClientCertificate};
 pub use material::MaterialError;
 pub use problem::{CertificateProblem, Effect};
 pub use revocation::Revocation;

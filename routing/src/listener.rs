@@ -110,8 +110,10 @@ pub struct ClientAuth {
     pub roots: ClientRoots,
     /// PEM file with revoked certificates, besides those of the Secret.
     pub crl: Option<Arc<str>>,
-    /// It must bear one of these names; empty: any.
+    /// It must bear one of these names, or one of `trust_domains`; both empty: any.
     pub names: Vec<String>,
+    /// SPIFFE trust domains that a name of it may be of.
+    pub trust_domains: Vec<String>,
     /// Base64 SHA-256 of public keys; it must have one of these or of `hashes`, when any are given.
     pub spki: Vec<String>,
     /// Hexadecimal SHA-256 of certificates, lower case without colons.

@@ -32,6 +32,11 @@ pub struct ProxyHeaders {
     pub x_forwarded_port: Enabled,
 }
 
+impl ProxyHeaders {
+    /// The fields that are for sidecars alone.
+    pub const OF_SIDECARS: [&'static str; 2] = ["forwardedClientCert", "setCurrentClientCertDetails"];
+}
+
 /// A header that is on unless it is turned off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

@@ -39,12 +39,13 @@ pub(super) fn check(mesh: &MeshConfig, config_map: &Resource<ConfigMap>, diagnos
 fn headers(written: &ProxyHeaders) -> Vec<(Code, &'static str, &'static str, &'static str)> {
     let topology = "write gatewayTopology.forwardClientCertDetails for gateways";
     let of_sidecars = "Istio's gateways do not take it from proxyHeaders";
+    let [first, second] = ProxyHeaders::OF_SIDECARS;
     let mut found = Vec::new();
     if written.forwarded_client_cert != ForwardClientCertDetails::Undefined {
-        found.push((Code::NO_EFFECT, "forwardedClientCert", of_sidecars, topology));
+        found.push((Code::NO_EFFECT, first, of_sidecars, topology));
     }
     if written.set_current_client_cert_details.is_some() {
-        found.push((Code::NO_EFFECT, "setCurrentClientCertDetails", of_sidecars, topology));
+        found.push((Code::NO_EFFECT, second, of_sidecars, topology));
     }
     if written
         .metadata_exchange_headers

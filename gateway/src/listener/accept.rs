@@ -6,7 +6,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use pingora_core::protocols::{ALPN, IO, Ssl, tls};
-use routing::listener::{Chains, FilterChain, Fit, TcpRoute};
+use routing::listener::{Chains, Direction, FilterChain, Fit, TcpRoute};
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
@@ -91,7 +91,9 @@ async fn admit(mut socket: Socket, serving: &Arc<Serving>, edge: &Edge) {
         },
     };
     let mut begun = Vec::new();
-    if proxy_header::expected(&live.edge.topology.proxy_protocol, peer.ip()) {
+    // What stands in front of gateways does not stand in front of workloads.
+    let in_front = live.listener.direction == Direction::Gateway;
+    if in_front && proxy_header::expected(&live.edge.topology.proxy_protocol, peer.ip()) {
         match timeout(live.edge.limits.handshake, proxy_header::read(&mut socket, &mut begun)).await {
             Ok(Ok(Some(said))) => (peer, local) = said,
             Ok(Ok(None)) => {}
@@ -235,7 +237,8 @@ impl Accepted<'_> {
         chain: &FilterChain,
         sni: Option<Arc<str>>,
     ) {
-        let certificate = stream.get_ssl().and_then(ClientCertificate::of);
+        let parts = self.config.headers.of(self.endpoints.direction()).certificate_parts;
+        let certificate = stream.get_ssl().and_then(|ssl| ClientCertificate::of(ssl, parts));
         if let Some(route) = &chain.tcp {
             let client = Client::Stream(Box::new(stream));
             return self.tunnel(client, sni, (true, certificate), route).await;

@@ -88,6 +88,12 @@ pub(super) struct Endpoints {
     pub(super) course: Option<Box<Course>>,
 }
 
+impl Endpoints {
+    pub(super) fn direction(&self) -> Direction {
+        self.course.as_ref().map_or(Direction::Gateway, |course| course.direction)
+    }
+}
+
 /// What the chain of a sidecar's connection is found by, and what is done with it depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Course {
@@ -167,14 +173,19 @@ impl ConnectionInfo {
         }
     }
 
+    /// Which way it goes.
+    pub(crate) fn direction(&self) -> Direction {
+        self.course.as_ref().map_or(Direction::Gateway, |course| course.direction)
+    }
+
     /// Whether it is the workload's own, on its way out. Policies say who may come to a workload, and nothing of these.
     pub(crate) fn is_outbound(&self) -> bool {
-        self.course.as_ref().is_some_and(|course| course.direction == Direction::Outbound)
+        self.direction() == Direction::Outbound
     }
 
     /// Whether it is for the workload beside a sidecar.
     pub(crate) fn is_inbound(&self) -> bool {
-        self.course.as_ref().is_some_and(|course| course.direction == Direction::Inbound)
+        self.direction() == Direction::Inbound
     }
 
     /// A request is being served; its end is [`request_finished`](Self::request_finished).

@@ -3,6 +3,7 @@
 //! Invariant: the snapshot is pinned at the beginning and never replaced.
 
 use crate::{
+    edge::HeaderPolicy,
     listener::ConnectionInfo,
     policy::Run,
     proxy::{
@@ -18,6 +19,7 @@ use pingora_core::protocols::tls::SslDigest;
 use routing::{
     action::{headers::HeaderOps, retry::RetryPolicy, timeout::Protocol},
     cluster::Address,
+    listener::Direction,
     route::{Destination, Forward, Route, RouteFilters},
 };
 use smallvec::SmallVec;
@@ -115,6 +117,13 @@ pub struct Ctx {
 }
 
 impl Ctx {
+    /// What the heads of its connection say of the proxy and of who is in front.
+    pub(super) fn heads(&self) -> &HeaderPolicy {
+        let direction =
+            self.connection.as_ref().map_or(Direction::Gateway, |connection| connection.direction());
+        self.snapshot.edge.headers.of(direction)
+    }
+
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         Self {
             snapshot,

@@ -49,7 +49,7 @@ pub(super) fn admit(session: &mut Session, ctx: &mut Ctx) {
     ctx.expects = said.expects;
     let host = said.host.map(|host| host.to_str().map(str::to_owned).map_err(|_| Flaw::Authority));
     ctx.refusal = target(request, host, ctx).err();
-    ctx.forwarded = client::forwarded(&request.headers, &ctx.snapshot.edge.topology);
+    ctx.forwarded = client::forwarded(&request.headers, ctx.heads().hop, &ctx.snapshot.edge.topology);
     ctx.trace = edit_client(request, |parts| client::mark(&mut parts.headers, ctx));
 }
 

@@ -215,7 +215,7 @@ fn compose(reply: LocalReply, ctx: &mut Ctx) -> Result<(ResponseHeader, Bytes)> 
         if has_length {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
-        if overloaded && ctx.snapshot.edge.headers.debug {
+        if overloaded && ctx.heads().debug {
             headers.insert(OVERLOADED, HeaderValue::from_static("true"));
         }
     });

@@ -41,7 +41,7 @@ pub(super) fn upstream(head: &mut ResponseHeader, ctx: &mut Ctx) {
             parts.headers.remove(header::CONTENT_LENGTH);
             parts.headers.remove(header::TRANSFER_ENCODING);
         }
-        if let Some((_, took)) = service.filter(|_| ctx.snapshot.edge.headers.debug) {
+        if let Some((_, took)) = service.filter(|_| ctx.heads().debug) {
             let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             parts.headers.insert(SERVICE_TIME, number(millis));
         }
@@ -67,7 +67,7 @@ pub(super) fn finish(headers: &mut HeaderMap, ctx: &Ctx, stage: Stage) {
 
 /// Says who answered, unless the upstream's word is to stay.
 pub(super) fn sign(headers: &mut HeaderMap, ctx: &Ctx) {
-    if let Some(name) = &ctx.snapshot.edge.headers.server {
+    if let Some(name) = &ctx.heads().server {
         headers.insert(header::SERVER, name.clone());
     }
 }

@@ -105,6 +105,15 @@ impl Reason {
             Self::Client => b'b',
         }
     }
+
+    /// The reason that this digit stands for; `None`: nobody has decided yet. (`a` is Envoy's for a service that asked.)
+    pub(crate) fn of_digit(digit: u8) -> Option<Self> {
+        match digit {
+            b'9' => Some(Self::Sampled),
+            b'a' | b'b' => Some(Self::Client),
+            _ => None,
+        }
+    }
 }
 
 impl Tracing {

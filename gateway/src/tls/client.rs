@@ -135,11 +135,16 @@ impl ClientTrust {
     }
 
     fn is_named(&self, certificate: &X509Ref) -> bool {
-        if self.auth.names.is_empty() {
+        let ClientAuth { names: wanted, trust_domains, .. } = &self.auth;
+        if wanted.is_empty() && trust_domains.is_empty() {
             return true;
         }
         let names = certificate.subject_alt_names();
-        names.iter().flatten().filter_map(name).any(|name| self.auth.names.contains(&name))
+        let mut names = names.iter().flatten();
+        names.any(|own| {
+            let of_mesh = own.uri().is_some_and(|uri| trust_domains.iter().any(|domain| is_of(uri, domain)));
+            of_mesh || name(own).is_some_and(|name| wanted.contains(&name))
+        })
     }
 
     fn is_pinned(&self, certificate: &X509Ref) -> bool {
@@ -154,6 +159,12 @@ impl ClientTrust {
     }
 }
 
+/// Whether a SPIFFE id is of this trust domain.
+fn is_of(uri: &str, domain: &str) -> bool {
+    let rest = uri.strip_prefix("spiffe://").and_then(|rest| rest.strip_prefix(domain));
+    rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
 fn name(name: &GeneralNameRef) -> Option<String> {
     let address = || match name.ipaddress()? {
         [a, b, c, d] => Some(Ipv4Addr::new(*a, *b, *c, *d).to_string()),
@@ -163,11 +174,34 @@ fn name(name: &GeneralNameRef) -> Option<String> {
     text.map(str::to_owned).or_else(address)
 }
 
+/// What one element of `x-forwarded-client-cert` says besides `By` and `Hash`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CertificateParts {
+    /// The subject.
+    pub subject: bool,
+    /// The certificate.
+    pub cert: bool,
+    /// It and those that it came with.
+    pub chain: bool,
+    /// DNS names.
+    pub dns: bool,
+    /// URI names.
+    pub uri: bool,
+}
+
+impl CertificateParts {
+    /// What Istio's gateways say.
+    pub const OF_GATEWAY: CertificateParts =
+        CertificateParts { subject: true, cert: true, chain: false, dns: true, uri: true };
+}
+
 /// A client's certificate, as far as others are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
-    /// One element of `x-forwarded-client-cert` (Envoy's format, Istio's parts).
+    /// One element of `x-forwarded-client-cert` (Envoy's format), with all parts that logs may tell of.
     pub forwarded: HeaderValue,
+    /// The same with those that upstreams are told of.
+    pub told: HeaderValue,
     /// URI names, of which the first is the workload's identity in a mesh.
     pub uris: Vec<String>,
     /// DNS names.
@@ -181,9 +215,9 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Of a finished handshake; `None` when the client showed none.
+    /// Of a finished handshake; `None` when the client showed none. Upstreams are told these parts.
     #[must_use]
-    pub fn of(ssl: &SslRef) -> Option<ClientCertificate> {
+    pub fn of(ssl: &SslRef, wanted: CertificateParts) -> Option<ClientCertificate> {
         let certificate = ssl.peer_certificate()?;
         let names = certificate.subject_alt_names();
         let all = |of: fn(&GeneralNameRef) -> Option<&str>| -> Vec<String> {
@@ -194,21 +228,36 @@ impl ClientCertificate {
             (distinguished(certificate.subject_name()), distinguished(certificate.issuer_name()));
         let serial =
             certificate.serial_number().to_bn().map(|number| hex(&number.to_vec())).unwrap_or_default();
-        let mut parts = Vec::new();
-        let own = ssl.certificate().and_then(X509Ref::subject_alt_names);
-        if let Some(by) = own.iter().flatten().find_map(|name| name.uri()) {
-            parts.push(format!("By={}", visible(by)));
-        }
-        parts.push(format!("Hash={}", hex(&certificate.digest(MessageDigest::sha256()).ok()?)));
-        parts.push(format!("Cert=\"{}\"", escaped(&String::from_utf8(certificate.to_pem().ok()?).ok()?)));
-        parts.push(format!("Subject=\"{subject}\""));
-        if uris.is_empty() {
-            parts.push("URI=".to_owned());
-        }
-        parts.extend(uris.iter().map(|uri| format!("URI={}", visible(uri))));
-        parts.extend(dns.iter().map(|name| format!("DNS={}", visible(name))));
-        let forwarded = HeaderValue::from_str(&parts.join(";")).ok()?;
-        Some(ClientCertificate { forwarded, uris, dns, subject, issuer, serial })
+        let pem = |certificate: &X509Ref| Some(escaped(&String::from_utf8(certificate.to_pem().ok()?).ok()?));
+        let own = pem(&certificate)?;
+        let said = |wanted: CertificateParts| {
+            let mut parts = Vec::new();
+            let ours = ssl.certificate().and_then(X509Ref::subject_alt_names);
+            if let Some(by) = ours.iter().flatten().find_map(|name| name.uri()) {
+                parts.push(format!("By={}", visible(by)));
+            }
+            parts.push(format!("Hash={}", hex(&certificate.digest(MessageDigest::sha256()).ok()?)));
+            if wanted.cert {
+                parts.push(format!("Cert=\"{own}\""));
+            }
+            if wanted.chain {
+                let shown = ssl.peer_cert_chain().into_iter().flatten().filter_map(pem);
+                let others: String = shown.filter(|other| *other != own).collect();
+                parts.push(format!("Chain=\"{own}{others}\""));
+            }
+            if wanted.subject {
+                parts.push(format!("Subject=\"{subject}\""));
+            }
+            if wanted.uri && uris.is_empty() {
+                parts.push("URI=".to_owned());
+            }
+            parts.extend(uris.iter().filter(|_| wanted.uri).map(|uri| format!("URI={}", visible(uri))));
+            parts.extend(dns.iter().filter(|_| wanted.dns).map(|name| format!("DNS={}", visible(name))));
+            HeaderValue::from_str(&parts.join(";")).ok()
+        };
+        let forwarded = said(CertificateParts::OF_GATEWAY)?;
+        let told = if wanted == CertificateParts::OF_GATEWAY { forwarded.clone() } else { said(wanted)? };
+        Some(ClientCertificate { forwarded, told, uris, dns, subject, issuer, serial })
     }
 }
 

@@ -54,6 +54,38 @@ pub(super) fn compile(
     (tls, problems)
 }
 
+/// Suites of mutual TLS within the mesh (Istio: authn/utils `SupportedCiphers`).
+const MESH_SUITES: [&str; 6] = [
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
+];
+
+/// The settings with which a sidecar ends the mesh's mutual TLS: the workload's own certificate, and one of the mesh's trust domains
+/// asked for (Istio: authn/utils `BuildInboundTLS`; a gateway's `ISTIO_MUTUAL` asks for any that the mesh issued).
+pub(super) fn of_mesh(mesh: &MeshConfig, identity: &Identity) -> ServerTls {
+    let settings = ServerTlsSettings { mode: ServerTlsMode::IstioMutual, ..ServerTlsSettings::default() };
+    let (mut tls, _) = compile(Some(&settings), mesh, identity);
+    let bounds = mesh.mesh_mtls.as_ref();
+    if bounds.is_some_and(|bounds| bounds.min_protocol_version == TlsProtocol::V1_3) {
+        tls.min_version = TlsVersion::V1_3;
+    }
+    let written = bounds.map(|bounds| ciphers(&bounds.cipher_suites)).unwrap_or_default();
+    tls.cipher_suites = if written.is_empty() { MESH_SUITES.map(str::to_owned).to_vec() } else { written };
+    if let Some(client) = &mut tls.client {
+        let all = std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
+        for domain in all.filter(|domain| !domain.is_empty()) {
+            if !client.trust_domains.contains(domain) {
+                client.trust_domains.push(domain.clone());
+            }
+        }
+    }
+    tls
+}
+
 fn certificates(
     settings: &ServerTlsSettings,
     identity: &Identity,
@@ -103,6 +135,7 @@ fn client(
         roots,
         crl: (!settings.ca_crl.is_empty()).then(|| settings.ca_crl.as_str().into()),
         names: settings.subject_alt_names.clone(),
+        trust_domains: Vec::new(),
         spki: settings.verify_certificate_spki.clone(),
         hashes: settings
             .verify_certificate_hash
@@ -254,6 +287,30 @@ mod tests {
         });
         assert_eq!((tls.certificates, problems), (vec![own], Vec::new()));
         assert_eq!(tls.client.unwrap().roots, ClientRoots::File(files.roots));
+    }
+
+    #[test]
+    fn a_sidecar_asks_for_a_name_of_the_meshs_trust_domains() {
+        let plain = of_mesh(&MeshConfig::default(), &identity());
+        assert_eq!(plain.client.unwrap().trust_domains, ["cluster.local"]);
+        assert_eq!((plain.min_version, plain.max_version), (TlsVersion::V1_2, TlsVersion::V1_3));
+        assert_eq!(plain.cipher_suites, MESH_SUITES);
+        let written: MeshConfig = serde_yaml::from_str(
+            "{trustDomain: new.example, trustDomainAliases: [old.example, new.example, ''], \
+             meshMTLS: {minProtocolVersion: TLSV1_3, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, NOPE]}}",
+        )
+        .unwrap();
+        let tls = of_mesh(&written, &identity());
+        let client = tls.client.unwrap();
+        assert_eq!((client.required, client.any_issuer), (true, false));
+        assert_eq!(client.trust_domains, ["new.example", "old.example"]);
+        assert_eq!(
+            (tls.min_version, tls.cipher_suites),
+            (TlsVersion::V1_3, vec!["ECDHE-RSA-AES128-GCM-SHA256".to_owned()])
+        );
+        // A gateway's are of any trust domain that the mesh's authority vouches for.
+        let settings = ServerTlsSettings { mode: ServerTlsMode::IstioMutual, ..Default::default() };
+        assert!(compile(Some(&settings), &written, &identity()).0.client.unwrap().trust_domains.is_empty());
     }
 
     #[test]

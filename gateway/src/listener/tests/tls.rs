@@ -52,6 +52,7 @@ fn mutual(required: bool) -> ClientAuth {
         roots: ClientRoots::Secret { namespace: "ns".into(), name: "ca".into() },
         crl: None,
         names: Vec::new(),
+        trust_domains: Vec::new(),
         spki: Vec::new(),
         hashes: Vec::new(),
         any_issuer: false,
@@ -111,6 +112,38 @@ async fn clients_are_asked_who_they_are_and_only_the_right_ones_get_in() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_the_mesh_is_of_one_of_its_trust_domains() {
+    let authority = Authority::new("mesh");
+    let mut roots = Secret::default();
+    roots.data.insert("ca.crt".into(), SecretBytes::new(authority.pem()));
+    let secrets = Secrets::default().with("a", ecdsa("a.example")).with("ca-cacert", roots);
+    let trust_domains = vec!["new.example".to_owned(), "old.example".to_owned()];
+    let auth = ClientAuth { trust_domains, ..mutual(true) };
+    let live = Live::new(asking(&[("a.example", &["a"])], Some(&auth)), &secrets);
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 443).await;
+    blocking(move || {
+        for (names, gets_in) in [
+            (&["spiffe://new.example/ns/a/sa/b"][..], true),
+            (&["spiffe://old.example/ns/a/sa/b"], true),
+            (&["b.example", "spiffe://old.example/ns/a/sa/b"], true),
+            (&["spiffe://other.example/ns/a/sa/b"], false),
+            (&["spiffe://new.example.evil/ns/a/sa/b"], false),
+            (&["https://new.example/"], false),
+            (&["new.example"], false),
+        ] {
+            let (certificate, key) = authority.issue(7, names, Validity::Now);
+            let mut own = Secret::default();
+            own.data.insert("tls.crt".into(), SecretBytes::new(certificate.to_pem().unwrap()));
+            own.data.insert("tls.key".into(), SecretBytes::new(key.private_key_to_pem_pkcs8().unwrap()));
+            let made = tls_client_with(to, Some("a.example"), None, Some(&own));
+            assert_eq!(made.is_ok(), gets_in, "{names:?}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

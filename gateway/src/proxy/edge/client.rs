@@ -1,10 +1,11 @@
 //! What the edge says about the client, in place of what the client says.
 //!
-//! Invariant: of a client's own words only those of trusted proxies are believed (Istio: none by default).
+//! Invariant: of a client's own words only those of trusted proxies are believed (Istio: none by default). A sidecar is within the mesh:
+//! what was said before it stays, but for how requests are to be treated, which none of the mesh says to another (Envoy: `internal_request`).
 
 use super::super::{ctx::Ctx, forwarded_for};
 use crate::{
-    edge::Topology,
+    edge::{Hop, Topology},
     telemetry::trace::{Active, Reason},
 };
 use config_model::mesh::ForwardClientCertDetails;
@@ -13,26 +14,32 @@ use std::net::IpAddr;
 
 /// Envoy's control headers, which an edge takes from no client (Envoy: `cleanInternalHeaders`), and what only we may
 /// say about the client.
-const STRIPPED: [HeaderName; 19] = [
+const STRIPPED: [HeaderName; 17] = [
     HeaderName::from_static("x-envoy-retry-on"),
     HeaderName::from_static("x-envoy-retry-grpc-on"),
     HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
     HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
     HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
     HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
     HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
     HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
-    HeaderName::from_static("x-envoy-decorator-operation"),
-    HeaderName::from_static("x-envoy-downstream-service-cluster"),
-    HeaderName::from_static("x-envoy-downstream-service-node"),
-    HeaderName::from_static("x-envoy-external-address"),
     HeaderName::from_static("x-envoy-force-trace"),
     HeaderName::from_static("x-envoy-internal"),
     HeaderName::from_static("x-envoy-ip-tags"),
     HeaderName::from_static("x-envoy-original-host"),
     HeaderName::from_static("x-envoy-original-path"),
-    HeaderName::from_static("x-envoy-attempt-count"),
     HeaderName::from_static("x-forwarded-client-cert"),
+];
+/// Those that an edge alone takes away (Envoy: `edge_request`).
+const STRIPPED_AT_EDGE: [HeaderName; 5] = [
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-external-address"),
+    HeaderName::from_static("x-envoy-attempt-count"),
 ];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -51,8 +58,12 @@ pub(in crate::proxy) struct Forwarded {
     pub(in crate::proxy) https: Option<bool>,
 }
 
-pub(super) fn forwarded(headers: &HeaderMap, topology: &Topology) -> Option<Forwarded> {
-    let hops = topology.trusted_proxies.checked_sub(1)?;
+pub(super) fn forwarded(headers: &HeaderMap, hop: Hop, topology: &Topology) -> Option<Forwarded> {
+    let hops = match hop {
+        Hop::Edge => topology.trusted_proxies.checked_sub(1)?,
+        // Envoy: `getLastAddressFromXFF`.
+        Hop::Mesh => 0,
+    };
     let client =
         forwarded_for::client(headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes), hops);
     let https = headers.get(FORWARDED_PROTO).and_then(|proto| match proto.as_bytes() {
@@ -64,10 +75,10 @@ pub(super) fn forwarded(headers: &HeaderMap, topology: &Topology) -> Option<Forw
 }
 
 /// What upstreams are told of the client's certificate (Envoy: `mutateXfccRequestHeader`); Istio's gateways replace what
-/// clients say of it.
+/// clients say of it, and its sidecars add to it what they saw.
 fn client_certificate(headers: &HeaderMap, ctx: &Ctx) -> Option<HeaderValue> {
     use ForwardClientCertDetails as Details;
-    let details = ctx.snapshot.edge.topology.client_certificate;
+    let details = ctx.heads().client_certificate;
     let own = ctx.connection.as_ref().and_then(|connection| connection.client.as_ref());
     let said = || {
         let values: Vec<&[u8]> =
@@ -76,12 +87,12 @@ fn client_certificate(headers: &HeaderMap, ctx: &Ctx) -> Option<HeaderValue> {
     };
     match (details, own) {
         (Details::AlwaysForwardOnly, _) | (Details::ForwardOnly, Some(_)) => said(),
-        (Details::Undefined | Details::SanitizeSet, Some(own)) => Some(own.forwarded.clone()),
+        (Details::Undefined | Details::SanitizeSet, Some(own)) => Some(own.told.clone()),
         (Details::AppendForward, Some(own)) => match said() {
             Some(said) => {
-                HeaderValue::from_bytes(&[said.as_bytes(), b",", own.forwarded.as_bytes()].concat()).ok()
+                HeaderValue::from_bytes(&[said.as_bytes(), b",", own.told.as_bytes()].concat()).ok()
             }
-            None => Some(own.forwarded.clone()),
+            None => Some(own.told.clone()),
         },
         (Details::Sanitize, _) | (_, None) => None,
     }
@@ -90,9 +101,13 @@ fn client_certificate(headers: &HeaderMap, ctx: &Ctx) -> Option<HeaderValue> {
 /// What the edge says about the client, in place of what the client says; and the request's id and trace.
 pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
     let certificate = client_certificate(headers, ctx);
+    let policy = ctx.heads();
+    let at_edge = policy.hop == Hop::Edge;
     // One look at each name: most requests bear none of these, which all begin so.
     let begins = |name: &str| name.starts_with("x-envoy-") || name.starts_with("x-forwarded-client-");
-    let forbidden = |name: &&HeaderName| begins(name.as_str()) && STRIPPED.contains(name);
+    let forbidden = |name: &&HeaderName| {
+        begins(name.as_str()) && (STRIPPED.contains(name) || (at_edge && STRIPPED_AT_EDGE.contains(name)))
+    };
     while let Some(name) = headers.keys().find(forbidden).cloned() {
         headers.remove(name);
     }
@@ -100,12 +115,12 @@ pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
         headers.insert(CLIENT_CERTIFICATE, certificate);
     }
     let trace = identify(headers, ctx);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(super::scheme(ctx).as_str()));
-    let Some(connection) = &ctx.connection else { return trace };
-    let edge = &ctx.snapshot.edge;
-    if edge.headers.forwarded_port
-        && (edge.topology.trusted_proxies == 0 || !headers.contains_key(FORWARDED_PORT))
-    {
+    if at_edge || !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(super::scheme(ctx).as_str()));
+    }
+    let Some(connection) = ctx.connection.as_ref().filter(|_| at_edge) else { return trace };
+    let trusted = ctx.snapshot.edge.topology.trusted_proxies;
+    if policy.forwarded_port && (trusted == 0 || !headers.contains_key(FORWARDED_PORT)) {
         headers.insert(FORWARDED_PORT, HeaderValue::from(connection.local.port()));
     }
     let peer = connection.peer_header();
@@ -126,16 +141,43 @@ pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
     trace
 }
 
-/// Gives a request its id, which decides whether it is traced where nobody else did.
+/// Gives a request its id, which decides whether it is traced where nobody else did. Within the mesh it keeps the one that it has.
 fn identify(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
     let tracing = &ctx.snapshot.telemetry.tracing;
+    if ctx.heads().hop == Hop::Mesh
+        && let Some(known) = headers.get(REQUEST_ID)
+    {
+        let (reason, marked) = decided(known, |draw| tracing.decide(headers, draw));
+        if let Some(marked) = marked {
+            headers.insert(REQUEST_ID, marked);
+        }
+        return tracing.begin(reason, headers);
+    }
     let id = fastrand::u128(..).to_be_bytes();
     let [a, b, c, d, ..] = id;
     let reason = tracing.decide(headers, u32::from_be_bytes([a, b, c, d]));
-    if ctx.snapshot.edge.headers.request_id {
+    if ctx.heads().request_id {
         headers.insert(REQUEST_ID, uuid(id, reason));
     }
     tracing.begin(reason, headers)
+}
+
+/// Why a request with this id is traced, and its id with that said in it where it was not (Envoy: `UUIDRequestIDExtension`). An id that is no
+/// UUID decides nothing.
+fn decided(id: &HeaderValue, decide: impl FnOnce(u32) -> Reason) -> (Reason, Option<HeaderValue>) {
+    let text = id.as_bytes();
+    let begin = text.get(..8).filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
+    let draw = begin.and_then(|begin| u32::from_str_radix(std::str::from_utf8(begin).ok()?, 16).ok());
+    let Some(draw) = draw else { return (Reason::None, None) };
+    if let Some(reason) = text.get(VERSION).and_then(|digit| Reason::of_digit(*digit)) {
+        return (reason, None);
+    }
+    let reason = decide(draw);
+    let mut marked = text.to_vec();
+    if let Some(version) = marked.get_mut(VERSION) {
+        *version = reason.digit();
+    }
+    (reason, HeaderValue::from_bytes(&marked).ok().filter(|_| reason != Reason::None))
 }
 
 /// A random UUID (RFC 9562 §5.4).
@@ -165,14 +207,33 @@ mod tests {
         headers.append(FORWARDED_FOR, HeaderValue::from_static("6.6.6.6, 192.0.2.1"));
         headers.append(FORWARDED_FOR, HeaderValue::from_static("10.0.0.9"));
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-        let heard =
-            |trusted_proxies| forwarded(&headers, &Topology { trusted_proxies, ..Topology::default() });
+        let heard = |trusted_proxies| {
+            forwarded(&headers, Hop::Edge, &Topology { trusted_proxies, ..Topology::default() })
+        };
         assert_eq!(heard(0), None);
+        let in_mesh = forwarded(&headers, Hop::Mesh, &Topology { trusted_proxies: 3, ..Topology::default() });
+        assert_eq!(in_mesh, heard(1));
         for (trusted, client) in
             [(1, Some("10.0.0.9")), (2, Some("192.0.2.1")), (3, Some("6.6.6.6")), (4, None)]
         {
             let client = client.map(|client| client.parse().unwrap());
             assert_eq!(heard(trusted), Some(Forwarded { client, https: Some(true) }));
         }
+    }
+
+    #[test]
+    fn an_id_that_came_along_decides_as_it_did_before() {
+        let id = |text: &'static str| HeaderValue::from_static(text);
+        let never = |_| panic!("it is decided");
+        assert_eq!(decided(&id("not-a-uuid"), never), (Reason::None, None));
+        assert_eq!(decided(&id("00000001-0000-9000-8000-000000000000"), never), (Reason::Sampled, None));
+        assert_eq!(decided(&id("00000001-0000-b000-8000-000000000000"), never), (Reason::Client, None));
+        let open = id("0000000a-0000-4000-8000-000000000000");
+        assert_eq!(
+            decided(&open, |draw| if draw == 10 { Reason::None } else { Reason::Sampled }),
+            (Reason::None, None)
+        );
+        let marked = id("0000000a-0000-9000-8000-000000000000");
+        assert_eq!(decided(&open, |_| Reason::Sampled), (Reason::Sampled, Some(marked)));
     }
 }

@@ -61,7 +61,7 @@ fn plan(client: &RequestHeader, upstream: &mut Parts, ctx: &mut Ctx) -> Result<(
     let route = ctx.route.clone();
     let Some(Action::Forward(forward)) = route.as_deref().map(|r| &r.action) else { return Ok(()) };
     // Before the rule's operations, which may change it; what a rewrite tells of comes after them (Envoy: router.cc).
-    let HeaderPolicy { attempt_count, debug, forwarded_host, .. } = ctx.snapshot.edge.headers;
+    let HeaderPolicy { attempt_count, debug, forwarded_host, .. } = *ctx.heads();
     if attempt_count {
         headers.insert(ATTEMPT_COUNT, number(ctx.attempt.into()));
     }

@@ -121,7 +121,7 @@ impl<'i> Inbound<'i> {
             found.unwrap_or(tls)
         };
         let peers = Peers::new(self.input, self.identity);
-        let mutual = kept(self.mutual());
+        let mutual = kept(tls::of_mesh(self.input.mesh(), self.identity));
         let make = Chain { making, plain, mutual: &mutual };
         let mut listeners = Listeners::new();
         let mut add = |key: ListenerKey, reached, chains| {
@@ -210,12 +210,6 @@ impl<'i> Inbound<'i> {
         let condition = ChainMatch { port: Some(self.workload.inbound), ..ChainMatch::default() };
         let route = Arc::new(TcpRoute::automatic(ClusterName::black_hole()));
         (condition, Arc::new(making.bytes("virtualInbound-blackhole", 0, route)))
-    }
-
-    /// The workload's own certificate, and one of the mesh asked for.
-    fn mutual(&self) -> ServerTls {
-        let settings = ServerTlsSettings { mode: ServerTlsMode::IstioMutual, ..ServerTlsSettings::default() };
-        tls::compile(Some(&settings), self.input.mesh(), self.identity).0
     }
 
     fn report(&self, number: usize, problems: Vec<String>, findings: &mut Vec<Diagnostic>) {
