@@ -159,6 +159,7 @@ impl EdgeConfig {
             limits: EdgeLimits {
                 handshake: flags.handshake_timeout.unwrap_or(defaults.handshake),
                 first_byte: flags.first_byte_timeout.unwrap_or(defaults.first_byte),
+                detection: Some(mesh.protocol_detection_timeout.as_std()).filter(|limit| !limit.is_zero()),
                 request_head: flags
                     .request_headers_timeout
                     .or(std(written.http_request_headers_timeout))
@@ -279,6 +280,14 @@ mod tests {
         assert_eq!(edge.limits.head.underscores, Underscores::Refuse);
         assert_eq!((edge.path.merge_slashes, edge.path.escaped_slashes), (true, EscapedSlashes::Redirect));
         assert_eq!(edge.http2.max_streams, 100);
+    }
+
+    #[test]
+    fn bytes_that_tell_a_protocol_are_waited_for_for_ever_unless_the_mesh_says_how_long() {
+        assert_eq!(EdgeConfig::default().limits.detection, None);
+        let mesh: MeshConfig = serde_json::from_str(r#"{"protocolDetectionTimeout":"5s"}"#).unwrap();
+        let limits = EdgeConfig::new(&mesh, &EdgeFlags::default()).limits;
+        assert_eq!(limits.detection, Some(Duration::from_secs(5)));
     }
 
     #[test]

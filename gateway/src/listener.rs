@@ -93,6 +93,9 @@ pub struct EdgeLimits {
     pub handshake: Duration,
     /// From accept (or from the handshake) to the first byte of a request.
     pub first_byte: Duration,
+    /// For the bytes that tell what a sidecar's connection carries; after that it counts as none that they would tell of. `None`: no
+    /// limit.
+    pub detection: Option<Duration>,
     /// From the first byte of a request to the end of its head; then 408 and close.
     pub request_head: Duration,
     /// Without a request, after one; then close.
@@ -116,6 +119,7 @@ impl Default for EdgeLimits {
         EdgeLimits {
             handshake: Duration::from_secs(10),
             first_byte: Duration::from_secs(60),
+            detection: None,
             request_head: Duration::from_secs(60),
             idle: Duration::from_secs(3600),
             request: None,

@@ -4,7 +4,7 @@
 //! redirected to is closed, as it would come back for ever. A server that speaks first is not kept waiting where no chain of its address asks for a
 //! client's bytes.
 
-use routing::listener::{Chains, Reached, Wants};
+use routing::listener::{Chains, Direction, Reached, Wants};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -42,7 +42,15 @@ pub(super) async fn serve(
     let shown = if wants == Wants::default() {
         sniff::Shown::default()
     } else {
-        let sniffing = timeout(limits.first_byte, sniff::sniff(&mut socket, &mut begun, wants));
+        // Istio: on its way out, only where HTTP is one of the things that it may be.
+        let limit = limits.detection.filter(|_| wants.http || listener.direction == Direction::Inbound);
+        let sniffing = async {
+            let sniffing = sniff::sniff(&mut socket, &mut begun, wants);
+            match limit {
+                Some(limit) => timeout(limit, sniffing).await,
+                None => Ok(sniffing.await),
+            }
+        };
         let sniffed = tokio::select! {
             // First, so that who has asked for something already is heard.
             biased;

@@ -28,7 +28,7 @@ pub(super) struct Shown {
 /// Reads behind `read` as much as it takes. May be dropped at any time: what was read is in `read`.
 ///
 /// # Errors
-/// What the socket reports.
+/// What the socket reports; `UnexpectedEof` when it ends before a byte, as of who only looks whether a port is open.
 pub(super) async fn sniff(socket: &mut Socket, read: &mut Vec<u8>, wants: Wants) -> io::Result<Shown> {
     loop {
         if let Some(shown) = look(read, wants) {
@@ -37,6 +37,9 @@ pub(super) async fn sniff(socket: &mut Socket, read: &mut Vec<u8>, wants: Wants)
         socket.readable().await;
         read.reserve(FIRST_READ);
         if socket.read_buf(read).await? == 0 {
+            if read.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             return Ok(raw(None));
         }
     }

@@ -69,3 +69,57 @@ async fn what_was_not_redirected_is_closed_and_counted_and_what_is_handed_over_h
     assert_eq!(blocking(move || said(to, b"\0\x01abc")).await, "");
     assert_eq!(manager.refused(), 1);
 }
+
+/// A port of which nobody says what it carries.
+fn sniffed() -> Listeners {
+    let raw = ChainMatch { transport: Some(Transport::Raw), ..ChainMatch::default() };
+    let http = ChainMatch { protocols: PLAIN_HTTP.into(), ..raw.clone() };
+    [listener(80, Reached::Bound, vec![(http, chain("http", None)), (raw, bytes("raw"))])].into()
+}
+
+fn waiting(detection: Option<Duration>) -> EdgeConfig {
+    let limits = EdgeLimits { detection, first_byte: Duration::from_millis(1), ..EdgeLimits::default() };
+    EdgeConfig { limits, ..EdgeConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_is_waited_for_and_is_no_less_http_for_it() {
+    let live = Live::with(sniffed(), &Secrets::default(), waiting(None));
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 80).await;
+    blocking(move || {
+        let mut silent = TcpStream::connect(to).unwrap();
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(20) {
+            assert_eq!(said(to, b"\0\x01abc"), "raw sni=None tls=false \0\x01abc");
+        }
+        assert!(ask(&mut silent).contains("client=- sni=- tls=false"));
+        // Who only looks whether the port is open is nobody's client.
+        let looks = TcpStream::connect(to).unwrap();
+        looks.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut seen = String::new();
+        (&looks).read_to_string(&mut seen).unwrap();
+        assert_eq!(seen, "");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_in_time_gets_what_is_not_looked_into() {
+    let live = Live::with(sniffed(), &Secrets::default(), waiting(Some(Duration::from_millis(1))));
+    let manager = start(&live, Duration::ZERO);
+    let to = address(&manager, 80).await;
+    blocking(move || {
+        let mut silent = TcpStream::connect(to).unwrap();
+        silent.set_read_timeout(Some(PATIENCE)).unwrap();
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(20) {
+            assert_eq!(said(to, b"\0\x01abc"), "raw sni=None tls=false \0\x01abc");
+        }
+        silent.write_all(b"GET /").unwrap();
+        let mut seen = String::new();
+        silent.read_to_string(&mut seen).unwrap();
+        assert_eq!(seen, "raw sni=None tls=false GET /");
+    })
+    .await;
+}
