@@ -157,10 +157,18 @@ impl MeshConfig {
 
     /// Whether sidecars give an address of their own to ServiceEntries without one (Istio: ProtocolAddressesAnalyzer).
     pub fn allocates_addresses(&self) -> bool {
-        let metadata = &self.default_config.proxy_metadata;
-        let is_on = |name: &str| metadata.get(name).is_some_and(|value| value == "true");
-        is_on("ISTIO_META_DNS_CAPTURE")
+        let is_on = |name| self.has_metadata(name);
+        self.captures_dns()
             && (is_on("ISTIO_META_DNS_AUTO_ALLOCATE") || is_on("PILOT_ENABLE_IP_AUTOALLOCATE"))
+    }
+
+    /// Whether workloads' resolvers tell them what istiod has allocated to ServiceEntries (Istio: `nodeUsesAutoallocatedIPs`).
+    pub fn captures_dns(&self) -> bool {
+        self.has_metadata("ISTIO_META_DNS_CAPTURE")
+    }
+
+    fn has_metadata(&self, name: &str) -> bool {
+        self.default_config.proxy_metadata.get(name).is_some_and(|value| value == "true")
     }
 
     /// The cluster's DNS domain. Istio takes it from the installation, not from MeshConfig; its default is used.

@@ -3,7 +3,7 @@
 //! Invariant: a [`ResourceKey`] orders and compares by kind, namespace, name only, so every output that walks keys is
 //! deterministic. This module must not know how a document is parsed or what a kind's fields mean.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use serde::Deserialize;
 
@@ -184,9 +184,9 @@ pub struct Metadata {
     /// `status.conditions` as type → status (`True`, `False`, `Unknown`).
     #[serde(skip)]
     pub conditions: BTreeMap<String, String>,
-    /// Whether `status.addresses` holds any, as istiod writes there what it allocated to a ServiceEntry.
+    /// `status.addresses` of a ServiceEntry by host, where istiod writes what it allocated.
     #[serde(skip)]
-    pub has_allocated_addresses: bool,
+    pub allocated_addresses: BTreeMap<String, Vec<IpAddr>>,
     /// `status.loadBalancer.ingress` of a Service: the address of each entry, else its name.
     #[serde(skip)]
     pub load_balancers: Vec<String>,

@@ -44,6 +44,12 @@ impl ClusterName {
         Self("PassthroughCluster".into())
     }
 
+    /// Whatever name a request to what no service has asks for (`ALLOW_ANY_DYNAMIC_DNS`).
+    #[must_use]
+    pub fn any_name() -> Self {
+        Self("AllowAnyDynamicDNSCluster".into())
+    }
+
     /// The same for a connection to the workload, on a port that no service has.
     #[must_use]
     pub fn inbound_passthrough() -> Self {
@@ -219,11 +225,15 @@ pub enum Discovery {
     StrictDns,
     /// One endpoint: the first address of the latest answer (ServiceEntry `DNS_ROUND_ROBIN`).
     LogicalDns,
-    /// The name that the request asks for, resolved when it is asked for (ServiceEntry `DYNAMIC_DNS`).
+    /// The name that the request asks for, resolved when it is asked for (ServiceEntry `DYNAMIC_DNS`). Its one endpoint says which: below
+    /// `*.a.example`, or any for `*`; on its port, or, where that is 0, on the one that is asked for.
     DynamicDns,
     /// Where the connection was going before it was redirected to a sidecar (ServiceEntry `NONE`, DestinationRule
     /// `PASSTHROUGH`); on a gateway there is no such place.
-    OriginalDestination,
+    OriginalDestination {
+        /// There, but on this port (ServiceEntry `NONE` with `targetPort`).
+        port: Option<u16>,
+    },
 }
 
 /// How one endpoint is chosen among the healthy.

@@ -6,6 +6,7 @@ use std::{
     cmp::Ordering,
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
     ops::ControlFlow,
     sync::Arc,
 };
@@ -286,9 +287,9 @@ fn metadata(kind: Kind, value: &Value) -> Result<Metadata, (String, String)> {
         .map_err(|error| (joined("metadata", &deepest_path(&track.path())), error.to_string()))?;
     let mut meta = settled(kind, meta)?;
     meta.conditions = conditions(value);
-    let allocated = value.get("status").and_then(|status| status.get("addresses"));
-    meta.has_allocated_addresses =
-        allocated.and_then(Value::as_sequence).is_some_and(|list| !list.is_empty());
+    if kind == Kind::ServiceEntry {
+        meta.allocated_addresses = allocated_addresses(value);
+    }
     if kind == Kind::Service {
         meta.load_balancers = load_balancers(value);
     }
@@ -306,6 +307,19 @@ pub(super) fn settled(kind: Kind, mut meta: Metadata) -> Result<Metadata, (Strin
         meta.namespace.push_str("default");
     }
     Ok(meta)
+}
+
+/// `status.addresses`, as far as it has the usual form.
+fn allocated_addresses(value: &Value) -> BTreeMap<String, Vec<IpAddr>> {
+    let list = value.get("status").and_then(|status| status.get("addresses")).and_then(Value::as_sequence);
+    let mut by_host: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for entry in list.into_iter().flatten() {
+        let said = |field: &str| entry.get(field).and_then(Value::as_str);
+        if let (Some(ip), Some(host)) = (said("value").and_then(|ip| ip.parse().ok()), said("host")) {
+            by_host.entry(host.to_ascii_lowercase()).or_default().push(ip);
+        }
+    }
+    by_host
 }
 
 /// `status.loadBalancer.ingress`, as far as it has the usual form.

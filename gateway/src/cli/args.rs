@@ -183,9 +183,10 @@ pub struct RunArgs {
     /// How long new connections are accepted during a drain
     #[arg(long, value_name = "DURATION", env = "LIMEN_MIN_DRAIN_TIME", default_value = "5s", value_parser = duration)]
     pub min_drain_time: Duration,
-    /// Addresses of this host, its links and private networks for names that requests ask for (ServiceEntry DYNAMIC_DNS)
-    #[arg(long, value_enum, env = "LIMEN_DYNAMIC_DNS_INSIDE", default_value = "refuse")]
-    pub dynamic_dns_inside: Allow,
+    /// Addresses of this host, its links and private networks for names that requests ask for (DYNAMIC_DNS): refused, but allowed
+    /// beside a workload, which gets there without it
+    #[arg(long, value_enum, env = "LIMEN_DYNAMIC_DNS_INSIDE")]
+    pub dynamic_dns_inside: Option<Allow>,
     /// Private socket: take the listening sockets of the process that serves there, and give them to the next one
     #[arg(long, value_name = "PATH", env = "LIMEN_HANDOVER")]
     pub handover: Option<PathBuf>,

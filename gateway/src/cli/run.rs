@@ -85,9 +85,9 @@ fn settings(args: &RunArgs) -> Settings {
         drain_time: args.drain_time,
         min_drain_time: args.min_drain_time,
         edge: args.edge.clone(),
-        dynamic_dns: match args.dynamic_dns_inside {
-            Allow::Allow => Reach::Anywhere,
-            Allow::Refuse => Reach::Outside,
+        dynamic_dns: match (args.dynamic_dns_inside, args.common.role) {
+            (Some(Allow::Allow), _) | (None, Role::Sidecar) => Reach::Anywhere,
+            (Some(Allow::Refuse), _) | (None, Role::Gateway) => Reach::Outside,
         },
         handover: args.handover.clone(),
         strict: if args.strict { Strictness::Strict } else { Strictness::Tolerant },

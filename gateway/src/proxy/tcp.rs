@@ -174,7 +174,7 @@ impl Tunnels {
         let endpoint = match cluster.spec.discovery {
             // Envoy: the SNI form of its dynamic forward proxy.
             Discovery::DynamicDns => cluster.named(info.sni.as_deref().unwrap_or_default()).await,
-            Discovery::OriginalDestination => upstream::original(Some(info)),
+            Discovery::OriginalDestination { .. } => upstream::original(&cluster, Some(info)),
             _ => cluster.pick(|| fastrand::u64(..), None, &[]),
         };
         let Some(endpoint) = endpoint else {

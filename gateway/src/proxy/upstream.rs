@@ -19,7 +19,7 @@ use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use routing::{
-    cluster::{Address, Discovery, Endpoint, HashCookie, HashKey, UpstreamProtocol, combined_hash},
+    cluster::{Address, Discovery, HashCookie, HashKey, UpstreamProtocol, combined_hash},
     host::without_port,
 };
 use std::sync::Arc;
@@ -154,9 +154,9 @@ pub(super) async fn endpoint(
         hash(cluster, session, ctx);
         admit(cluster, protocol(cluster, session), ctx).await?;
     }
-    if cluster.spec.discovery == Discovery::OriginalDestination {
+    if let Discovery::OriginalDestination { .. } = cluster.spec.discovery {
         let connection = ctx.connection.as_deref();
-        return original(connection).ok_or_else(|| Cause::NoHealthyUpstream.error());
+        return original(cluster, connection).ok_or_else(|| Cause::NoHealthyUpstream.error());
     }
     if cluster.spec.discovery == Discovery::DynamicDns {
         let authority = ctx
@@ -164,7 +164,7 @@ pub(super) async fn endpoint(
             .and_then(|forward| forward.authority.as_deref())
             .or_else(|| ctx.destination().and_then(|d| d.headers.authority()).map(|authority| &**authority))
             .unwrap_or(&ctx.authority);
-        return cluster.named(without_port(authority)).await.ok_or_else(|| Cause::NoHealthyUpstream.error());
+        return cluster.named(authority).await.ok_or_else(|| Cause::NoHealthyUpstream.error());
     }
     let elsewhere =
         attempt::left_behind(ctx).and_then(|tried| remote::pick(cluster, || fastrand::u64(..), tried));
@@ -173,10 +173,9 @@ pub(super) async fn endpoint(
         .ok_or_else(|| Cause::NoHealthyUpstream.error())
 }
 
-/// Where a connection was going before it was redirected to a sidecar; `None`: here. Nothing is remembered of it.
-pub(super) fn original(connection: Option<&ConnectionInfo>) -> Option<Arc<EndpointState>> {
-    let destination = connection?.original_destination()?;
-    Some(Arc::new(EndpointState::alone(Endpoint::at(Address::Ip(destination)))))
+/// Where a connection was going before it was redirected to a sidecar; `None`: here.
+pub(super) fn original(cluster: &Cluster, connection: Option<&ConnectionInfo>) -> Option<Arc<EndpointState>> {
+    cluster.original(connection?.original_destination()?)
 }
 
 /// Who called the workload beside a sidecar, as far as a certificate says so.

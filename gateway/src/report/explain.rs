@@ -262,7 +262,10 @@ fn passthrough(compiled: &Compiled, question: &Question, part: ListenerPart, rou
 fn endpoints(compiled: &Compiled, name: &ClusterName) -> usize {
     let Some(cluster) = compiled.clusters.get(name) else { return 0 };
     let beside = compiled.identity().role.workload().is_some();
-    if beside && cluster.spec.discovery == Discovery::OriginalDestination { 1 } else { usable(cluster) }
+    match cluster.spec.discovery {
+        Discovery::OriginalDestination { .. } if beside => 1,
+        _ => usable(cluster),
+    }
 }
 
 fn forward_parts(
@@ -404,7 +407,7 @@ fn empty(verdict: Verdict) -> Answer {
 /// Endpoints of a cluster that may be picked, as far as the configuration knows.
 pub(crate) fn usable(cluster: &Cluster) -> usize {
     match cluster.spec.discovery {
-        Discovery::OriginalDestination => 0,
+        Discovery::OriginalDestination { .. } => 0,
         Discovery::Static | Discovery::StrictDns | Discovery::LogicalDns | Discovery::DynamicDns => {
             cluster.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count()
         }

@@ -354,7 +354,7 @@ fn discovery(cluster: &Cluster) -> &'static str {
         Discovery::StrictDns => "STRICT_DNS",
         Discovery::LogicalDns => "LOGICAL_DNS",
         Discovery::DynamicDns => "DYNAMIC_DNS",
-        Discovery::OriginalDestination => "ORIGINAL_DST",
+        Discovery::OriginalDestination { .. } => "ORIGINAL_DST",
     }
 }
 

@@ -22,11 +22,12 @@ use futures::FutureExt as _;
 use routing::{
     balance::{self, EndpointSet, Fitness, Turn, configured},
     cluster::{Address, ClusterSpec, Discovery, Endpoint, LbPolicy, Pool, RetryLimit, UpstreamProtocol},
+    host::without_port,
 };
 use std::{
     collections::HashMap,
     hash::BuildHasher,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -51,6 +52,8 @@ pub struct Cluster {
     pub(super) refusal: ArcSwapOption<Refusal>,
     /// The names that requests asked for, where any name of a domain may be.
     dynamic: OnceLock<Arc<DynamicNames>>,
+    /// Where the last redirected connection was going.
+    original: ArcSwapOption<EndpointState>,
     limited: bool,
     declared: ArcSwap<Declared>,
     view: ArcSwap<EndpointView>,
@@ -108,6 +111,7 @@ impl Cluster {
             counted: counted.map_or_else(OnceLock::new, OnceLock::from),
             connections: previous.map(|p| p.connections.clone()).unwrap_or_default(),
             refusal: ArcSwapOption::empty(),
+            original: ArcSwapOption::empty(),
             dynamic: previous
                 .and_then(|p| p.dynamic.get().cloned())
                 .map_or_else(OnceLock::new, OnceLock::from),
@@ -183,18 +187,40 @@ impl Cluster {
     }
 
     /// The endpoint that a request names; `None` where the name is not one of the cluster's domain, or unknown.
-    pub async fn named(&self, host: &str) -> Option<Arc<EndpointState>> {
-        let domain = self.spec.host.strip_prefix('*')?;
+    pub async fn named(&self, authority: &str) -> Option<Arc<EndpointState>> {
+        let declared = self.declared();
+        let Address::Name(pattern, port) = &declared.first()?.address else { return None };
+        let (host, domain) = (without_port(authority), pattern.strip_prefix('*')?);
         let below = host.len() > domain.len()
             && host.get(host.len() - domain.len()..).is_some_and(|end| end.eq_ignore_ascii_case(domain));
-        let port = match self.declared().first()?.address {
-            Address::Name(_, port) => port,
-            Address::Ip(_) | Address::Unix(_) => return None,
-        };
+        let asked = || authority.get(host.len() + 1..).and_then(|port| port.parse().ok());
+        let port = if *port == 0 { asked().unwrap_or(80) } else { *port };
         match self.dynamic.get().filter(|_| below) {
             Some(names) => names.endpoint(host, port).await,
             None => None,
         }
+    }
+
+    /// The endpoint where a connection was going before it was redirected to a sidecar. The last is remembered, as of the workload beside
+    /// it there is but one; what is counted of others is counted of all in one place.
+    #[must_use]
+    pub fn original(&self, mut destination: SocketAddr) -> Option<Arc<EndpointState>> {
+        let Discovery::OriginalDestination { port } = self.spec.discovery else { return None };
+        if let Some(port) = port {
+            destination.set_port(port);
+        }
+        let address = Address::Ip(destination);
+        let last = self.original.load();
+        if let Some(last) = last.as_ref().filter(|last| last.endpoint.address == address) {
+            return Some(Arc::clone(last));
+        }
+        let endpoint = Endpoint::at(address);
+        let state = Arc::new(match &*last {
+            Some(last) => last.elsewhere(endpoint),
+            None => EndpointState::alone(endpoint),
+        });
+        self.original.store(Some(Arc::clone(&state)));
+        Some(state)
     }
 
     /// Whether requests have to be admitted.

@@ -69,6 +69,7 @@ impl Reach {
 
 /// The names of one cluster.
 pub struct DynamicNames {
+    /// By `HOST:PORT`.
     names: Mutex<HashMap<Arc<str>, Arc<Name>>>,
     resolver: Arc<dyn Resolve>,
     background: Handle,
@@ -100,6 +101,11 @@ impl DynamicNames {
 
     /// The endpoint that a name stands for; `None` where there is no answer, or there are too many names already.
     pub async fn endpoint(self: &Arc<Self>, host: &str, port: u16) -> Option<Arc<EndpointState>> {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        if let Ok(ip) = bare.parse::<IpAddr>() {
+            let at = Address::Ip(SocketAddr::new(ip, port));
+            return self.reach.covers(ip).then(|| Arc::new(EndpointState::alone(Endpoint::at(at))));
+        }
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let name = self.name(&host, port)?;
         name.asked.store(true, Relaxed);
@@ -112,8 +118,9 @@ impl DynamicNames {
     }
 
     fn name(self: &Arc<Self>, host: &str, port: u16) -> Option<Arc<Name>> {
+        let key = format!("{host}:{port}");
         let mut names = self.names();
-        if let Some(name) = names.get(host) {
+        if let Some(name) = names.get(key.as_str()) {
             return Some(name.clone());
         }
         if names.len() >= MOST_NAMES {
@@ -124,28 +131,31 @@ impl DynamicNames {
             asked: AtomicBool::new(true),
             answered: watch::Sender::new(false),
         });
-        let host: Arc<str> = host.into();
-        names.insert(host.clone(), name.clone());
+        let key: Arc<str> = key.into();
+        names.insert(key.clone(), name.clone());
         let (resolver, reach) = (self.resolver.clone(), self.reach);
-        let task = follow(Arc::downgrade(self), Arc::downgrade(&name), host, port, resolver, reach);
+        let task = follow(Arc::downgrade(self), Arc::downgrade(&name), key, resolver, reach);
         self.background.spawn(task);
         Some(name)
     }
 }
 
-/// Keeps one name resolved until nobody asks for it.
+/// Keeps one name, `HOST:PORT`, resolved until nobody asks for it.
 async fn follow(
     all: Weak<DynamicNames>,
     name: Weak<Name>,
-    host: Arc<str>,
-    port: u16,
+    key: Arc<str>,
     resolver: Arc<dyn Resolve>,
     reach: Reach,
 ) {
+    let Some((host, port)) = key.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)))
+    else {
+        return;
+    };
     let mut failures = 0;
     let mut asked_at = Instant::now();
     loop {
-        let answer = dns::ask(&*resolver, &host).await;
+        let answer = dns::ask(&*resolver, host).await;
         let wait = {
             let Some(name) = name.upgrade() else { return };
             let wait = match answer {
@@ -172,7 +182,7 @@ async fn follow(
                 asked_at = Instant::now();
             } else if asked_at.elapsed() > FORGOTTEN_AFTER {
                 if let Some(all) = all.upgrade() {
-                    all.names().remove(&host);
+                    all.names().remove(&key);
                 }
                 return;
             }
@@ -290,6 +300,21 @@ mod tests {
         told.0.lock().unwrap().0.insert("a.ext".into(), "10.0.0.2".parse().unwrap());
         tokio::time::sleep(Duration::from_secs(70)).await;
         assert_eq!(address(&names, "a.ext").await.as_deref(), Some("10.0.0.2:443"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_port_of_a_name_is_an_endpoint_and_an_address_needs_no_name() {
+        let (names, told) = names(&[("a.ext", "10.0.0.1")]);
+        let at = async |host: &str, port| {
+            names.endpoint(host, port).await.map(|state| state.endpoint.address.to_string())
+        };
+        assert_eq!(at("a.ext", 80).await.as_deref(), Some("10.0.0.1:80"));
+        assert_eq!(at("a.ext", 8080).await.as_deref(), Some("10.0.0.1:8080"));
+        assert_eq!(told.0.lock().unwrap().1, 2);
+        assert_eq!(at("10.0.0.7", 80).await.as_deref(), Some("10.0.0.7:80"));
+        assert_eq!(at("[fd00::1]", 80).await.as_deref(), Some("[fd00::1]:80"));
+        let outside = Arc::new(DynamicNames::new(told, Handle::current(), Reach::Outside));
+        assert!(outside.endpoint("10.0.0.7", 80).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,6 +80,11 @@ impl EndpointState {
         Self { endpoint, load: Arc::default(), counted: Counted::default() }
     }
 
+    /// Another endpoint of which nothing is remembered, counted where this one is.
+    pub(super) fn elsewhere(&self, endpoint: Endpoint) -> Self {
+        Self { endpoint, load: Arc::default(), counted: self.counted.again() }
+    }
+
     /// Where requests to this endpoint are counted.
     pub fn target(&self, spec: &ClusterSpec, metrics: &IstioMetrics) -> &Arc<Target> {
         let make = || metrics.workload(spec, &self.endpoint.identity, Principals::default());

@@ -278,6 +278,58 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn any_name_goes_to_the_port_that_is_asked_for() {
+        let (registry, _) = registry(Ok(vec!["10.1.0.1".parse().unwrap()]));
+        let mut compiled = cluster(Address::Name("*".into(), 0), Discovery::DynamicDns, 10);
+        compiled.spec =
+            Arc::new(ClusterSpec { discovery: Discovery::DynamicDns, ..ClusterSpec::new("any", 0, "") });
+        let clusters = registry.reconcile(&of(&[&compiled]));
+        let one = clusters.values().next().unwrap();
+        for (authority, address) in [
+            ("a.example", "10.1.0.1:80"),
+            ("a.example:8080", "10.1.0.1:8080"),
+            ("10.2.0.1:81", "10.2.0.1:81"),
+            ("[fd00::1]:81", "[fd00::1]:81"),
+            ("[fd00::1]", "[fd00::1]:80"),
+        ] {
+            let found = one.named(authority).await.unwrap();
+            assert_eq!(found.endpoint.address, ip(address), "{authority}");
+        }
+        assert!(one.named("").await.is_none());
+    }
+
+    #[tokio::test]
+    async fn where_connections_were_going_is_one_endpoint_as_long_as_it_is_one_address() {
+        let (registry, _) = registry(Ok(vec![]));
+        let mut compiled = cluster(ip("10.0.0.1:80"), Discovery::Static, 10);
+        let original = |port| ClusterSpec {
+            discovery: Discovery::OriginalDestination { port },
+            ..ClusterSpec::new("any", 80, "")
+        };
+        (compiled.spec, compiled.endpoints) = (Arc::new(original(None)), [].into());
+        let clusters = registry.reconcile(&of(&[&compiled]));
+        let one = clusters.values().next().unwrap();
+        let to = |to: &str| one.original(to.parse().unwrap()).unwrap();
+        let first = to("10.0.0.1:80");
+        let guard = first.begin(one);
+        assert!(Arc::ptr_eq(&first, &to("10.0.0.1:80")));
+        assert_eq!(to("10.0.0.2:80").in_flight(), 0);
+        assert_eq!(to("10.0.0.2:80").endpoint.address, ip("10.0.0.2:80"));
+        drop(guard);
+
+        compiled.spec = Arc::new(original(Some(8080)));
+        let clusters = registry.reconcile(&of(&[&compiled]));
+        let found = clusters.values().next().unwrap().original("10.0.0.1:80".parse().unwrap());
+        assert_eq!(found.unwrap().endpoint.address, ip("10.0.0.1:8080"));
+        assert!(
+            registry
+                .reconcile(&of(&[&cluster(ip("10.0.0.1:80"), Discovery::Static, 10)]))
+                .values()
+                .all(|cluster| cluster.original("10.0.0.1:80".parse().unwrap()).is_none())
+        );
+    }
+
+    #[tokio::test]
     async fn an_endpoint_change_reaches_the_cluster_that_is_in_use() {
         let (registry, _) = registry(Ok(vec![]));
         let first = registry.reconcile(&of(&[&cluster(ip("10.0.0.1:80"), Discovery::Static, 10)]));

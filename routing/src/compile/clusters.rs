@@ -234,7 +234,7 @@ impl Making<'_> {
         let Builder { mesh, identity, origin, networks } = self.builder;
         let Resolved { mut discovery, mut endpoints, accounts } = resolved;
         if self.is_original() {
-            discovery = Discovery::OriginalDestination;
+            discovery = Discovery::OriginalDestination { port: None };
             endpoints.clear();
         }
         networks.cross(&mut endpoints);
@@ -282,7 +282,7 @@ impl Making<'_> {
         let auto_mtls = automatic.then(|| upstream_tls::automatic(&wanted));
         let balancer = policy.load_balancer;
         if balancer.and_then(|lb| lb.simple) == Some(SimpleLb::Passthrough) {
-            discovery = Discovery::OriginalDestination;
+            discovery = Discovery::OriginalDestination { port: None };
             endpoints.clear();
         }
         let defaults = mesh.default_traffic_policy.as_ref();

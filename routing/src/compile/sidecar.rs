@@ -32,6 +32,7 @@ use crate::{
     listener::{FilterChain, TcpRoute},
     table::RouteTable,
 };
+use addresses::Allocated;
 use bytes::Bytes;
 use config_model::{
     diagnostic::{Diagnostic, Diagnostics},
@@ -65,10 +66,16 @@ pub(super) fn compile(
     let (plain, aliases) = (Plain::new(now.mesh()), aliases(reached.all()));
     let (mut findings, mut own) = (Diagnostics::new(), Vec::<Diagnostic>::new());
 
-    let common =
-        Common { namespace: &identity.namespace, domain: &identity.domain, plain: &plain, aliases: &aliases };
+    let allocated = Allocated::new(now.mesh());
+    let common = Common {
+        namespace: &identity.namespace,
+        domain: &identity.domain,
+        plain: &plain,
+        aliases: &aliases,
+        allocated,
+    };
     let bytes = Bytes { identity, reached: &reached, aliases: &aliases };
-    let outbound = Outbound { scope: &scope, workload, sources: &sources, bytes, making: &making };
+    let outbound = Outbound { scope: &scope, workload, sources: &sources, bytes, making: &making, allocated };
     let entries = outbound.entries();
     let views = outbound.views(&entries, &identity.domain);
     let mut rules = RuleCompiler::new(&reached, identity, now.mesh(), &delegates);
@@ -82,7 +89,7 @@ pub(super) fn compile(
     }
 
     let mut made: Clusters = Maker::default().follow(&input, &reached, &|_| false, &mut findings);
-    let others = clusters::passing(now.mesh()).into_iter().chain(inbound.clusters(now));
+    let others = clusters::passing(now.mesh(), &scope.rest).into_iter().chain(inbound.clusters(now));
     made.extend(others.map(|cluster| (cluster.spec.name.clone(), Arc::new(cluster))));
     if let Some(before) = before {
         clusters::share(&mut made, &before.clusters);

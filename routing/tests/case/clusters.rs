@@ -17,7 +17,7 @@ use std::time::Duration;
 pub(crate) struct Described {
     /// Each with what is not usual of it, as in `10.0.0.1:80 unhealthy weight 2 priority 1 share 500 zone own of the mesh`.
     pub endpoints: Option<Vec<String>>,
-    /// `static`, `dns`, `one address`, `asked for` or `none`.
+    /// `static`, `dns`, `one address`, `asked for`, or `none`, as in `none, port 80`.
     pub discovery: Option<String>,
     /// `namespace/name` of the DestinationRule; empty: none.
     pub rule: Option<String>,
@@ -60,7 +60,8 @@ pub(crate) fn described(compiled: &Compiled, name: &str, want: Option<&Described
                 Discovery::StrictDns => "dns",
                 Discovery::LogicalDns => "one address",
                 Discovery::DynamicDns => "asked for",
-                Discovery::OriginalDestination => "none",
+                Discovery::OriginalDestination { port: None } => "none",
+                Discovery::OriginalDestination { port: Some(port) } => return format!("none, port {port}"),
             };
             name.to_owned()
         }),

@@ -20,7 +20,7 @@ pub(super) fn check(scene: &Scene<'_>, out: Out<'_>) {
 
 /// TCP needs an address to be told by, written or allocated. A gateway needs none: it is asked for the host.
 fn opaque(resource: &Resource<ServiceEntry>, out: Out<'_>) {
-    if !resource.spec.addresses.is_empty() || resource.meta.has_allocated_addresses {
+    if !resource.spec.addresses.is_empty() || !resource.meta.allocated_addresses.is_empty() {
         return;
     }
     for (index, port) in resource.spec.ports.iter().enumerate() {

@@ -43,7 +43,7 @@ pub(super) fn cluster(spec: &ClusterSpec) -> Value {
             Discovery::StrictDns => "STRICT_DNS",
             Discovery::LogicalDns => "LOGICAL_DNS",
             // Envoy has an extension for the first and no name in the enumeration; both have no list of endpoints.
-            Discovery::DynamicDns | Discovery::OriginalDestination => "ORIGINAL_DST",
+            Discovery::DynamicDns | Discovery::OriginalDestination { .. } => "ORIGINAL_DST",
         };
         fields.insert("type".to_owned(), json!(kind));
         if spec.discovery == Discovery::Static {

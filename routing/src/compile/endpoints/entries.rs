@@ -38,7 +38,11 @@ impl EndpointSources<'_> {
             Resolution::Dns => Discovery::StrictDns,
             Resolution::DnsRoundRobin => Discovery::LogicalDns,
             Resolution::None => {
-                return Some(Collector::default().resolved(Discovery::OriginalDestination));
+                let mut all = entries.iter().flat_map(|entry| &entry.spec.ports);
+                let written = all.find(|written| written.number.get() == port.number);
+                // Istio: serviceentry/conversion.go `PassthroughTargetPorts`.
+                let port = written.and_then(|written| written.target_port).map(|target| target.get());
+                return Some(Collector::default().resolved(Discovery::OriginalDestination { port }));
             }
             // Each name that is asked for is resolved by itself.
             Resolution::DynamicDns => {

@@ -3,7 +3,7 @@
 //! Invariant: names are Istio's (cluster_builder.go `buildDefaultPassthroughCluster`, `buildBlackHoleCluster`, `buildInboundCluster`);
 //! none of them has TLS.
 
-use super::super::traffic;
+use super::{super::traffic, scope::Rest};
 use crate::{
     cluster::{Address, Cluster, ClusterName, ClusterSpec, Discovery, Endpoint, UpstreamProtocol},
     compile::Clusters,
@@ -15,21 +15,28 @@ use config_model::{
 };
 use std::sync::Arc;
 
-/// Those that every sidecar has.
-pub(super) fn passing(mesh: &MeshConfig) -> [Cluster; 3] {
+/// Those that every sidecar has, whatever services there are.
+pub(super) fn passing(mesh: &MeshConfig, rest: &Rest<'_>) -> Vec<Cluster> {
     let pool = mesh.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
     let named = |name: ClusterName, discovery, pool| ClusterSpec {
         discovery,
         protocol: UpstreamProtocol::Client,
         ..pooled(ClusterSpec::new(name.as_str(), 0, ""), name.clone(), pool, mesh)
     };
-    let original = Discovery::OriginalDestination;
+    let original = Discovery::OriginalDestination { port: None };
     let specs = [
         named(ClusterName::passthrough(), original, pool),
         named(ClusterName::inbound_passthrough(), original, pool),
         named(ClusterName::black_hole(), Discovery::Static, None),
     ];
-    specs.map(|spec| Cluster { spec: Arc::new(spec), endpoints: [].into() })
+    let mut all = specs.map(|spec| Cluster { spec: Arc::new(spec), endpoints: [].into() }).to_vec();
+    if matches!(rest, Rest::Named) {
+        // Istio: cluster_builder.go `buildAllowAnyDFPCluster`.
+        let spec = named(ClusterName::any_name(), Discovery::DynamicDns, pool);
+        let any = Endpoint::at(Address::Name("*".into(), 0));
+        all.push(Cluster { spec: Arc::new(spec), endpoints: [any].into() });
+    }
+    all
 }
 
 /// A port of the workload.
@@ -55,7 +62,10 @@ impl Own<'_> {
         let spec = ClusterSpec {
             service,
             namespace,
-            discovery: if endpoint.is_some() { Discovery::Static } else { Discovery::OriginalDestination },
+            discovery: match endpoint {
+                Some(_) => Discovery::Static,
+                None => Discovery::OriginalDestination { port: None },
+            },
             protocol: match protocol {
                 None => UpstreamProtocol::Client,
                 Some(_) => traffic::protocol(protocol, pool, H2UpgradePolicy::DoNotUpgrade),

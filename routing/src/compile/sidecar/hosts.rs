@@ -9,7 +9,7 @@ use super::{
         registry::{Registry, Service, Source},
         rule::{RuleCompiler, Site},
     },
-    addresses::addresses,
+    addresses::{Allocated, addresses},
     routes::Plain,
     scope::{Egress, Rules},
 };
@@ -35,6 +35,8 @@ pub(super) struct Common<'c> {
     pub(super) plain: &'c Plain,
     /// Other names of services, by their host.
     pub(super) aliases: &'c HashMap<String, Vec<Arc<str>>>,
+    /// Whether allocated addresses count.
+    pub(super) allocated: Allocated,
 }
 
 /// The virtual hosts of one port of an egress listener.
@@ -309,7 +311,7 @@ impl<'n> Naming<'n> {
             let of_pods: Vec<_> = domains.iter().map(|domain| format!("*.{domain}")).collect();
             domains.extend(of_pods);
         }
-        for ip in addresses(service).iter().filter_map(|at| at.ip()) {
+        for ip in addresses(service, self.common.allocated).iter().filter_map(|at| at.ip()) {
             self.push(&ip.to_string(), port, &mut domains);
         }
         if self.ports == Ports::Counted && port != 80 {

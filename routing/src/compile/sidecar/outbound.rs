@@ -11,7 +11,7 @@ use super::{
         rule::RuleCompiler,
     },
     Making,
-    addresses::{VirtualAddress, addresses},
+    addresses::{Allocated, VirtualAddress, addresses},
     bytes::{At, Bytes},
     chains::{Carries, Draft, Entries, Entry, Offer, TableKey},
     hosts::{Common, Hosts, of_port},
@@ -22,8 +22,8 @@ use crate::{
     cluster::{Address, ClusterName},
     compile::Workload,
     listener::{
-        Bind, ChainMatch, Chains, Direction, FilterChain, Listener, ListenerKey, Listeners, Matched, Reached,
-        TcpRoute,
+        Bind, ChainMatch, Chains, Direction, FilterChain, Listener, ListenerKey, Listeners, Matched,
+        PLAIN_HTTP, Reached, TcpRoute,
     },
     table::RouteTable,
 };
@@ -48,6 +48,7 @@ pub(super) struct Outbound<'o> {
     pub(super) sources: &'o EndpointSources<'o>,
     pub(super) bytes: Bytes<'o>,
     pub(super) making: &'o Making,
+    pub(super) allocated: Allocated,
 }
 
 /// Where the services of an egress listener are listened for.
@@ -84,7 +85,16 @@ impl Outbound<'_> {
         let own = ChainMatch { port: Some(key.port), ..ChainMatch::default() };
         let black_hole = self.to_cluster("virtualOutbound-blackhole", ClusterName::black_hole());
         let rest = self.to_cluster("virtualOutbound-catchall-tcp", self.of_the_rest());
-        add(&key, Reached::Redirected, Matched::new(vec![(own, black_hole)], Some(rest)));
+        let mut chains = vec![(own, black_hole)];
+        if matches!(self.scope.rest, Rest::Named) {
+            // Istio: listener_builder.go `buildAllowAnyDynamicDNSHTTPFilterChain`.
+            let requests = ChainMatch { protocols: PLAIN_HTTP.into(), ..ChainMatch::default() };
+            let host = routes::of_the_rest(&self.scope.rest, || self.of_the_rest());
+            let table = RouteTable::new("allow_any_dynamic_dns", [host]);
+            let chain = self.making.requests("virtualOutbound-catchall-tcp-http", 0, Arc::new(table));
+            chains.push((requests, Arc::new(chain)));
+        }
+        add(&key, Reached::Redirected, Matched::new(chains, Some(rest)));
         listeners
     }
 
@@ -146,7 +156,7 @@ impl Outbound<'_> {
             for service in &egress.services {
                 for port in &service.ports {
                     let at = (port.number, port.protocol);
-                    if place.bind.is_none() && has_pods_only(service, port.protocol) {
+                    if place.bind.is_none() && self.has_pods_only(service, port.protocol) {
                         self.pods(&mut entries, number, service, at);
                     } else {
                         self.service(&mut entries, number, service, at, &place);
@@ -206,7 +216,7 @@ impl Outbound<'_> {
         // Another name of a service is no service.
         let (Some(egress), None) = (self.scope.egress.get(number), service.alias_of()) else { return };
         let http = protocol.is_some_and(Protocol::is_http);
-        let own = if http || place.bind.is_some() { Vec::new() } else { addresses(service) };
+        let own = if http || place.bind.is_some() { Vec::new() } else { addresses(service, self.allocated) };
         let mut wheres: Vec<(Bind, At)> = Vec::new();
         let at = At { port, protocol, within: Vec::new(), anywhere: false };
         for address in &own {
@@ -217,7 +227,7 @@ impl Outbound<'_> {
         }
         if own.is_empty() {
             let bind = place.bind.clone().unwrap_or(Bind::Any);
-            let anywhere = bind == Bind::Any && addresses(service).is_empty();
+            let anywhere = bind == Bind::Any && addresses(service, self.allocated).is_empty();
             wheres.push((bind, At { anywhere, ..at }));
         }
         for (bind, at) in wheres {
@@ -229,6 +239,17 @@ impl Outbound<'_> {
             let table = table(number, service, &bind, port, protocol);
             entries.add(offer, table, || self.bytes.chains(egress, service, &at));
         }
+    }
+
+    /// Whether a port is listened for on the addresses of pods: nothing else tells the service from others.
+    fn has_pods_only(&self, service: &Service, protocol: Option<Protocol>) -> bool {
+        let passes = match &service.source {
+            Source::Kubernetes(resource) => resource.spec.is_headless(),
+            Source::Entries(entries) => {
+                entries.first().is_some_and(|entry| entry.spec.resolution == Resolution::None)
+            }
+        };
+        passes && addresses(service, self.allocated).is_empty() && !protocol.is_some_and(Protocol::is_http)
     }
 
     fn is_reserved(&self, port: u16) -> bool {
@@ -268,7 +289,7 @@ impl Outbound<'_> {
     /// The cluster of what no service has (Istio: listener_builder.go `buildOutboundCatchAllNetworkFiltersOnly`).
     fn of_the_rest(&self) -> ClusterName {
         match self.scope.rest {
-            Rest::Passes => ClusterName::passthrough(),
+            Rest::Passes | Rest::Named => ClusterName::passthrough(),
             Rest::Ends => ClusterName::black_hole(),
             Rest::Proxied(to) => {
                 let port = to.port_number().map_or(0, |port| port.get());
@@ -300,17 +321,6 @@ fn place_of(egress: &Egress<'_>) -> Place {
 
 fn bind(ip: IpAddr) -> Bind {
     if ip.is_unspecified() { Bind::Any } else { Bind::Ip(ip) }
-}
-
-/// Whether a port is listened for on the addresses of pods: nothing else tells the service from others.
-fn has_pods_only(service: &Service, protocol: Option<Protocol>) -> bool {
-    let passes = match &service.source {
-        Source::Kubernetes(resource) => resource.spec.is_headless(),
-        Source::Entries(entries) => {
-            entries.first().is_some_and(|entry| entry.spec.resolution == Resolution::None)
-        }
-    };
-    passes && addresses(service).is_empty() && !protocol.is_some_and(Protocol::is_http)
 }
 
 /// A ServiceEntry that neither gives addresses nor selects workloads.

@@ -46,6 +46,10 @@ pub(super) fn of_the_rest(rest: &Rest<'_>, proxy: impl Fn() -> ClusterName) -> A
             let action = Action::Reply(DirectReply { status: 502, body: [].into() });
             return any("block_all", route("block_all", action));
         }
+        Rest::Named => {
+            let name = "allow_any_dynamic_dns";
+            return any(name, forward(name, ClusterName::any_name(), None));
+        }
         Rest::Passes => ClusterName::passthrough(),
         Rest::Proxied(_) => proxy(),
     };

@@ -65,6 +65,8 @@ pub(super) enum Rest<'a> {
     Passes,
     /// It goes to this destination, with the number of its port.
     Proxied(&'a Destination),
+    /// Requests in the clear go to the name that they ask for, and all else where it was going.
+    Named,
     /// It goes nowhere.
     Ends,
 }
@@ -90,8 +92,9 @@ impl<'a> Scope<'a> {
         let mode = own.map_or(input.mesh().outbound_traffic_policy.mode, |policy| policy.mode);
         let rest = match (mode, own.and_then(|policy| policy.egress_proxy.as_ref())) {
             (OutboundTrafficMode::RegistryOnly, _) => Rest::Ends,
-            (_, Some(proxy)) => Rest::Proxied(proxy),
-            (_, None) => Rest::Passes,
+            (OutboundTrafficMode::AllowAnyDynamicDns, _) => Rest::Named,
+            (OutboundTrafficMode::AllowAny, Some(proxy)) => Rest::Proxied(proxy),
+            (OutboundTrafficMode::AllowAny, None) => Rest::Passes,
         };
         Self { sidecar, egress, services, rest }
     }
