@@ -292,11 +292,11 @@ def certificates(folder):
     """One authority, and a folder of the workload's files for each account."""
     sh(f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /O=mesh "
        f"-keyout {folder}/ca.key -out {folder}/ca.pem")
-    for account in ("cart", "shop"):
+    for account, domain in (("cart", "cluster.local"), ("shop", "cluster.local"), ("alien", "other.example")):
         own = f"{folder}/{account}"
         os.mkdir(own)
         with open(f"{own}/names", "w") as names:
-            names.write(f"subjectAltName=critical,URI:spiffe://cluster.local/ns/default/sa/{account}\n")
+            names.write(f"subjectAltName=critical,URI:spiffe://{domain}/ns/default/sa/{account}\n")
         sh(f"openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj / -keyout {own}/key.pem -out {own}/csr")
         sh(f"openssl x509 -req -in {own}/csr -CA {folder}/ca.pem -CAkey {folder}/ca.key -CAcreateserial -days 9 "
            f"-extfile {own}/names -out {own}/cert-chain.pem")
@@ -321,6 +321,13 @@ def network():
     sh(f"ip route add default via {PEER} && {world} ip route add default via {POD}")
 
 
+def start_world():
+    beside = subprocess.Popen(["ip", "netns", "exec", WORLD, sys.executable, __file__, "--world"], group=GROUP,
+                              extra_groups=[], stdout=subprocess.PIPE, text=True)
+    beside.stdout.readline()
+    return beside
+
+
 def run(folder):
     network()
     os.mkdir(f"{folder}/config")
@@ -329,9 +336,7 @@ def run(folder):
     write(folder, "sidecar.yaml", reach("ALLOW_ANY"))
     serve("0.0.0.0", 8080, http("cart"))
     serve("0.0.0.0", 7001, banner("cart"))
-    beside = subprocess.Popen(["ip", "netns", "exec", WORLD, sys.executable, __file__, "--world"], group=GROUP,
-                              extra_groups=[], stdout=subprocess.PIPE, text=True)
-    beside.stdout.readline()
+    beside = start_world()
     there = ["ip", "netns", "exec", WORLD]
     rules = [REDIRECT, "-u", "", "-g", str(GROUP)]
     cart = shop = None
@@ -418,24 +423,24 @@ def mutual(folder):
     expect("by hand without one", not got.startswith("200"), got)
 
 
-def tls_or_plain(folder, account):
+def tls_or_plain(folder, account, port=8080, more=""):
     """A call to the pod from the world past the sidecar there, which lets out whoever is of its group."""
     done = subprocess.run(["ip", "netns", "exec", WORLD, sys.executable, __file__, "--call",
-                           repr(("by_hand", folder, account))], capture_output=True, text=True, group=GROUP, extra_groups=[])
+                           repr(("by_hand", folder, account, port, more))], capture_output=True, text=True, group=GROUP, extra_groups=[])
     return done.stdout + done.stderr
 
 
-def by_hand(folder, account):
-    peer = connected(POD, 8080)
+def by_hand(folder, account, port, more):
+    peer = connected(POD, port)
     if account is None:
-        return get(peer, "cart")
+        return get(peer, "cart", more=more)
     context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
     context.check_hostname = False
     context.set_alpn_protocols(["istio-http/1.1", "istio", "http/1.1"])
     if account != "nobody":
         context.load_cert_chain(f"{folder}/{account}/cert-chain.pem", f"{folder}/{account}/key.pem")
     try:
-        return get(context.wrap_socket(peer), "cart")
+        return get(context.wrap_socket(peer), "cart", more=more)
     except OSError as error:
         return str(error)
 
@@ -459,14 +464,16 @@ def told(cart):
         eventually(f"a line of the access log with {name}", lambda: name in cart.access())
 
 
-if __name__ == "__main__":
+def main(script, run):
+    """What both scripts do by their arguments: in namespaces of the kernel's, or not at all."""
+    name = os.path.basename(script)
     if sys.argv[1:2] == ["--world"]:
         world()
     elif sys.argv[1:2] == ["--call"]:
         import ast
-        name, *arguments = ast.literal_eval(sys.argv[2])
+        function, *arguments = ast.literal_eval(sys.argv[2])
         try:
-            print({"asked": asked, "heard": heard, "spoken": spoken, "by_hand": by_hand}[name](*arguments))
+            print({"asked": asked, "heard": heard, "spoken": spoken, "by_hand": by_hand}[function](*arguments))
         except OSError as error:
             print(error)
     elif sys.argv[1:2] == ["--inside"]:
@@ -474,7 +481,7 @@ if __name__ == "__main__":
             os.chmod(folder, 0o755)
             run(folder)
         for line in failed:
-            print("sidecar.py:", line, file=sys.stderr)
+            print(f"{name}:", line, file=sys.stderr)
         sys.exit(bool(failed))
     else:
         missing = [tool for tool in ("unshare", "ip", "openssl") if shutil.which(tool) is None]
@@ -482,6 +489,10 @@ if __name__ == "__main__":
         possible = not missing and os.geteuid() == 0 and subprocess.run(
             ["unshare", "--net", "--mount", "true"], capture_output=True, group=GROUP, extra_groups=[]).returncode == 0
         if not possible:
-            print(f"sidecar.py: NOT TRIED: no root, no namespaces, or no {missing}", file=sys.stderr)
+            print(f"{name}: NOT TRIED: no root, no namespaces, or no {missing}", file=sys.stderr)
             sys.exit(SKIPPED)
-        sys.exit(subprocess.run(["unshare", "--net", "--mount", sys.executable, __file__, "--inside"]).returncode)
+        sys.exit(subprocess.run(["unshare", "--net", "--mount", sys.executable, script, "--inside"]).returncode)
+
+
+if __name__ == "__main__":
+    main(__file__, run)
