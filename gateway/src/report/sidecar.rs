@@ -47,13 +47,13 @@ pub(super) fn taken<'c>(
         }
     };
     let chain = match &listener.chains {
-        Chains::Matched(chains) => chains.pick(destination, &sniffed(question)),
+        Chains::Matched(chains) => chains.pick(destination, &chains.seen(destination, sniffed(question))),
         Chains::Http(_) | Chains::Tls(_) => None,
     };
     Some((listener, chain))
 }
 
-/// What the first bytes of the connection show.
+/// What the first bytes of the connection would show.
 fn sniffed(question: &Question) -> Sniffed {
     let bytes = |names: Vec<&str>| names.into_iter().map(|name| name.as_bytes().into()).collect();
     let (transport, server_name, protocols) = match &question.transport {

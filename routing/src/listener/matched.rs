@@ -156,6 +156,18 @@ impl Matched {
         self.names(destination).map(|names| names.wants).unwrap_or_default()
     }
 
+    /// What is known of a connection to this address that begins so: no more than is looked at.
+    #[must_use]
+    pub fn seen(&self, destination: SocketAddr, begins: Sniffed) -> Sniffed {
+        let Wants { tls, http } = self.wants(destination);
+        match begins.transport {
+            Some(Transport::Tls) if tls => begins,
+            Some(Transport::Raw) if http => begins,
+            _ if tls || http => Sniffed { transport: Some(Transport::Raw), ..Sniffed::default() },
+            _ => Sniffed::default(),
+        }
+    }
+
     /// The chain that takes a connection; `None`: none does, and it is closed.
     #[must_use]
     pub fn pick(&self, destination: SocketAddr, sniffed: &Sniffed) -> Option<&Arc<FilterChain>> {
@@ -341,6 +353,25 @@ mod tests {
         let chains = matched(vec![("mesh", of(&["istio", "istio-h2"])), ("all", of(&[]))], None);
         assert_eq!(goes(&chains, "1.1.1.1:1", &tls(None, &["h2", "istio-h2"])).as_deref(), Some("mesh"));
         assert_eq!(goes(&chains, "1.1.1.1:1", &tls(None, &["h2"])).as_deref(), Some("all"));
+    }
+
+    #[test]
+    fn no_more_is_seen_than_is_looked_at() {
+        let port = |port, condition| ChainMatch { port: Some(port), ..condition };
+        let all = vec![
+            ("plain", port(1, ChainMatch::default())),
+            ("http", port(2, ChainMatch { protocols: PLAIN_HTTP.into(), ..ChainMatch::default() })),
+            ("tls", port(3, ChainMatch { transport: TLS, ..ChainMatch::default() })),
+        ];
+        let chains = matched(all, None);
+        let seen = |port: u16, begins: Sniffed| chains.seen(([10, 0, 0, 1], port).into(), begins);
+        let hello = || tls(Some("a.com"), &["http/1.1"]);
+        assert_eq!(seen(1, hello()), Sniffed::default());
+        assert_eq!(seen(1, raw(&["http/1.1"])), Sniffed::default());
+        assert_eq!((seen(2, hello()), seen(2, raw(&["h2c"]))), (raw(&[]), raw(&["h2c"])));
+        assert_eq!((seen(3, hello()), seen(3, raw(&["h2c"]))), (hello(), raw(&[])));
+        // Whoever offers it within TLS does not speak it in the clear.
+        assert_eq!(goes(&chains, "10.0.0.1:2", &seen(2, hello())), None);
     }
 
     #[test]

@@ -39,8 +39,9 @@ pub(crate) fn answer(compiled: &Compiled, request: &Exchange) -> Expect {
     };
     let mut got = Expect::default();
     let mut ended = request.scheme == "https";
+    let to = going_to(request);
     let chain: &FilterChain = match (&listener.chains, request.scheme.as_str()) {
-        (Chains::Matched(chains), _) => match chains.pick(going_to(request), &sniffed(request)) {
+        (Chains::Matched(chains), _) => match chains.pick(to, &chains.seen(to, sniffed(request))) {
             None => return refused("chain"),
             Some(chain) => {
                 let wants = request.expect.listener.as_ref();

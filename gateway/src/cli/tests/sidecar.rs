@@ -114,6 +114,27 @@ fn explain_says_what_comes_in() {
 }
 
 #[test]
+fn explain_sees_no_more_of_a_connection_than_the_sidecar_does() {
+    let open = "
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: bookinfo}
+spec: {clusterIP: 10.0.0.2, selector: {app: reviews}, ports: [{name: tcp, port: 5432}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: bookinfo}
+spec: {mtls: {mode: DISABLE}}
+";
+    let config = folder(&[("a.yaml", open)]);
+    // TLS is the workload's own business where none of the mesh's is ended.
+    let ran = explain(config.path(), &["--direction", "inbound", "https://db:5432/"]);
+    let json = ran.json();
+    assert_eq!((ran.exit, &json["verdict"]), (Exit::Ok, &"passthrough".into()), "{}{}", ran.out, ran.err);
+    assert_eq!(json["clusters"][0]["name"], "inbound|5432||");
+}
+
+#[test]
 fn a_gateway_has_no_original_destination() {
     let config = folder(&[("a.yaml", CONFIG)]);
     let path = config.path().to_string_lossy();
