@@ -251,8 +251,17 @@ def heads(folder):
 
 
 def aliases(folder):
-    write(folder, "istio.yaml", mesh_config("{trustDomainAliases: [other.example], protocolDetectionTimeout: 0.1s}"))
-    eventually("a caller of an alias of the trust domain", lambda: tls_or_plain(folder, "alien", 8081).startswith("200 unix "))
+    """What MeshConfig says of sidecars holds, and what it says of gateways does not."""
+    write(folder, "istio.yaml", mesh_config(
+        "{trustDomainAliases: [other.example], protocolDetectionTimeout: 0.1s, defaultConfig: {"
+        "proxyHeaders: {forwardedClientCert: SANITIZE_SET, setCurrentClientCertDetails: {cert: true, subject: false}}, "
+        "gatewayTopology: {proxyProtocol: {}, numTrustedProxies: 2, forwardClientCertDetails: ALWAYS_FORWARD_ONLY}}}"))
+    ask = lambda: tls_or_plain(folder, "alien", 8081, "X-Forwarded-Client-Cert: By=first\r\n")
+    got = eventually("a caller of an alias of the trust domain", lambda: (got := ask()).startswith("200 unix ") and got) or ""
+    expect("setCurrentClientCertDetails", ';cert="' in got.lower() and ";subject=" not in got.lower(), got)
+    expect("forwardedClientCert", "by=first" not in got.lower() and "/sa/alien" in got, got)
+    got = asked(REVIEWS, 9080, "reviews")
+    expect("no PROXY header is waited for", got.startswith("200 v1 "), got)
 
 
 def detection(folder):

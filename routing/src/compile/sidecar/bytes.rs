@@ -10,6 +10,7 @@ use super::{
         registry::{Registry, Service, Source},
     },
     chains::{Carries, Draft},
+    hosts::short_forms,
     scope::{Egress, Rules},
 };
 use crate::{
@@ -149,9 +150,15 @@ impl Bytes<'_> {
         Arc::new(TcpRoute::new(format!("{}/{}", key.namespace, key.name).into(), destinations.collect()))
     }
 
+    /// The service's own name, and those that stand for it in all their forms.
     fn names(&self, service: &Service) -> Vec<Arc<str>> {
-        let others = self.aliases.get(&*service.host).into_iter().flatten();
-        std::iter::once(&service.host).chain(others).cloned().collect()
+        let mut names = vec![Arc::clone(&service.host)];
+        for other in self.aliases.get(&*service.host).into_iter().flatten() {
+            names.push(Arc::clone(other));
+            let forms = short_forms(other, &self.identity.namespace, &self.identity.domain);
+            names.extend(forms.into_iter().map(Arc::from));
+        }
+        names
     }
 }
 

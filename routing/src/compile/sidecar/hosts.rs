@@ -337,7 +337,7 @@ fn bracketed(name: &str) -> Cow<'_, str> {
 
 /// Short forms of a Service's name, as a resolver of the workload's namespace would complete them (Istio: httproute.go
 /// `GenerateAltVirtualHosts`).
-fn short_forms(host: &str, namespace: &str, domain: &str) -> Vec<String> {
+pub(super) fn short_forms(host: &str, namespace: &str, domain: &str) -> Vec<String> {
     let mut forms = Vec::new();
     if host.parse::<std::net::IpAddr>().is_err() && !host.starts_with('*') {
         forms.push(format!("{host}."));
