@@ -178,6 +178,15 @@ impl Diagnostics {
         self.0.extend(other.0.iter().cloned());
     }
 
+    /// Adds those of another list that are not here yet.
+    pub fn add_new(&mut self, other: Diagnostics) {
+        for finding in other.0 {
+            if !self.0.contains(&finding) {
+                self.0.push(finding);
+            }
+        }
+    }
+
     /// Sorts by file, line and column, then by resource, code and path: the same input gives the same output.
     pub fn sort(&mut self) {
         let key = |d: &Diagnostic| (d.code, d.severity);

@@ -29,12 +29,16 @@ pub use identity::Identity;
 pub use istio::IstioMetrics;
 pub use logs::Logs;
 pub use metrics::Metrics;
+pub use plan::Side;
 pub use trace::Tracing;
 
 /// What is wrong with what the configuration says about traces, logs and metrics; nothing is started.
 #[must_use]
 pub fn findings(ground: &plan::Ground<'_>) -> Diagnostics {
-    let (_, mut findings) = plan::traces(ground);
+    let (_, mut findings) = plan::traces(ground, Side::Client);
+    if ground.is_beside() {
+        findings.add_new(plan::traces(ground, Side::Server).1);
+    }
     findings.extend(log_plan::logs(ground).1);
     findings.extend(metrics_plan::metrics(ground).1);
     findings
@@ -45,8 +49,19 @@ pub fn findings(ground: &plan::Ground<'_>) -> Diagnostics {
 pub struct Plans {
     /// How they are traced.
     pub tracing: Tracing,
+    /// How those are traced that come in to a workload; `None`: in the same way.
+    pub inbound_tracing: Option<Tracing>,
     /// Where they are logged.
     pub logs: Logs,
     /// Labels of Istio's metrics that are made of them; `None`: there are none.
     pub labels: Option<Arc<istio::Expressions>>,
+}
+
+impl Plans {
+    /// How requests of a side are traced.
+    #[must_use]
+    pub fn tracing(&self, side: Side) -> &Tracing {
+        let inbound = self.inbound_tracing.as_ref().filter(|_| side == Side::Server);
+        inbound.unwrap_or(&self.tracing)
+    }
 }

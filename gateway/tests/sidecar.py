@@ -456,10 +456,10 @@ def registry_only(folder):
 
 def told(cart):
     text = metrics()
-    for reporter, service in (("source", "reviews"), ("destination", "cart")):
-        found = [line for line in text.splitlines() if line.startswith("istio_requests_total")
+    for reporter, service, code in (("source", "reviews", 200), ("destination", "cart", 200), ("destination", "cart", 403)):
+        found = [line for line in text.splitlines() if line.startswith("istio_requests_total") and f'response_code="{code}"' in line
                  and f'reporter="{reporter}"' in line and f'destination_service_name="{service}"' in line]
-        expect(f"requests told of by the {reporter}", found, text[:400])
+        expect(f"requests told of by the {reporter}, {code}", found, text[:400])
     for name in ("PassthroughCluster", "BlackHoleCluster", "inbound|8080||"):
         eventually(f"a line of the access log with {name}", lambda: name in cart.access())
 

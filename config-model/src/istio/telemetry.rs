@@ -57,6 +57,11 @@ impl WorkloadMode {
     pub fn has_client(self) -> bool {
         self != WorkloadMode::Server
     }
+
+    /// Whether it takes in what a server does.
+    pub fn has_server(self) -> bool {
+        self != WorkloadMode::Client
+    }
 }
 
 /// A choice by direction.

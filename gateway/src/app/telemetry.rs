@@ -22,7 +22,7 @@ use crate::{
         logs::{Connections, Rule, Sink},
         metrics_plan,
         node::Node,
-        plan::{self, Ground},
+        plan::{self, Ground, Side},
     },
 };
 
@@ -86,8 +86,17 @@ impl Telemetry {
             node: &self.node,
             environment: &environment,
         };
-        let (traces, mut findings) = plan::traces(&ground);
-        let tracing = Tracing { decision: self.decision, ..self.collectors.tracing(traces) };
+        let (traces, mut findings) = plan::traces(&ground, Side::Client);
+        let decided = |tracing| Tracing { decision: self.decision, ..tracing };
+        let (tracing, inbound_tracing) = if ground.is_beside() {
+            let (inbound, found) = plan::traces(&ground, Side::Server);
+            findings.add_new(found);
+            let [tracing, inbound] = self.collectors.tracing([traces, inbound]).map(decided);
+            (tracing, Some(inbound))
+        } else {
+            let [tracing] = self.collectors.tracing([traces]).map(decided);
+            (tracing, None)
+        };
         let (metrics, found) = metrics_plan::metrics(&ground);
         findings.extend(found);
         let labels = self.metrics.set(metrics.rules, metrics.interval);
@@ -100,10 +109,14 @@ impl Telemetry {
             }
         };
         let (mut rules, problems) = self.collectors.logs(rules);
-        rules.extend(self.own.clone().map(|log| Rule { sink: Sink::Lines(log), condition: None }));
+        rules.extend(self.own.clone().map(|log| Rule {
+            sink: Sink::Lines(log),
+            condition: None,
+            side: None,
+        }));
         findings.extend(problems.into_iter().map(|problem| Diagnostic::new(Code::SCHEMA, problem)));
         let logs = logs(rules, &self.silent, built);
-        (Arc::new(Plans { tracing, logs, labels }), findings)
+        (Arc::new(Plans { tracing, inbound_tracing, logs, labels }), findings)
     }
 }
 
@@ -126,7 +139,7 @@ fn flagged(settings: &Settings) -> Option<Vec<LogRule>> {
         Some(path) => Target::File(Arc::<Path>::from(path.as_path())),
         None => Target::Stdout,
     };
-    Some(vec![LogRule { output: Output::Lines(target, written), condition: None }])
+    Some(vec![LogRule { output: Output::Lines(target, written), condition: None, side: None }])
 }
 
 /// How lines are written; `None`: not at all.

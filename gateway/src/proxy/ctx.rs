@@ -12,7 +12,7 @@ use crate::{
     },
     runtime::{Cluster, EndpointState, InFlight},
     snapshot::Snapshot,
-    telemetry::{Flags, istio::Principals, trace::Active},
+    telemetry::{Flags, Side, istio::Principals, trace::Active},
 };
 use http::{HeaderValue, Version, uri::PathAndQuery};
 use pingora_core::protocols::tls::SslDigest;
@@ -117,11 +117,18 @@ pub struct Ctx {
 }
 
 impl Ctx {
+    fn direction(&self) -> Direction {
+        self.connection.as_ref().map_or(Direction::Gateway, |connection| connection.direction())
+    }
+
     /// What the heads of its connection say of the proxy and of who is in front.
     pub(super) fn heads(&self) -> &HeaderPolicy {
-        let direction =
-            self.connection.as_ref().map_or(Direction::Gateway, |connection| connection.direction());
-        self.snapshot.edge.headers.of(direction)
+        self.snapshot.edge.headers.of(self.direction())
+    }
+
+    /// Who the proxy is for it.
+    pub(super) fn side(&self) -> Side {
+        Side::of(self.direction())
     }
 
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {

@@ -6,23 +6,28 @@ use super::{
     ctx::Ctx,
     edge,
     facts::{Exchange, Stage},
-    trace,
+    trace, upstream,
 };
 use crate::{
     runtime::{Cluster, EndpointState},
     telemetry::{
-        AccessLog, IstioMetrics, Logs, Metrics,
+        AccessLog, IstioMetrics, Logs, Metrics, Side,
         access_log::{Entry, More},
         istio::{Principals, RequestProtocol, Sample, Target},
     },
 };
 use http::{HeaderMap, Version, uri::PathAndQuery};
 use pingora_proxy::Session;
+use routing::cluster::Workload;
 use std::{net::SocketAddr, sync::Arc};
 
 /// Counts and logs a finished request.
 pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &Session, ctx: &mut Ctx) {
     let traced = ctx.trace.take();
+    if ctx.cluster.is_none() {
+        // Who was refused has a name all the same.
+        ctx.principals = upstream::caller(ctx.connection.as_deref());
+    }
     let duration = ctx.started.elapsed();
     let request = session.req_header();
     let response = session.response_written();
@@ -61,7 +66,7 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
     }
     let logs = &ctx.snapshot.telemetry.logs;
     let port = connection.map_or(0, |connection| connection.listener.port);
-    if log.is_none() && traced.is_none() && labels.is_none() && !logs.are_for(port) {
+    if log.is_none() && traced.is_none() && labels.is_none() && !logs.are_for(port, ctx.side()) {
         return;
     }
     // A head that was not read as HTTP has no method and no path to show.
@@ -120,17 +125,17 @@ pub(super) fn finish(metrics: &Metrics, log: Option<&Arc<AccessLog>>, session: &
     if let Some(labels) = labels {
         metrics.istio.record_with(&target, &sample, labels.of(&entry));
     }
-    self::log(log.map(|log| &**log), logs, port, &entry);
+    self::log(log.map(|log| &**log), logs, (port, ctx.side()), &entry);
     if let Some(active) = traced {
         trace::finish(*active, &entry, ctx);
     }
 }
 
 /// Writes one line: where the process was told to, and else where the configuration says.
-pub(super) fn log(own: Option<&AccessLog>, logs: &Logs, port: u16, entry: &Entry<'_>) {
+pub(super) fn log(own: Option<&AccessLog>, logs: &Logs, (port, side): (u16, Side), entry: &Entry<'_>) {
     match own {
         Some(own) => own.log(entry),
-        None if logs.are_for(port) => logs.log(entry),
+        None if logs.are_for(port, side) => logs.log(side, entry),
         None => {}
     }
 }
@@ -147,9 +152,16 @@ pub(super) struct Way<'w> {
 
 impl<'w> Way<'w> {
     pub(super) fn of(ctx: &'w Ctx) -> Self {
-        let (cluster, endpoint) = (ctx.cluster.as_ref(), ctx.endpoint.as_ref());
+        let (cluster, endpoint) = (ctx.cluster.as_ref().or_else(|| meant(ctx)), ctx.endpoint.as_ref());
         Self { cluster, endpoint, principals: ctx.principals.as_ref() }
     }
+}
+
+/// The port of the workload that a request is for which got nowhere, as one that was refused. (Istio knows of a rule's cluster as soon as it
+/// knows of the rule; which one of several has to be drawn.)
+fn meant(ctx: &Ctx) -> Option<&Arc<Cluster>> {
+    let forward = ctx.forward().filter(|_| ctx.side() == Side::Server)?;
+    ctx.snapshot.clusters.get(&forward.destinations.first()?.cluster)
 }
 
 /// Where it is counted.
@@ -159,7 +171,10 @@ pub(super) fn target(metrics: &IstioMetrics, way: Way<'_>) -> Arc<Target> {
             endpoint.secured_target(&cluster.spec, names, metrics)
         }
         (Some(cluster), Some(endpoint), None) => endpoint.target(&cluster.spec, metrics).clone(),
-        (Some(cluster), None, _) => cluster.target(metrics).clone(),
+        (Some(cluster), None, Some(names)) => {
+            metrics.workload(&cluster.spec, &Workload::unknown(), (**names).clone())
+        }
+        (Some(cluster), None, None) => cluster.target(metrics).clone(),
         (None, ..) => metrics.nowhere().clone(),
     }
 }

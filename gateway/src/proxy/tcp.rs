@@ -19,7 +19,7 @@ use pingora_core::protocols::{Stream, l4::ext::set_tcp_keepalive, raw_connect::P
 use pingora_error::{Error, ErrorType, Result};
 use routing::{
     cluster::Address,
-    listener::{ListenerKey, TcpRoute},
+    listener::{Direction, ListenerKey, TcpRoute},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -43,7 +43,7 @@ use crate::{
     runtime::{Admission, Cluster, EndpointState, endpoint::NoAnswer},
     snapshot::SnapshotCell,
     telemetry::{
-        AccessLog, Flag, Flags, Metrics,
+        AccessLog, Flag, Flags, Metrics, Side,
         access_log::{Entry, More},
         istio::Principals,
     },
@@ -113,11 +113,12 @@ impl Tunnels {
         let outcome = self.run(client, info, route, &mut report).await;
         report.end(&outcome);
         let logs = self.snapshots.load().telemetry.clone();
-        if self.access_log.is_none() && !logs.logs.are_for(info.listener.port) {
+        let side = Side::of(info.direction());
+        if self.access_log.is_none() && !logs.logs.are_for(info.listener.port, side) {
             return;
         }
         let entry = Entry { start, duration: started.elapsed(), ..entry(&outcome, info, &none) };
-        record::log(self.access_log.as_deref(), &logs.logs, info.listener.port, &entry);
+        record::log(self.access_log.as_deref(), &logs.logs, (info.listener.port, side), &entry);
     }
 
     /// Logs a connection that no server is for (Istio: the listener's own access log, of connections with flag NR).
@@ -128,8 +129,11 @@ impl Tunnels {
         local: SocketAddr,
         sni: Option<&str>,
     ) {
-        let logs = self.snapshots.load().telemetry.clone();
-        if self.access_log.is_none() && !logs.logs.are_for_connections(listener.port) {
+        let snapshot = self.snapshots.load();
+        let direction = snapshot.listener(listener).map_or(Direction::Gateway, |known| known.direction);
+        let (logs, side) = (snapshot.telemetry.clone(), Side::of(direction));
+        drop(snapshot);
+        if self.access_log.is_none() && !logs.logs.are_for_connections(listener.port, side) {
             return;
         }
         let none = HeaderMap::new();
@@ -144,7 +148,7 @@ impl Tunnels {
             server_name: sni.unwrap_or_default(),
             ..Entry::empty(&none)
         };
-        record::log(self.access_log.as_deref(), &logs.logs, listener.port, &entry);
+        record::log(self.access_log.as_deref(), &logs.logs, (listener.port, side), &entry);
     }
 
     async fn run(
@@ -169,6 +173,7 @@ impl Tunnels {
             && let Err(why) = gate.admit(&Subject::of(info, None)).await
         {
             outcome.details = why;
+            outcome.principals = upstream::caller(Some(info));
             return outcome;
         }
         let endpoint = match cluster.spec.discovery {

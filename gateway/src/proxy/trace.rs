@@ -32,7 +32,7 @@ pub(super) fn attempt(ctx: &mut Ctx) {
 
 /// Says the trace on to the endpoint, after everything that the rule does to the headers (Envoy: the router injects last).
 pub(super) fn inject(ctx: &Ctx, headers: &mut HeaderMap) {
-    if ctx.snapshot.telemetry.tracing.tracer.is_none() {
+    if ctx.snapshot.telemetry.tracing(ctx.side()).tracer.is_none() {
         return;
     }
     // What the next proxy calls its own span (Envoy, for requests that go out).

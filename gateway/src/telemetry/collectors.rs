@@ -69,7 +69,7 @@ pub struct Collectors {
     runtime: Handle,
     tasks: Tasks,
     files: Files,
-    tracer: Option<(Recipe, Arc<Tracer>)>,
+    tracers: Vec<(Recipe, Arc<Tracer>)>,
     logs: Vec<(Output, Sink)>,
 }
 
@@ -89,7 +89,7 @@ impl Collectors {
             runtime,
             tasks: Tasks::default(),
             files: Files::default(),
-            tracer: None,
+            tracers: Vec::new(),
             logs: Vec::new(),
         }
     }
@@ -104,7 +104,7 @@ impl Collectors {
     pub fn logs(&mut self, rules: Vec<LogRule>) -> (Vec<Rule>, Vec<String>) {
         let before = std::mem::take(&mut self.logs);
         let (mut made, mut problems) = (Vec::with_capacity(rules.len()), Vec::new());
-        for LogRule { output, condition } in rules {
+        for LogRule { output, condition, side } in rules {
             let open = self.logs.iter().chain(&before).find(|(known, _)| *known == output);
             let sink = match open {
                 Some((_, sink)) => Ok(sink.clone()),
@@ -113,7 +113,7 @@ impl Collectors {
             match sink {
                 Ok(sink) => {
                     self.logs.push((output, sink.clone()));
-                    made.push(Rule { sink, condition });
+                    made.push(Rule { sink, condition, side });
                 }
                 Err(problem) => problems.push(problem),
             }
@@ -159,21 +159,30 @@ impl Collectors {
         self.tasks.clone()
     }
 
-    /// Does what a plan says.
-    pub fn tracing(&mut self, plan: TracePlan) -> Tracing {
-        let TracePlan { sampling, propagation, recipe } = plan;
-        self.tracer = match (recipe, self.tracer.take()) {
-            (None, _) => None,
-            (Some(recipe), Some((known, tracer))) if known == recipe => Some((known, tracer)),
-            (Some(recipe), _) => {
+    /// Does what plans say, each for a side; those of one recipe share what sends their spans.
+    pub fn tracing<const N: usize>(&mut self, plans: [TracePlan; N]) -> [Tracing; N] {
+        let before = std::mem::take(&mut self.tracers);
+        plans.map(|TracePlan { sampling, propagation, recipe }| {
+            let tracer = recipe.map(|recipe| self.tracer(recipe, &before));
+            Tracing { sampling, propagation, tracer, ..Tracing::default() }
+        })
+    }
+
+    fn tracer(&mut self, recipe: Recipe, before: &[(Recipe, Arc<Tracer>)]) -> Arc<Tracer> {
+        if let Some((_, tracer)) = self.tracers.iter().find(|(known, _)| *known == recipe) {
+            return tracer.clone();
+        }
+        let tracer = match before.iter().find(|(known, _)| *known == recipe) {
+            Some((_, tracer)) => tracer.clone(),
+            None => {
                 tracing::info!(collector = %recipe.address.to, "traces go to a collector");
                 let (courier, exported) = (self.courier.clone(), &self.exported);
                 let (tracer, task) = Tracer::start(recipe.clone(), courier, exported, &self.runtime);
                 self.tasks.add(task);
-                Some((recipe, Arc::new(tracer)))
+                Arc::new(tracer)
             }
         };
-        let tracer = self.tracer.as_ref().map(|(_, tracer)| tracer.clone());
-        Tracing { sampling, propagation, tracer, ..Tracing::default() }
+        self.tracers.push((recipe, tracer.clone()));
+        tracer
     }
 }

@@ -7,7 +7,7 @@ use super::{
     access_log::{Format, FormatError, Target, records::GRPC_PATH},
     condition::Condition,
     export::{Address, PATIENCE, Protocol},
-    plan::{Ground, Planner, is_for_clients},
+    plan::{Ground, Planner, Side},
 };
 use config_model::{
     diagnostic::{Code, Diagnostics},
@@ -31,6 +31,8 @@ pub struct LogRule {
     pub output: Output,
     /// Of which requests; `None`: of all.
     pub condition: Option<Condition>,
+    /// Of which side's; `None`: of both.
+    pub side: Option<Side>,
 }
 
 /// Where a log goes, and how it is written.
@@ -84,15 +86,29 @@ impl Written {
 /// to be had by accident.
 #[must_use]
 pub fn logs(ground: &Ground<'_>) -> (Vec<LogRule>, Diagnostics) {
-    let mut planner = Planner { ground, findings: Diagnostics::new() };
-    let rules = planner.logs();
-    (rules, planner.findings)
+    let of = |side| {
+        let mut planner = Planner { ground, findings: Diagnostics::new() };
+        (planner.logs(side), planner.findings)
+    };
+    let (mut rules, mut findings) = of(Side::Client);
+    if ground.is_beside() {
+        let (mut others, found) = of(Side::Server);
+        for rule in &mut rules {
+            match others.iter().position(|other| other == rule) {
+                Some(same) => drop(others.remove(same)),
+                None => rule.side = Some(Side::Client),
+            }
+        }
+        rules.extend(others.into_iter().map(|rule| LogRule { side: Some(Side::Server), ..rule }));
+        findings.add_new(found);
+    }
+    (rules, findings)
 }
 
 impl<'p> Planner<'p> {
-    fn logs(&mut self) -> Vec<LogRule> {
+    fn logs(&mut self, side: Side) -> Vec<LogRule> {
         let mesh = self.ground.validated.mesh();
-        let merged = self.merged();
+        let merged = self.merged(side);
         let mut rules = Vec::new();
         let mut said = false;
         for (name, spec) in merged {
@@ -109,7 +125,7 @@ impl<'p> Planner<'p> {
                     Err(_) => continue,
                 },
             };
-            rules.push(LogRule { output, condition });
+            rules.push(LogRule { output, condition, side: None });
         }
         if said {
             return rules;
@@ -117,28 +133,28 @@ impl<'p> Planner<'p> {
         let target = match target(&mesh.access_log_file) {
             Some(target) => target,
             // Istio has no log of its own accord that a Telemetry without providers could turn off; here it does.
-            None if self.is_off() => return Vec::new(),
+            None if self.is_off(side) => return Vec::new(),
             None => Target::Stdout,
         };
         let written = self.of_mesh(mesh);
         let written = self.known(written);
         written
-            .map(|written| LogRule { output: Output::Lines(target, written), condition: None })
+            .map(|written| LogRule { output: Output::Lines(target, written), condition: None, side: None })
             .into_iter()
             .collect()
     }
 
     /// Whether the last word of the Telemetries is that nothing is logged.
-    fn is_off(&self) -> bool {
+    fn is_off(&self, side: Side) -> bool {
         let node = self.ground.node;
         let telemetries = self.ground.validated.telemetries_for(&node.namespace, &node.labels);
         let entries = telemetries.iter().flat_map(|telemetry| &telemetry.spec.access_logging);
-        entries.filter(|entry| is_for_clients(entry.matches)).filter_map(|entry| entry.disabled).next_back()
+        entries.filter(|entry| side.is_of(entry.matches)).filter_map(|entry| entry.disabled).next_back()
             == Some(true)
     }
 
     /// Which providers log, and what; the narrower scope holds.
-    fn merged(&self) -> BTreeMap<&'p str, Spec<'p>> {
+    fn merged(&self, side: Side) -> BTreeMap<&'p str, Spec<'p>> {
         let node = self.ground.node;
         let telemetries = self.ground.validated.telemetries_for(&node.namespace, &node.labels);
         let levels: Vec<&[AccessLogging]> = telemetries.iter().map(|t| &t.spec.access_logging[..]).collect();
@@ -148,7 +164,7 @@ impl<'p> Planner<'p> {
             |entry: &'p AccessLogging| entry.providers.iter().map(|p| p.name.as_str()).collect::<Vec<_>>();
         let mut in_scope = default.clone();
         for level in &levels {
-            let entries = level.iter().filter(|entry| is_for_clients(entry.matches));
+            let entries = level.iter().filter(|entry| side.is_of(entry.matches));
             let names: Vec<&str> = entries.flat_map(named).collect();
             if !names.is_empty() {
                 in_scope = names;
@@ -166,9 +182,7 @@ impl<'p> Planner<'p> {
             if !own.is_empty() {
                 inherited = own;
             }
-            for name in
-                inherited.iter().filter(|name| in_scope.contains(name) && is_for_clients(entry.matches))
-            {
+            for name in inherited.iter().filter(|name| in_scope.contains(name) && side.is_of(entry.matches)) {
                 if let Some(filter) = entry.filter.as_ref().filter(|filter| !filter.expression.is_empty()) {
                     filters.insert(name, &filter.expression);
                 }
@@ -305,7 +319,7 @@ fn target(path: &str) -> Option<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::plan::tests::{configuration, on};
+    use crate::telemetry::plan::tests::{beside, configuration, on};
 
     fn telemetry(name: &str, spec: &str) -> String {
         format!(
@@ -388,6 +402,22 @@ mod tests {
         assert_eq!(outputs(&planned(&default, off).0), Vec::<String>::new());
         let other = telemetry("a", "[{providers: [{name: json}]}]");
         assert_eq!(outputs(&planned(&default, &(other + off)).0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_sidecar_logs_each_way_as_it_is_said() {
+        let sides = |mode: &str| {
+            let more = telemetry("a", &format!("[{{match: {{mode: {mode}}}, providers: [{{name: file}}]}}]"));
+            let (rules, findings) =
+                beside(&configuration(&format!("{PROVIDERS}accessLogFile: /mesh\n"), &more), logs);
+            assert_eq!(findings, Vec::<String>::new(), "{mode}");
+            rules.iter().map(|rule| (format!("{:?}", rule.output), rule.side)).collect::<Vec<_>>()
+        };
+        let (file, mesh) = ("Lines(File(\"/a\"))".to_owned(), "Lines(File(\"/mesh\"))".to_owned());
+        let (client, server) = (Some(Side::Client), Some(Side::Server));
+        assert_eq!(sides("CLIENT_AND_SERVER"), [(file.clone(), None)]);
+        assert_eq!(sides("SERVER"), [(mesh.clone(), client), (file.clone(), server)]);
+        assert_eq!(sides("CLIENT"), [(file, client), (mesh, server)]);
     }
 
     #[test]

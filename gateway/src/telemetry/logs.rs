@@ -6,6 +6,7 @@
 use super::{
     access_log::{AccessLog, Entry, records::Records},
     condition::Condition,
+    plan::Side,
 };
 use std::sync::Arc;
 
@@ -36,6 +37,14 @@ pub struct Rule {
     pub sink: Sink,
     /// Of which requests; `None`: of all.
     pub condition: Option<Condition>,
+    /// Of which side's; `None`: of both.
+    pub side: Option<Side>,
+}
+
+impl Rule {
+    fn is_of(&self, side: Side) -> bool {
+        self.side.is_none_or(|own| own == side)
+    }
 }
 
 /// Where lines go.
@@ -54,21 +63,21 @@ impl Logs {
         Self { rules: rules.into(), silent: silent.into(), connections }
     }
 
-    /// Whether what a listener of that port serves is logged at all.
+    /// Whether what a listener of that port serves on a side is logged at all.
     #[must_use]
-    pub fn are_for(&self, port: u16) -> bool {
-        !self.rules.is_empty() && !self.silent.contains(&port)
+    pub fn are_for(&self, port: u16, side: Side) -> bool {
+        self.rules.iter().any(|rule| rule.is_of(side)) && !self.silent.contains(&port)
     }
 
     /// Whether connections that no listener of that port has a use for are.
     #[must_use]
-    pub fn are_for_connections(&self, port: u16) -> bool {
-        self.connections == Connections::Logged && self.are_for(port)
+    pub fn are_for_connections(&self, port: u16, side: Side) -> bool {
+        self.connections == Connections::Logged && self.are_for(port, side)
     }
 
-    /// Logs one request.
-    pub fn log(&self, entry: &Entry<'_>) {
-        for rule in &self.rules {
+    /// Logs one request of a side.
+    pub fn log(&self, side: Side, entry: &Entry<'_>) {
+        for rule in self.rules.iter().filter(|rule| rule.is_of(side)) {
             if rule.condition.as_ref().is_none_or(|condition| condition.holds(entry)) {
                 match &rule.sink {
                     Sink::Lines(log) => log.log(entry),

@@ -7,7 +7,7 @@ use super::{
     condition::Condition,
     istio::{Change, REPORTING_INTERVAL, Rule, Rules},
     names,
-    plan::{Ground, Planner},
+    plan::{Ground, Planner, Side},
 };
 use config_model::{
     diagnostic::{Code, Diagnostic, Diagnostics, Severity},
@@ -44,9 +44,13 @@ pub fn metrics(ground: &Ground<'_>) -> (MetricsPlan, Diagnostics) {
 struct Said<'p> {
     interval: Option<Duration>,
     /// By place in [`names::ISTIO`].
-    metrics: [Metric<'p>; names::ISTIO.len()],
+    metrics: Metrics<'p>,
+    /// The same of what comes in to a workload.
+    inbound: Metrics<'p>,
     all_disabled: bool,
 }
+
+type Metrics<'p> = [Metric<'p>; names::ISTIO.len()];
 
 #[derive(Default)]
 struct Metric<'p> {
@@ -105,21 +109,27 @@ impl<'p> Planner<'p> {
         let Some((_, said)) = of_prometheus else {
             let rules = Rules {
                 metrics: std::array::from_fn(|_| Rule { disabled: true, ..Rule::default() }),
-                expressions: Vec::new(),
+                ..Rules::default()
             };
             return MetricsPlan { rules, interval: REPORTING_INTERVAL };
         };
         let mut rules = Rules::default();
-        let mut refused = BTreeSet::new();
-        for (rule, metric) in rules.metrics.iter_mut().zip(said.metrics) {
-            rule.disabled = metric.disabled;
-            for (name, (tag, place)) in metric.labels {
-                let change = self.change(name, tag, place, &mut rules.expressions, &mut refused);
-                if let Some(change) = change {
-                    rule.labels.insert(name.to_owned(), change);
-                }
-            }
+        let beside = self.ground.is_beside();
+        let (mut expressions, mut refused) = (Vec::new(), BTreeSet::new());
+        let mut of = |metrics: Metrics<'p>| {
+            metrics.map(|metric| {
+                let labels = metric.labels.into_iter().filter_map(|(name, (tag, place))| {
+                    let change = self.change(name, tag, place, &mut expressions, &mut refused)?;
+                    Some((name.to_owned(), change))
+                });
+                Rule { labels: labels.collect(), disabled: metric.disabled }
+            })
+        };
+        rules.metrics = of(said.metrics);
+        if beside {
+            rules.inbound = Some(Box::new(of(said.inbound))).filter(|inbound| **inbound != rules.metrics);
         }
+        rules.expressions = expressions;
         MetricsPlan { rules, interval: said.interval.unwrap_or(REPORTING_INTERVAL) }
     }
 
@@ -233,15 +243,17 @@ impl<'p> Said<'p> {
             return;
         }
         self.all_disabled = false;
-        if !matches.is_none_or(|matches| matches.mode.has_client()) {
-            return;
-        }
-        for index in chosen(matches) {
-            let Some(metric) = self.metrics.get_mut(index) else { continue };
-            metric.disabled = overrides.disabled.unwrap_or(metric.disabled);
-            metric
-                .labels
-                .extend(overrides.tag_overrides.iter().map(|(name, tag)| (name.as_str(), (tag, place))));
+        let sides = [(Side::Client, &mut self.metrics), (Side::Server, &mut self.inbound)];
+        for (_, metrics) in
+            sides.into_iter().filter(|(side, _)| matches.is_none_or(|matches| side.is_meant(matches.mode)))
+        {
+            for index in chosen(matches) {
+                let Some(metric) = metrics.get_mut(index) else { continue };
+                metric.disabled = overrides.disabled.unwrap_or(metric.disabled);
+                metric
+                    .labels
+                    .extend(overrides.tag_overrides.iter().map(|(name, tag)| (name.as_str(), (tag, place))));
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use config_model::{
     diagnostic::{Code, Diagnostic, Diagnostics},
-    istio::telemetry::{CustomTag, ModeSelector},
+    istio::telemetry::{CustomTag, ModeSelector, WorkloadMode},
     mesh::{
         ExtensionProvider, MeshConfig, MeshTracing,
         provider::{OpenTelemetryProvider, ProviderHeader, ZipkinProvider},
@@ -20,7 +20,7 @@ use config_model::{
     validate::Validated,
 };
 use http::{HeaderName, HeaderValue};
-use routing::{cluster::ClusterName, compile::Compiled};
+use routing::{cluster::ClusterName, compile::Compiled, listener::Direction};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// Istio's share of requests that are traced, in percent.
@@ -55,6 +55,48 @@ pub struct Ground<'g> {
     pub environment: &'g dyn Fn(&str) -> Option<String>,
 }
 
+/// Who the proxy is for the requests that are told of (Istio: `WorkloadMode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Side {
+    /// A client of what it sends them to: a gateway, and a sidecar for its workload.
+    #[default]
+    Client,
+    /// A server: a sidecar for who calls its workload.
+    Server,
+}
+
+impl Side {
+    /// Of connections that go this way.
+    #[must_use]
+    pub fn of(direction: Direction) -> Self {
+        match direction {
+            Direction::Gateway | Direction::Outbound => Self::Client,
+            Direction::Inbound => Self::Server,
+        }
+    }
+
+    /// Whether what is said of this choice is said of it.
+    pub(super) fn is_meant(self, mode: WorkloadMode) -> bool {
+        match self {
+            Self::Client => mode.has_client(),
+            Self::Server => mode.has_server(),
+        }
+    }
+
+    /// The same; what names no choice is said of both.
+    pub(super) fn is_of(self, matches: Option<ModeSelector>) -> bool {
+        matches.is_none_or(|matches| self.is_meant(matches.mode))
+    }
+}
+
+impl Ground<'_> {
+    /// Whether there are two sides: beside a workload.
+    #[must_use]
+    pub fn is_beside(&self) -> bool {
+        self.compiled.identity().role.workload().is_some()
+    }
+}
+
 /// What the Telemetries say together.
 struct Said<'g> {
     provider: Option<&'g str>,
@@ -66,11 +108,11 @@ struct Said<'g> {
     propagation: Propagation,
 }
 
-/// The plan, and what is wrong with it.
+/// The plan for a side, and what is wrong with it.
 #[must_use]
-pub fn traces(ground: &Ground<'_>) -> (TracePlan, Diagnostics) {
+pub fn traces(ground: &Ground<'_>, side: Side) -> (TracePlan, Diagnostics) {
     let mut planner = Planner { ground, findings: Diagnostics::new() };
-    let plan = planner.plan();
+    let plan = planner.plan(side);
     (plan, planner.findings)
 }
 
@@ -84,10 +126,10 @@ impl<'p> Planner<'p> {
         self.ground.validated.mesh()
     }
 
-    fn plan(&mut self) -> TracePlan {
+    fn plan(&mut self, side: Side) -> TracePlan {
         let mesh = self.mesh();
         let proxy = mesh.default_config.tracing.as_ref();
-        let Some(said) = self.said() else {
+        let Some(said) = self.said(side) else {
             // No Telemetry, no default provider: what `defaultConfig` says (Istio: "legacy mesh config").
             if !mesh.enable_tracing {
                 return TracePlan::default();
@@ -110,7 +152,7 @@ impl<'p> Planner<'p> {
     }
 
     /// The Telemetries, each on top of those before; `None`: there is nothing.
-    fn said(&self) -> Option<Said<'p>> {
+    fn said(&self, side: Side) -> Option<Said<'p>> {
         let node = self.ground.node;
         let telemetries = self.ground.validated.telemetries_for(&node.namespace, &node.labels);
         let entries: Vec<_> = telemetries.iter().flat_map(|resource| &resource.spec.tracing).collect();
@@ -127,7 +169,7 @@ impl<'p> Planner<'p> {
             istio_tags: true,
             propagation: Propagation::On,
         };
-        for entry in entries.into_iter().filter(|entry| is_for_clients(entry.matches)) {
+        for entry in entries.into_iter().filter(|entry| side.is_of(entry.matches)) {
             said.provider = entry.providers.first().map(|p| p.name.as_str()).or(said.provider);
             said.disabled = entry.disable_span_reporting.unwrap_or(said.disabled);
             said.tags = entry.custom_tags.as_ref().or(said.tags);
@@ -397,11 +439,6 @@ impl<'p> Planner<'p> {
             None => finding,
         });
     }
-}
-
-/// A gateway is a client.
-pub(super) fn is_for_clients(matches: Option<ModeSelector>) -> bool {
-    matches.is_none_or(|matches| matches.mode.has_client())
 }
 
 /// Percent of requests that are traced where no Telemetry says (Istio: tracing.go `proxyConfigSamplingValue`).

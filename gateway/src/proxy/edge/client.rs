@@ -143,7 +143,7 @@ pub(super) fn mark(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
 
 /// Gives a request its id, which decides whether it is traced where nobody else did. Within the mesh it keeps the one that it has.
 fn identify(headers: &mut HeaderMap, ctx: &Ctx) -> Option<Box<Active>> {
-    let tracing = &ctx.snapshot.telemetry.tracing;
+    let tracing = ctx.snapshot.telemetry.tracing(ctx.side());
     if ctx.heads().hop == Hop::Mesh
         && let Some(known) = headers.get(REQUEST_ID)
     {

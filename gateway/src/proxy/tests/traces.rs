@@ -7,7 +7,7 @@ use crate::telemetry::{
     collectors::Collectors,
     export::Exported,
     node::Node,
-    plan::{Ground, traces},
+    plan::{Ground, Side, traces},
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -159,14 +159,14 @@ async fn traced_by(yaml: &str, decision: TraceDecision) -> Traced {
         ..Node::default()
     };
     let ground = Ground { validated: &validated, compiled: &compiled, node: &node, environment: &|_| None };
-    let (plan, findings) = traces(&ground);
+    let (plan, findings) = traces(&ground, Side::Client);
     assert!(findings.is_empty(), "{findings:?}");
     let metrics = Metrics::new(Identity::default(), "test").unwrap();
     let exported = Exported::register(&metrics).unwrap();
     let courier = Arc::new(Caller::new(gateway.cell.clone()));
     let dropped = metrics.access_log_dropped.clone();
     let mut collectors = Collectors::new(courier, exported, dropped, Handle::current());
-    let tracing = Tracing { decision, ..collectors.tracing(plan) };
+    let tracing = Tracing { decision, ..collectors.tracing([plan]).into_iter().next().unwrap() };
     let telemetry = Arc::new(Plans { tracing, ..Plans::default() });
     gateway.cell.publish(Snapshot { telemetry, ..Snapshot::clone(&gateway.cell.load()) });
     Traced { gateway, exported: metrics, _collectors: collectors }

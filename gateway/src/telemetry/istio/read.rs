@@ -47,6 +47,8 @@ impl Number {
 struct Series<'s> {
     pairs: Pairs<'s>,
     values: Option<&'s Values>,
+    /// Whether it came in to a workload.
+    inbound: bool,
     /// Its labels where nothing changes them.
     text: Option<Arc<str>>,
 }
@@ -54,6 +56,7 @@ struct Series<'s> {
 impl Told {
     /// Adds all that was counted of a target.
     pub(super) fn add(&mut self, target: &Target, labels: &Labels<'_>, rules: &Rules) {
+        let inbound = target.place.inbound;
         let plain = target.series().into_iter().map(|series| (None, series));
         let made = target.all_made().into_iter().map(|(values, series)| (Some(values), series));
         for (values, series) in plain.chain(made) {
@@ -63,7 +66,7 @@ impl Told {
                 continue;
             }
             let pairs = labels.pairs(&target.place, &What::Requests(series.outcome));
-            let mut told = Series { pairs, values: values.as_ref(), text: None };
+            let mut told = Series { pairs, values: values.as_ref(), inbound, text: None };
             self.push(names::REQUESTS, &mut told, rules, || Number::Count(requests));
             for (name, histogram) in [
                 (names::REQUEST_DURATION, &series.duration),
@@ -79,7 +82,7 @@ impl Told {
         }
         for ((flags, values), series) in target.all_tcp() {
             let pairs = labels.pairs(&target.place, &What::Connections(flags));
-            let mut told = Series { pairs, values: values.as_ref(), text: None };
+            let mut told = Series { pairs, values: values.as_ref(), inbound, text: None };
             for (name, counter) in [
                 (names::TCP_OPENED, &series.opened),
                 (names::TCP_CLOSED, &series.closed),
@@ -91,7 +94,7 @@ impl Told {
         }
         if let Some((requests, responses)) = target.messages() {
             let pairs = labels.pairs(&target.place, &What::Messages);
-            let mut told = Series { pairs, values: None, text: None };
+            let mut told = Series { pairs, values: None, inbound, text: None };
             self.push(names::REQUEST_MESSAGES, &mut told, rules, || Number::Count(requests));
             self.push(names::RESPONSE_MESSAGES, &mut told, rules, || Number::Count(responses));
         }
@@ -119,7 +122,7 @@ impl Told {
 
     fn push(&mut self, name: &str, series: &mut Series<'_>, rules: &Rules, number: impl FnOnce() -> Number) {
         let Some(index) = names::ISTIO.iter().position(|(known, _)| *known == name) else { return };
-        let Some(rule) = rules.metrics.get(index).filter(|rule| !rule.disabled) else { return };
+        let Some(rule) = rules.of(series.inbound).get(index).filter(|rule| !rule.disabled) else { return };
         let number = number();
         if rule.labels.is_empty() && rules.expressions.is_empty() {
             let text = series.text.get_or_insert_with(|| rule.labels(&series.pairs, None).into());

@@ -15,6 +15,8 @@ const LONGEST: usize = 256;
 pub struct Rules {
     /// By metric.
     pub metrics: [Rule; names::ISTIO.len()],
+    /// The same of what comes in to a workload; `None`: as of all else.
+    pub inbound: Option<Box<[Rule; names::ISTIO.len()]>>,
     /// Expressions that make labels of requests.
     pub expressions: Vec<Condition>,
 }
@@ -40,15 +42,24 @@ pub enum Change {
 }
 
 impl Rules {
+    /// Those of what comes in to a workload, or of all else.
+    pub(super) fn of(&self, inbound: bool) -> &[Rule; names::ISTIO.len()] {
+        self.inbound.as_deref().filter(|_| inbound).unwrap_or(&self.metrics)
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Rule> {
+        self.of(false).iter().chain(self.of(true))
+    }
+
     /// Whether series are told with these labels as with the others'.
     pub(super) fn has_labels_of(&self, other: &Rules) -> bool {
-        let labels = |rules: &'_ Rules| rules.metrics.each_ref().map(|rule| rule.labels.clone());
-        self.expressions == other.expressions && labels(self) == labels(other)
+        let labels = |rule: &Rule| rule.labels.clone();
+        self.expressions == other.expressions && self.each().map(labels).eq(other.each().map(labels))
     }
 
     /// Whether several series may be told as one.
     pub(super) fn merge(&self) -> bool {
-        self.metrics.iter().any(|rule| !rule.labels.is_empty())
+        self.each().any(|rule| !rule.labels.is_empty())
     }
 }
 

@@ -5,7 +5,7 @@ use crate::telemetry::{
     Flags, Identity, Metrics,
     access_log::Entry,
     istio::{RequestProtocol, Sample},
-    plan::tests::{configuration, on},
+    plan::tests::{beside, configuration, on},
 };
 use http::HeaderMap;
 
@@ -236,4 +236,40 @@ fn texts_of_requests_make_no_series_without_end() {
     assert!(requests.len() == 1025, "{}", requests.len());
     let sum: u64 = requests.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
     assert_eq!(sum, 3000, "none is lost");
+}
+
+#[test]
+fn a_sidecar_tells_of_each_way_as_it_is_said() {
+    let more = telemetry(
+        "a",
+        ROOT,
+        "{metrics: [{providers: [{name: prometheus}], overrides: [{match: {mode: SERVER}, tagOverrides: {way: {value: '\"in\"'}}}, {match: {mode: CLIENT, metric: REQUEST_COUNT}, disabled: true}]}]}",
+    );
+    let (plan, findings) = beside(&configuration("", &more), metrics);
+    assert_eq!(findings, Vec::<String>::new());
+    let metrics = Metrics::new(Identity::default(), "test").unwrap();
+    metrics.istio.set(plan.rules, plan.interval);
+    let of = |name| {
+        let spec =
+            routing::cluster::ClusterSpec { name, ..routing::cluster::ClusterSpec::new("a.example", 80, "") };
+        metrics.istio.cluster(&spec)
+    };
+    let (inward, out) =
+        (of(routing::cluster::ClusterName::inbound(80)), of(routing::cluster::ClusterName::passthrough()));
+    metrics.istio.record(&inward, &sample());
+    metrics.istio.record(&out, &sample());
+    let lines = lines(&metrics);
+    let found = |name: &str, reporter: &str| {
+        let reporter = format!("reporter=\"{reporter}\"");
+        lines
+            .iter()
+            .find(|line| line.starts_with(name) && line.contains(&reporter))
+            .cloned()
+            .unwrap_or_default()
+    };
+    assert!(found("istio_requests_total{", "destination").contains("way=\"in\""), "{lines:?}");
+    assert_eq!(found("istio_requests_total{", "source"), "");
+    let times = "istio_request_duration_milliseconds_count{";
+    assert!(found(times, "destination").contains("way=\"in\""), "{lines:?}");
+    assert!(!found(times, "source").is_empty() && !found(times, "source").contains("way="), "{lines:?}");
 }

@@ -2,7 +2,11 @@
 
 use super::*;
 use config_model::{parse, set::ResourceSet, validate::validate};
-use routing::compile::{Identity, compile};
+use routing::compile::{Identity, Role, Workload, compile};
+
+fn of_client(ground: &Ground<'_>) -> (TracePlan, Diagnostics) {
+    traces(ground, Side::Client)
+}
 
 /// A collector's service, and MeshConfig.
 pub(in crate::telemetry) fn configuration(mesh: &str, more: &str) -> String {
@@ -31,12 +35,28 @@ pub(in crate::telemetry) fn on<T>(
     yaml: &str,
     plan: impl FnOnce(&Ground<'_>) -> (T, Diagnostics),
 ) -> (T, Vec<String>) {
+    planned_for(Identity::default(), yaml, plan)
+}
+
+/// The same for the sidecar of a workload of the root namespace.
+pub(in crate::telemetry) fn beside<T>(
+    yaml: &str,
+    plan: impl FnOnce(&Ground<'_>) -> (T, Diagnostics),
+) -> (T, Vec<String>) {
+    let role = Role::Sidecar(Box::new(Workload::at(vec![[10, 1, 0, 9].into()])));
+    planned_for(Identity { role, ..Identity::default() }, yaml, plan)
+}
+
+fn planned_for<T>(
+    identity: Identity,
+    yaml: &str,
+    plan: impl FnOnce(&Ground<'_>) -> (T, Diagnostics),
+) -> (T, Vec<String>) {
     let parsed = parse::parse("a.yaml", yaml);
     assert!(!parsed.diagnostics.has_errors(), "{:?}", parsed.diagnostics);
     let mut set = ResourceSet::default();
     parsed.resources.into_iter().for_each(|r| drop(set.insert(r)));
     let (validated, _) = validate(set);
-    let identity = Identity::default();
     let (compiled, _) = compile(&validated, &identity);
     let node = Node {
         namespace: identity.namespace.clone(),
@@ -116,7 +136,7 @@ fn the_share_of_requests_is_the_narrowest_that_is_given() {
             Sampling::Never,
         ),
     ] {
-        let (plan, findings) = on(&configuration(&format!("{OTEL}{mesh}"), &more), traces);
+        let (plan, findings) = on(&configuration(&format!("{OTEL}{mesh}"), &more), of_client);
         assert_eq!(plan.sampling, want, "{mesh} {more}");
         assert_eq!(findings, Vec::<String>::new(), "{mesh} {more}");
     }
@@ -127,7 +147,7 @@ fn providers_are_spoken_to_as_they_say() {
     let with = |name: &str| {
         telemetry("a", "istio-system", &format!("{{tracing: [{{providers: [{{name: {name}}}]}}]}}"))
     };
-    let recipe = |name: &str| on(&configuration(OTEL, &with(name)), traces).0.recipe.unwrap();
+    let recipe = |name: &str| on(&configuration(OTEL, &with(name)), of_client).0.recipe.unwrap();
     let otel = recipe("otel");
     assert_eq!(otel.address.protocol, Protocol::Grpc);
     assert_eq!(otel.address.to, Destination::Cluster(ClusterName::outbound(4317, "", "c.example")));
@@ -140,10 +160,10 @@ fn providers_are_spoken_to_as_they_say() {
     assert!(zipkin.address.headers[0].1.is_sensitive());
     // The address alone, as Istio's bootstrap has it.
     let (plan, _) =
-        on(&configuration("defaultConfig: {tracing: {zipkin: {address: 'z.example:9411'}}}", ""), traces);
+        on(&configuration("defaultConfig: {tracing: {zipkin: {address: 'z.example:9411'}}}", ""), of_client);
     assert_eq!(plan.recipe.unwrap().address.to, Destination::Address("z.example".into(), 9411));
     let (plan, _) =
-        on(&configuration("defaultConfig: {tracing: {zipkin: {address: 'c.example:9411'}}}", ""), traces);
+        on(&configuration("defaultConfig: {tracing: {zipkin: {address: 'c.example:9411'}}}", ""), of_client);
     let known = Destination::Cluster(ClusterName::outbound(9411, "", "c.example"));
     assert_eq!(plan.recipe.unwrap().address.to, known);
 }
@@ -178,9 +198,23 @@ fn what_cannot_be_done_is_said_and_nothing_is_traced() {
             "tlsSettings is not honoured",
         ),
     ] {
-        let (plan, findings) = on(&configuration(&mesh, &more), traces);
+        let (plan, findings) = on(&configuration(&mesh, &more), of_client);
         assert!(plan.recipe.is_none(), "{mesh}");
         assert!(findings.iter().any(|finding| finding.contains(want)), "{mesh}: {findings:?}");
         assert!(findings[0].contains("ConfigMap istio-system/istio"), "{findings:?}");
     }
+}
+
+#[test]
+fn a_sidecar_is_a_client_on_the_way_out_and_a_server_on_the_way_in() {
+    let more = telemetry(
+        "a",
+        "istio-system",
+        "{tracing: [{providers: [{name: otel}]}, {match: {mode: SERVER}, randomSamplingPercentage: 50}, {match: {mode: CLIENT}, disableSpanReporting: true}]}",
+    );
+    let text = configuration(OTEL, &more);
+    let (out, _) = beside(&text, of_client);
+    assert!(out.recipe.is_none(), "CLIENT");
+    let (inward, _) = beside(&text, |ground| traces(ground, Side::Server));
+    assert_eq!((inward.recipe.is_some(), inward.sampling), (true, Sampling::percent(50.0)), "SERVER");
 }
