@@ -7,12 +7,14 @@ LIMEN_BIN names the binary. Ends as `sidecar.py` does.
 import os, socket, subprocess, sys, threading
 
 import sidecar
-from sidecar import (CART, DB, GROUP, HTTP, OTHER, POD, REDIRECT, REVIEWS, TCP, V1, V2, Limen, asked, banner, certificates, connected,
+from sidecar import (CART, DB, GROUP, HTTP, OTHER, POD, REDIRECT, REVIEWS, TCP, V1, V2, WORLD, Limen, asked, banner, certificates, connected,
                      endpoint, eventually, expect, failed, get, head_of, heard, http, network, outside, serve, service, sh,
                      spoken, start_world, tls_or_plain, write)
 
 # An address where nobody is, and a service whose port has no protocol in its name.
 NOWHERE, QUIET = "203.0.113.1", "10.96.0.40"
+# Of the pod, of the world, and of a service.
+POD6, PEER6, BASE6 = "fd77::2", "fd77::1", "fd96::20"
 WITHOUT_RULES = "15020,15021,15090,8082"
 
 MESH = (
@@ -20,6 +22,7 @@ MESH = (
     + service("reviews-v2", "10.96.0.11", HTTP) + endpoint("reviews-v2", V2, HTTP)
     + service("base", "10.96.0.20", TCP) + endpoint("base", DB, TCP)
     + service("quiet", QUIET, ("quiet", 7000)) + endpoint("quiet", OTHER, ("quiet", 7000))
+    + service("six", BASE6, TCP) + endpoint("six", DB, TCP)
     + service("cart", CART, ("http", 8080), "selector: {app: cart},")
 )
 
@@ -62,6 +65,9 @@ spec:
     connectionPool: {{tcp: {{maxConnections: 1}}, http: {{http1MaxPendingRequests: 1}}}}
     defaultEndpoint: 127.0.0.1:18084
   - port: {{number: 8085, protocol: TCP, name: tcp}}
+  - port: {{number: 8086, protocol: HTTPS, name: mutual}}
+    tls: {{mode: MUTUAL, serverCertificate: {folder}/cart/cert-chain.pem, privateKey: {folder}/cart/key.pem, caCertificates: {folder}/ca.pem}}
+    defaultEndpoint: 127.0.0.1:18080
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
@@ -75,6 +81,7 @@ spec:
     8083: {{mode: DISABLE}}
     8084: {{mode: DISABLE}}
     8085: {{mode: DISABLE}}
+    8086: {{mode: DISABLE}}
     7001: {{mode: DISABLE}}
 """
 
@@ -114,8 +121,15 @@ def held(release):
     return each
 
 
+def six():
+    """The same network by IPv6."""
+    sh(f"ip address add {POD6}/64 dev pod nodad && ip netns exec {WORLD} ip address add {PEER6}/64 dev world nodad")
+    sh(f"ip route add default via {PEER6} && ip netns exec {WORLD} ip route add default via {POD6}")
+
+
 def run(folder):
     network()
+    six()
     for name in ("config", "run"):
         os.mkdir(f"{folder}/{name}")
         os.chmod(f"{folder}/{name}", 0o777)
@@ -128,13 +142,13 @@ def run(folder):
     release = threading.Event()
     for address, port, each in (
         ("127.0.0.1", 18080, http("app")), (POD, 18082, banner("bound")), ("127.0.0.1", 18084, held(release)),
-        ("0.0.0.0", 8085, banner("tcp")), ("0.0.0.0", 7001, banner("open")), ("0.0.0.0", 7002, banner("shut")),
+        ("0.0.0.0", 8085, banner("tcp")), (POD6, 8085, banner("six")), ("0.0.0.0", 7001, banner("open")), ("0.0.0.0", 7002, banner("shut")),
     ):
         serve(address, port, each)
     serve_unix(f"{folder}/run/app.sock", http("unix"))
     beside, cart = start_world(), None
     try:
-        cart = Limen(folder, "cart", f"{folder}/cart", "app=cart", POD)
+        cart = Limen(folder, "cart", f"{folder}/cart", "app=cart", f"{POD},{POD6}")
         ready = lambda: asked("127.0.0.1", 15021, "localhost", "/healthz/ready").startswith("200")
         eventually("the sidecar to be ready, or to end", lambda: not cart.alive() or ready())
         if failed or not cart.alive():
@@ -142,6 +156,7 @@ def run(folder):
         subprocess.run([REDIRECT, "-u", "", "-g", str(GROUP), "-d", WITHOUT_RULES], check=True)
         egress(folder)
         ingress(folder)
+        both_families(folder)
         limits(release)
         peers(folder)
         heads(folder)
@@ -183,6 +198,17 @@ def egress(folder):
         expect(f"egress, unix socket: {host}", got.startswith(wanted), got)
 
 
+def both_families(folder):
+    got = heard(BASE6, 3306, b"select")
+    expect("IPv6: TCP to a service's address", got.startswith("base ") and got.endswith("select"), got)
+    got = asked("fd96::99", 80, "nobody")
+    expect("IPv6: to who is no service", not got.startswith("200"), got)
+    got = outside(("asked", POD6, 8080, "cart"))
+    expect("IPv6: HTTP in", got.startswith("200 app "), got)
+    got = outside(("heard", POD6, 8085, b"ping"))
+    expect("IPv6: TCP in, where it was going", got.startswith("six from ::6") and "ping" in got, got)
+
+
 def ingress(folder):
     got = outside(("asked", POD, 8080, "cart"))
     expect("ingress to 127.0.0.1", got.startswith("200 app "), got)
@@ -195,6 +221,9 @@ def ingress(folder):
     expect("ingress with tls", got.startswith("200 app "), got)
     got = outside(("asked", POD, 8083, "cart"))
     expect("ingress with tls, in the clear", not got.startswith("200"), got)
+    for account, wanted in (("shop", True), ("alien", True), ("nobody", False)):
+        got = tls_or_plain(folder, account, 8086)
+        expect(f"ingress with mutual tls of the user's own: {account}", got.startswith("200 app ") == wanted, got)
     got = outside(("heard", POD, 8085, b"ping"))
     expect("ingress where the connection was going", got.startswith("tcp from 127.0.0.6") and "ping" in got, got)
 
