@@ -23,7 +23,8 @@ pub use tracing::{MeshTracing, ZipkinAddress};
 use crate::{
     istio::{
         destination_rule::{
-            H2UpgradePolicy, LocalityLbSetting, TcpKeepalive, TrafficPolicy, ZoneAwareLbSetting,
+            ClientTlsSettings, H2UpgradePolicy, LocalityLbSetting, TcpKeepalive, TrafficPolicy,
+            ZoneAwareLbSetting,
         },
         gateway::TlsProtocol,
         sidecar::OutboundTrafficMode,
@@ -122,7 +123,10 @@ impl Default for MeshConfig {
             tls_defaults: None,
             mesh_mtls: None,
             protocol_detection_timeout: Duration::ZERO,
-            outbound_traffic_policy: MeshOutboundTrafficPolicy { mode: OutboundTrafficMode::AllowAny },
+            outbound_traffic_policy: MeshOutboundTrafficPolicy {
+                mode: OutboundTrafficMode::AllowAny,
+                tls: None,
+            },
             default_config: ProxyConfig::default(),
             networks: BTreeMap::new(),
             access_log_file: String::new(),
@@ -178,11 +182,13 @@ impl MeshConfig {
 }
 
 /// What becomes of traffic of sidecars to what no service has, where no Sidecar says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct MeshOutboundTrafficPolicy {
     /// The zero value is REGISTRY_ONLY; without the whole block it is ALLOW_ANY.
     pub mode: OutboundTrafficMode,
+    /// TLS towards the names that `ALLOW_ANY_DYNAMIC_DNS` sends requests to.
+    pub tls: Option<ClientTlsSettings>,
 }
 
 /// How a line of the access log is written.

@@ -194,7 +194,8 @@ impl Cluster {
         let below = host.len() > domain.len()
             && host.get(host.len() - domain.len()..).is_some_and(|end| end.eq_ignore_ascii_case(domain));
         let asked = || authority.get(host.len() + 1..).and_then(|port| port.parse().ok());
-        let port = if *port == 0 { asked().unwrap_or(80) } else { *port };
+        let usual = if self.spec.tls.is_some() { 443 } else { 80 };
+        let port = if *port == 0 { asked().unwrap_or(usual) } else { *port };
         match self.dynamic.get().filter(|_| below) {
             Some(names) => names.endpoint(host, port).await,
             None => None,

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::runtime::dns::{Answer, ResolveError};
     use async_trait::async_trait;
-    use routing::cluster::{Address, ClusterSpec, Discovery, Endpoint};
+    use routing::cluster::{Address, ClusterSpec, Discovery, Endpoint, UpstreamTls};
 
     struct Fixed(Mutex<Result<Vec<std::net::IpAddr>, String>>);
 
@@ -296,6 +296,11 @@ mod tests {
             assert_eq!(found.endpoint.address, ip(address), "{authority}");
         }
         assert!(one.named("").await.is_none());
+        compiled.spec =
+            Arc::new(ClusterSpec { tls: Some(UpstreamTls::default()), ..ClusterSpec::clone(&compiled.spec) });
+        let clusters = registry.reconcile(&of(&[&compiled]));
+        let found = clusters.values().next().unwrap().named("a.example").await.unwrap();
+        assert_eq!(found.endpoint.address, ip("10.1.0.1:443"), "by TLS");
     }
 
     #[tokio::test]

@@ -35,14 +35,16 @@ use crate::{
 use addresses::Allocated;
 use bytes::Bytes;
 use config_model::{
-    diagnostic::{Diagnostic, Diagnostics},
+    diagnostic::{Code, Diagnostic, Diagnostics},
+    mesh::MeshConfig,
+    meta::{Kind, ResourceKey},
     parse::locate,
     validate::Validated,
 };
 use hosts::Common;
 use outbound::Outbound;
 use routes::Plain;
-use scope::Scope;
+use scope::{Rest, Scope};
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// Compiles what the sidecar of this workload serves. `before` is what it served last.
@@ -89,7 +91,21 @@ pub(super) fn compile(
     }
 
     let mut made: Clusters = Maker::default().follow(&input, &reached, &|_| false, &mut findings);
-    let others = clusters::passing(now.mesh(), &scope.rest).into_iter().chain(inbound.clusters(now));
+    let named = matches!(scope.rest, Rest::Named).then(|| clusters::of_any_name(now.mesh(), identity));
+    let named = named.transpose().unwrap_or_else(|what| {
+        let message =
+            format!("outboundTrafficPolicy.{what}: requests to what no service has are answered 503");
+        let root = now.mesh().root_namespace.as_str();
+        let key = ResourceKey::new(Kind::ConfigMap, root, MeshConfig::CONFIG_MAP);
+        let finding =
+            Diagnostic::new(Code::NOT_YET_HONOURED, message).at(format!("data.{}", MeshConfig::KEY));
+        own.push(match now.config_maps().get(&key) {
+            Some(map) => finding.about(&map.key, &map.origin),
+            None => finding,
+        });
+        None
+    });
+    let others = clusters::passing(now.mesh()).into_iter().chain(named).chain(inbound.clusters(now));
     made.extend(others.map(|cluster| (cluster.spec.name.clone(), Arc::new(cluster))));
     if let Some(before) = before {
         clusters::share(&mut made, &before.clusters);

@@ -3,7 +3,7 @@
 //! Invariant: names are Istio's (cluster_builder.go `buildDefaultPassthroughCluster`, `buildBlackHoleCluster`, `buildInboundCluster`);
 //! none of them has TLS.
 
-use super::{super::traffic, scope::Rest};
+use super::super::{Identity, traffic, upstream_tls};
 use crate::{
     cluster::{Address, Cluster, ClusterName, ClusterSpec, Discovery, Endpoint, UpstreamProtocol},
     compile::Clusters,
@@ -13,11 +13,11 @@ use config_model::{
     mesh::MeshConfig,
     scalar::Protocol,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Those that every sidecar has, whatever services there are.
-pub(super) fn passing(mesh: &MeshConfig, rest: &Rest<'_>) -> Vec<Cluster> {
-    let pool = mesh.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
+pub(super) fn passing(mesh: &MeshConfig) -> [Cluster; 3] {
+    let pool = default_pool(mesh);
     let named = |name: ClusterName, discovery, pool| ClusterSpec {
         discovery,
         protocol: UpstreamProtocol::Client,
@@ -29,14 +29,36 @@ pub(super) fn passing(mesh: &MeshConfig, rest: &Rest<'_>) -> Vec<Cluster> {
         named(ClusterName::inbound_passthrough(), original, pool),
         named(ClusterName::black_hole(), Discovery::Static, None),
     ];
-    let mut all = specs.map(|spec| Cluster { spec: Arc::new(spec), endpoints: [].into() }).to_vec();
-    if matches!(rest, Rest::Named) {
-        // Istio: cluster_builder.go `buildAllowAnyDFPCluster`.
-        let spec = named(ClusterName::any_name(), Discovery::DynamicDns, pool);
-        let any = Endpoint::at(Address::Name("*".into(), 0));
-        all.push(Cluster { spec: Arc::new(spec), endpoints: [any].into() });
-    }
-    all
+    specs.map(|spec| Cluster { spec: Arc::new(spec), endpoints: [].into() })
+}
+
+/// The one of any name that is asked for (Istio: cluster_builder.go `buildAllowAnyDFPCluster`).
+///
+/// # Errors
+/// What cannot be done of the TLS that is asked for, as the beginning of a sentence: there is no cluster then.
+pub(super) fn of_any_name(mesh: &MeshConfig, identity: &Identity) -> Result<Cluster, String> {
+    let tls = upstream_tls::compile(&upstream_tls::Wanted {
+        settings: mesh.outbound_traffic_policy.tls.as_ref(),
+        rule_namespace: &mesh.root_namespace,
+        gateway_namespace: &identity.namespace,
+        trust_domain: &mesh.trust_domain,
+        entry_names: &[],
+        accounts: &BTreeSet::new(),
+        default_sni: "",
+    })?;
+    let name = ClusterName::any_name();
+    let spec = ClusterSpec {
+        discovery: Discovery::DynamicDns,
+        protocol: UpstreamProtocol::Client,
+        tls,
+        ..pooled(ClusterSpec::new(name.as_str(), 0, ""), name.clone(), default_pool(mesh), mesh)
+    };
+    let any = Endpoint::at(Address::Name("*".into(), 0));
+    Ok(Cluster { spec: Arc::new(spec), endpoints: [any].into() })
+}
+
+fn default_pool(mesh: &MeshConfig) -> Option<&ConnectionPoolSettings> {
+    mesh.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref())
 }
 
 /// A port of the workload.
@@ -56,9 +78,7 @@ pub(super) struct Own<'o> {
 impl Own<'_> {
     pub(super) fn cluster(self, mesh: &MeshConfig) -> Cluster {
         let Self { port, service: (host, service, namespace), protocol, endpoint, pool } = self;
-        let defaults =
-            mesh.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
-        let pool = pool.or(defaults);
+        let pool = pool.or(default_pool(mesh));
         let spec = ClusterSpec {
             service,
             namespace,

@@ -120,3 +120,20 @@ spec: {clusterIP: 10.9.9.9, selector: {app: a}, ports: [{name: tcp, port: 3306}]
         assert_eq!(chains.wants(to.parse().unwrap()), Default::default(), "{listener}");
     }
 }
+
+#[test]
+fn tls_towards_any_name_that_cannot_be_had_is_said_and_nothing_goes_out_without_it() {
+    let mesh = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: 'outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS, tls: {mode: MUTUAL}}'}
+";
+    let (compiled, findings) = compile(&validated(mesh), &beside("n0"));
+    assert!(!compiled.clusters.keys().any(|name| name.as_str() == "AllowAnyDynamicDNSCluster"));
+    let said: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    let wanted = "outboundTrafficPolicy.tls.mode MUTUAL without a client certificate";
+    assert!(
+        said.iter().any(|finding| finding.contains(wanted) && finding.contains("istio-system/istio")),
+        "{said:?}"
+    );
+}
