@@ -261,11 +261,8 @@ fn passthrough(compiled: &Compiled, question: &Question, part: ListenerPart, rou
 /// How many endpoints of a cluster may be picked. Where the connection was going is one, of a sidecar.
 fn endpoints(compiled: &Compiled, name: &ClusterName) -> usize {
     let Some(cluster) = compiled.clusters.get(name) else { return 0 };
-    let beside = compiled.identity().role.workload().is_some();
-    match cluster.spec.discovery {
-        Discovery::OriginalDestination { .. } if beside => 1,
-        _ => usable(cluster),
-    }
+    let original = matches!(cluster.spec.discovery, Discovery::OriginalDestination { .. });
+    if original && compiled.identity().role.workload().is_some() { 1 } else { usable(cluster) }
 }
 
 fn forward_parts(

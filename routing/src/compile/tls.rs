@@ -225,7 +225,7 @@ fn ciphers(written: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::testing::identity;
+    use crate::compile::testing::{identity, validated};
     use config_model::mesh::MeshTlsConfig;
 
     fn compiled(settings: ServerTlsSettings) -> (ServerTls, Vec<String>) {
@@ -295,12 +295,18 @@ mod tests {
         assert_eq!(plain.client.unwrap().trust_domains, ["cluster.local"]);
         assert_eq!((plain.min_version, plain.max_version), (TlsVersion::V1_2, TlsVersion::V1_3));
         assert_eq!(plain.cipher_suites, MESH_SUITES);
-        let written: MeshConfig = serde_yaml::from_str(
-            "{trustDomain: new.example, trustDomainAliases: [old.example, new.example, ''], \
-             meshMTLS: {minProtocolVersion: TLSV1_3, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, NOPE]}}",
-        )
-        .unwrap();
-        let tls = of_mesh(&written, &identity());
+        let map = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    trustDomain: new.example
+    trustDomainAliases: [old.example, new.example, '']
+    meshMTLS: {minProtocolVersion: TLSV1_3, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256, NOPE]}
+";
+        let (read, identity) = (validated(map), identity());
+        let written = read.mesh();
+        let tls = of_mesh(written, &identity);
         let client = tls.client.unwrap();
         assert_eq!((client.required, client.any_issuer), (true, false));
         assert_eq!(client.trust_domains, ["new.example", "old.example"]);
@@ -310,7 +316,7 @@ mod tests {
         );
         // A gateway's are of any trust domain that the mesh's authority vouches for.
         let settings = ServerTlsSettings { mode: ServerTlsMode::IstioMutual, ..Default::default() };
-        assert!(compile(Some(&settings), &written, &identity()).0.client.unwrap().trust_domains.is_empty());
+        assert!(compile(Some(&settings), written, &identity).0.client.unwrap().trust_domains.is_empty());
     }
 
     #[test]
