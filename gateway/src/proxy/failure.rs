@@ -18,6 +18,8 @@ pub(super) enum Cause {
     NoCluster,
     /// No endpoint may be picked.
     NoHealthyUpstream,
+    /// The name that the request asks for stands for no address that it may go to.
+    NameNotResolved,
     /// The route's timeout ran out.
     RouteTimeout,
     /// The time of one attempt ran out before its response began.
@@ -33,9 +35,10 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::NoCluster,
         Self::NoHealthyUpstream,
+        Self::NameNotResolved,
         Self::RouteTimeout,
         Self::PerTryTimeout,
         Self::RetriedResponse,
@@ -48,6 +51,7 @@ impl Cause {
         match self {
             Self::NoCluster => "cluster_not_found",
             Self::NoHealthyUpstream => "no_healthy_upstream",
+            Self::NameNotResolved => "dns_resolution_failure",
             Self::RouteTimeout => "response_timeout",
             Self::PerTryTimeout => "upstream_per_try_timeout",
             Self::RetriedResponse => "retried_response",
@@ -160,9 +164,13 @@ impl Failure {
 pub(super) fn reset(e: &Error, head_sent: bool) -> Option<Reset> {
     use ErrorType as T;
     match Cause::of(e) {
-        Some(Cause::NoCluster | Cause::NoHealthyUpstream | Cause::RouteTimeout | Cause::Overflow) => {
-            return None;
-        }
+        Some(
+            Cause::NoCluster
+            | Cause::NoHealthyUpstream
+            | Cause::NameNotResolved
+            | Cause::RouteTimeout
+            | Cause::Overflow,
+        ) => return None,
         // The response was judged already.
         Some(Cause::RetriedResponse | Cause::Policy) => return None,
         Some(Cause::PerTryTimeout) => return Some(Reset::AfterRequest),
@@ -201,6 +209,7 @@ pub(super) fn no_answer(e: &Error) -> NoAnswer {
             Cause::Overflow
             | Cause::NoCluster
             | Cause::NoHealthyUpstream
+            | Cause::NameNotResolved
             | Cause::RetriedResponse
             | Cause::Policy,
         ) => NoAnswer::Ours,
@@ -234,6 +243,10 @@ pub(super) fn classify(e: &Error, flaw: Option<Flaw>) -> Failure {
         Some(Cause::NoHealthyUpstream) => {
             let details = Cause::NoHealthyUpstream.name();
             return Failure::new(503, "no healthy upstream", Flag::NoHealthyUpstream, details);
+        }
+        // Envoy: its dynamic forward proxy.
+        Some(cause @ Cause::NameNotResolved) => {
+            return Failure::new(503, "DNS resolution failure", Flag::DnsResolutionFailed, cause.name());
         }
         Some(cause @ (Cause::RouteTimeout | Cause::PerTryTimeout)) => return timed_out(cause.name()),
         Some(Cause::UntrustedUpstream) => return connection(e, "TLS_error:CERTIFICATE_VERIFY_FAILED"),
@@ -335,6 +348,7 @@ mod tests {
         for (e, status, flag, body) in [
             (Cause::NoCluster.error(), 503, "NC", ""),
             (Cause::NoHealthyUpstream.error(), 503, "UH", "no healthy upstream"),
+            (Cause::NameNotResolved.error(), 503, "DF", "DNS resolution failure"),
             (Cause::RouteTimeout.error(), 504, "UT", "upstream request timeout"),
             (
                 upstream(ErrorType::ConnectRefused),

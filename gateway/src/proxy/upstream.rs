@@ -143,7 +143,7 @@ pub(super) fn protocol(cluster: &Cluster, session: &Session) -> UpstreamProtocol
 /// The endpoint of the next attempt. Waits where every connection that the cluster may have is in use.
 ///
 /// # Errors
-/// [`Cause::Overflow`] where a limit is reached, [`Cause::NoHealthyUpstream`] where there is nobody to ask,
+/// [`Cause::Overflow`] where a limit is reached, [`Cause::NoHealthyUpstream`] or [`Cause::NameNotResolved`] where there is nobody to ask,
 /// [`Cause::RouteTimeout`] where the wait took all the time there was.
 pub(super) async fn endpoint(
     cluster: &Arc<Cluster>,
@@ -164,7 +164,7 @@ pub(super) async fn endpoint(
             .and_then(|forward| forward.authority.as_deref())
             .or_else(|| ctx.destination().and_then(|d| d.headers.authority()).map(|authority| &**authority))
             .unwrap_or(&ctx.authority);
-        return cluster.named(authority).await.ok_or_else(|| Cause::NoHealthyUpstream.error());
+        return cluster.named(authority).await.ok_or_else(|| Cause::NameNotResolved.error());
     }
     let elsewhere =
         attempt::left_behind(ctx).and_then(|tried| remote::pick(cluster, || fastrand::u64(..), tried));

@@ -70,6 +70,8 @@ flags! {
     DurationTimeout = "DT",
     /// The process is short of memory or of file descriptors.
     Overloaded = "OM",
+    /// The name that was asked for could not be resolved.
+    DnsResolutionFailed = "DF",
 }
 
 /// The flags of one response.

@@ -301,6 +301,7 @@ fn each_name_goes_to_servers_of_its_own_but_never_inside() {
         for host in ["inside.example.org", "nowhere.example.org"] {
             assert_eq!(asked(&limen, host).status, 503, "{host}");
         }
+        logged(&limen, &["503 DF dns_resolution_failure", "nowhere.example.org"]);
         assert!(secured(443, "inside.example.org", None).is_err());
         assert_eq!(asked(&limen, "partner.example.com").status, 404);
     });
