@@ -122,6 +122,17 @@ pub struct ClientAuth {
     pub any_issuer: bool,
 }
 
+impl ClientAuth {
+    /// Whether a URI of a certificate is of one of the trust domains.
+    #[must_use]
+    pub fn is_of_mesh(&self, uri: &str) -> bool {
+        self.trust_domains.iter().any(|domain| {
+            let rest = uri.strip_prefix("spiffe://").and_then(|rest| rest.strip_prefix(domain.as_str()));
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        })
+    }
+}
+
 /// TLS termination of one server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerTls {

@@ -326,8 +326,7 @@ fn find<'c>(compiled: &'c Compiled, question: &Question) -> Found<'c> {
     let nobody = || (None, format!("nothing listens on port {}", question.port));
     if compiled.identity().role.workload().is_some() {
         let (listener, chain) = sidecar::taken(compiled, question).ok_or_else(nobody)?;
-        let closed = || (Some(listener), "no chain takes such a connection: it is closed".to_owned());
-        return chain.map(|chain| (listener, chain)).ok_or_else(closed);
+        return chain.map(|chain| (listener, chain)).map_err(|why| (Some(listener), why));
     }
     let listener = find_listener(compiled, question).ok_or_else(nobody)?;
     let chain = choose_chain(listener, question).map_err(|reason| (Some(listener), reason))?;

@@ -17,13 +17,16 @@ use routing::{
     },
 };
 
-use super::explain::{Question, Transport};
+use super::explain::{Certificate, Question, Transport};
 
-/// The listener that takes a connection and its chain, `None` where none takes it; `None`: nothing listens there.
+/// A chain, or why there is none.
+type Chosen<'c> = Result<&'c Arc<FilterChain>, String>;
+
+/// The listener that takes a connection and its chain, or why none does; `None`: nothing listens there.
 pub(super) fn taken<'c>(
     compiled: &'c Compiled,
     question: &Question,
-) -> Option<(&'c Arc<Listener>, Option<&'c Arc<FilterChain>>)> {
+) -> Option<(&'c Arc<Listener>, Chosen<'c>)> {
     let direction = question.direction;
     let of_direction = || compiled.listeners.values().filter(move |listener| listener.direction == direction);
     let ip = question.destination.or_else(|| match direction {
@@ -50,7 +53,26 @@ pub(super) fn taken<'c>(
         Chains::Matched(chains) => chains.pick(destination, &chains.seen(destination, sniffed(question))),
         Chains::Http(_) | Chains::Tls(_) => None,
     };
-    Some((listener, chain))
+    let chain = chain.ok_or_else(|| "no chain takes such a connection: it is closed".to_owned());
+    Some((listener, chain.and_then(|chain| known(chain, question).map(|()| chain))))
+}
+
+/// Whether the certificate that a client shows is of the mesh, where it has to be.
+fn known(chain: &FilterChain, question: &Question) -> Result<(), String> {
+    let asked = chain.tls.as_ref().and_then(|tls| tls.client.as_ref());
+    match (asked, &question.client_certificate) {
+        (Some(asked), Some(shown))
+            if !asked.trust_domains.is_empty()
+                && *shown != Certificate::default()
+                && !shown.uris.iter().any(|uri| asked.is_of_mesh(uri)) =>
+        {
+            let domains = asked.trust_domains.join(", ");
+            Err(format!(
+                "the client's certificate bears no name of the trust domains {domains}: its handshake fails"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the first bytes of the connection would show.

@@ -135,15 +135,15 @@ impl ClientTrust {
     }
 
     fn is_named(&self, certificate: &X509Ref) -> bool {
-        let ClientAuth { names: wanted, trust_domains, .. } = &self.auth;
-        if wanted.is_empty() && trust_domains.is_empty() {
+        let auth = &self.auth;
+        if auth.names.is_empty() && auth.trust_domains.is_empty() {
             return true;
         }
         let names = certificate.subject_alt_names();
         let mut names = names.iter().flatten();
         names.any(|own| {
-            let of_mesh = own.uri().is_some_and(|uri| trust_domains.iter().any(|domain| is_of(uri, domain)));
-            of_mesh || name(own).is_some_and(|name| wanted.contains(&name))
+            let of_mesh = own.uri().is_some_and(|uri| auth.is_of_mesh(uri));
+            of_mesh || name(own).is_some_and(|name| auth.names.contains(&name))
         })
     }
 
@@ -157,12 +157,6 @@ impl ClientTrust {
         spki.is_ok_and(|digest| self.auth.spki.contains(&base64(&digest)))
             || whole.is_ok_and(|digest| self.auth.hashes.contains(&hex(&digest)))
     }
-}
-
-/// Whether a SPIFFE id is of this trust domain.
-fn is_of(uri: &str, domain: &str) -> bool {
-    let rest = uri.strip_prefix("spiffe://").and_then(|rest| rest.strip_prefix(domain));
-    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn name(name: &GeneralNameRef) -> Option<String> {

@@ -135,6 +135,26 @@ spec: {mtls: {mode: DISABLE}}
 }
 
 #[test]
+fn explain_knows_who_is_of_the_mesh() {
+    let config = folder(&[("a.yaml", CONFIG)]);
+    let from = |name: &str| {
+        let named = format!("--client-cert={name}");
+        let url = "https://reviews:9080/";
+        explain(config.path(), &["--direction", "inbound", "--alpn", "istio-http/1.1", &named, url])
+    };
+    assert_eq!(from("").exit, Exit::Ok, "one of which nothing is said");
+    assert_eq!(from("spiffe://cluster.local/ns/a/sa/b").exit, Exit::Ok);
+    let stranger = from("spiffe://other.example/ns/a/sa/b");
+    assert_eq!(
+        (stranger.exit, &stranger.json()["verdict"]),
+        (Exit::NoRoute, &"refused".into()),
+        "{}",
+        stranger.out
+    );
+    assert!(stranger.out.contains("trust domains cluster.local"), "{}", stranger.out);
+}
+
+#[test]
 fn a_gateway_has_no_original_destination() {
     let config = folder(&[("a.yaml", CONFIG)]);
     let path = config.path().to_string_lossy();
