@@ -19,7 +19,7 @@ command -v openssl >/dev/null || { apt-get update -qq && apt-get install -y -qq 
 built=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 counts=$built/pgo/counts
 rm -rf "$counts"
-CARGO_TARGET_DIR=$built/pgo/counting RUSTFLAGS="-Cprofile-generate=$counts" \
+CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$built/pgo/counting RUSTFLAGS="-Cprofile-generate=$counts" \
   cargo build --release --locked -p gateway --bin limen --target "$host"
 LIMEN=$built/pgo/counting/$host/release/limen
 . benches/load/common.sh
@@ -82,4 +82,7 @@ end
 # Without what was never called: that needs no word.
 "$tools/llvm-profdata" merge --sparse -o benches/load/limen.profdata "$counts"/*.profraw
 rustc -V > benches/load/limen.profdata.rustc
+# The name of a function that the gateway makes of the engine's: a build that has it is one that the profile speaks of.
+named='_ZN13pingora_proxy[A-Za-z0-9_$.]*15process_request28[A-Za-z0-9_$.]*E'
+grep -aom1 "$named" "$LIMEN" | head -n1 > benches/load/limen.profdata.symbol
 benches/load/release.sh

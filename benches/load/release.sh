@@ -24,8 +24,13 @@ fi
 # A path of its own for each content, and written once: all that is built depends on it, and a newer file would build all of it anew.
 counted=$built/pgo/$(sha256sum "$profile" | cut -c1-16).profdata
 [ -e "$counted" ] || install -D -m 0644 "$profile" "$counted"
-# Naming the target keeps the flag away from what runs while building.
-CARGO_TARGET_DIR=$built RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$counted" \
+# Naming the target keeps the flag away from what runs while building. Whether a build is incremental is in the names of functions too.
+CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$built RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$counted" \
   cargo "${build[@]}" --release --locked -p gateway --bin limen --target "$host" >&2
 install -D -m 0755 "$built/$host/release/limen" "$built/release/limen"
+# Names are others too where a crate that the gateway is built of has another version or other features.
+if [ -s "$profile.symbol" ] && ! grep -qaF "$(cat "$profile.symbol")" "$built/release/limen"; then
+  echo "release: $profile was made of other versions of crates, or other features: what it says of the gateway's functions is not found." \
+    "'make pgo' makes it anew." >&2
+fi
 echo "$built/release/limen"
