@@ -291,7 +291,17 @@ impl<S: IO> AsyncRead for EdgeStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.side {
-            Side::Http1(_) => this.poll_read_http1(cx, buf),
+            Side::Http1(_) => {
+                let read = this.poll_read_http1(cx, buf);
+                // The engine flushes a body of known length at its end only. Who listens to the client has nothing more to write for now.
+                if read.is_pending()
+                    && this.unflushed
+                    && let Poll::Ready(flushed) = Pin::new(&mut *this).poll_flush(cx)
+                {
+                    flushed?;
+                }
+                read
+            }
             Side::Http2(_) => this.poll_read_http2(cx, buf),
         }
     }

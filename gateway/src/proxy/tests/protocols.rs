@@ -146,3 +146,37 @@ async fn a_tunnel_that_is_refused_is_an_ordinary_answer() {
     assert!(up.got()[0].to_ascii_lowercase().contains("upgrade: websocket"), "{:?}", up.got()[0]);
     assert!(!up.got()[0].to_ascii_lowercase().contains("transfer-encoding"), "{:?}", up.got()[0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_response_goes_on_as_it_comes() {
+    for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        let part = if framing.starts_with('T') { "5\r\nhello\r\n" } else { "hello" };
+        let head = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n");
+        // With the head, and after it.
+        for (first, then) in [(format!("{head}{part}"), None), (head, Some(part))] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let up = listener.local_addr().unwrap();
+            let gateway = gateway(&config(FORWARD, &[up], "HTTP")).await;
+            let mut client = TcpStream::connect(gateway.address).await.unwrap();
+            client.write_all(b"GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
+            let (mut upstream, _) = listener.accept().await.unwrap();
+            upstream.write_all(first.as_bytes()).await.unwrap();
+            if let Some(then) = then {
+                until(&mut client, "\r\n\r\n").await;
+                upstream.write_all(then.as_bytes()).await.unwrap();
+            }
+            until(&mut client, "hello").await;
+        }
+    }
+}
+
+/// Reads until a text has come, of an exchange that does not end.
+async fn until(client: &mut TcpStream, text: &str) {
+    let mut got = String::new();
+    while !got.contains(text) {
+        let mut piece = [0; 1024];
+        let count = tokio::time::timeout(PATIENCE, client.read(&mut piece)).await.unwrap().unwrap();
+        assert!(count > 0, "{got:?}");
+        got.push_str(&String::from_utf8_lossy(&piece[..count]));
+    }
+}
