@@ -65,6 +65,18 @@ pub struct Settings {
     pub handover: Option<PathBuf>,
     /// Whether a configuration with errors keeps the process from starting.
     pub strict: Strictness,
+    /// Whether the system may write the memory of the process to a file when it crashes: keys are in it.
+    pub core_dumps: CoreDumps,
+}
+
+/// Whether the system may write the memory of the process to a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CoreDumps {
+    /// It is asked not to.
+    #[default]
+    Refused,
+    /// As the system has it.
+    Allowed,
 }
 
 /// Where configuration comes from.
@@ -154,6 +166,7 @@ impl Default for Settings {
             dynamic_dns: Reach::default(),
             handover: None,
             strict: Strictness::default(),
+            core_dumps: CoreDumps::default(),
         }
     }
 }

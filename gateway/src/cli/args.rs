@@ -193,6 +193,9 @@ pub struct RunArgs {
     /// Limits on clients.
     #[command(flatten)]
     pub edge: EdgeFlags,
+    /// Files with the memory of the process, keys among it, when it crashes; allowed, it is up to the system
+    #[arg(long, value_enum, env = "LIMEN_CORE_DUMPS", default_value = "refuse")]
+    pub core_dumps: Allow,
     /// Do not start with a configuration that has errors
     #[arg(long, env = "LIMEN_STRICT")]
     pub strict: bool,

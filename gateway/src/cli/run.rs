@@ -13,7 +13,9 @@ use crate::{
     app::launch,
     edge::Allow,
     runtime::dynamic::Reach,
-    settings::{Settings, SourceSettings, StatusWriter, Strictness, TraceDecision, available_threads},
+    settings::{
+        CoreDumps, Settings, SourceSettings, StatusWriter, Strictness, TraceDecision, available_threads,
+    },
 };
 
 pub(super) fn run(args: &RunArgs, out: &mut Output<'_>) -> Exit {
@@ -91,5 +93,9 @@ fn settings(args: &RunArgs) -> Settings {
         },
         handover: args.handover.clone(),
         strict: if args.strict { Strictness::Strict } else { Strictness::Tolerant },
+        core_dumps: match args.core_dumps {
+            Allow::Allow => CoreDumps::Allowed,
+            Allow::Refuse => CoreDumps::Refused,
+        },
     }
 }

@@ -30,6 +30,38 @@ fn a_process_at_its_limit_of_descriptors_sheds_and_recovers() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+#[test]
+fn a_crash_leaves_no_file_with_its_memory() {
+    // A soft limit that is not the kernel's own: what the process does to it shows.
+    let limited = |command: &str| {
+        let mut limited = Command::new("prlimit");
+        limited.args(["--core=4096:", "--"]).arg(command);
+        limited
+    };
+    if !limited("true").status().is_ok_and(|tried| tried.success()) {
+        return say_loudly(
+            "NOT TRIED: faults::process::a_crash_leaves_no_file_with_its_memory (no prlimit, or no core at all here)",
+        );
+    }
+    let config = [GATEWAY.to_owned(), virtual_service("up", "")].concat();
+    for (flags, limit) in [(&[][..], "0"), (&["--core-dumps", "allow"], "4096")] {
+        let limited = limited(&binary().to_string_lossy());
+        let mut limen = Limen::spawn_by(limited, &[("all.yaml", &config)], flags);
+        eventually("it to be ready", || {
+            get(limen.status, "localhost", "/healthz/ready").ok().filter(|answer| answer.status == 200)
+        });
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", limen.child.id())).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().nth(4), Some(limit), "{core}");
+        let crash = format!("-ABRT {}", limen.child.id());
+        assert!(Command::new("kill").args(crash.split(' ')).status().unwrap().success());
+        let end = limen.child.wait().unwrap();
+        if limit == "0" {
+            assert!(!std::os::unix::process::ExitStatusExt::core_dumped(&end), "{end:?}");
+        }
+    }
+}
+
 /// A gateway whose access log goes there.
 fn logging_to(target: &str) -> (Limen, Upstream) {
     let up = Upstream::start("up");
